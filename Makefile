@@ -1,0 +1,53 @@
+# `make train` and `make test` need nothing but Python >= 3.11: they make .venv themselves.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+# Words for train.py: make train ARGS="model=resnet seed=1"
+ARGS ?=
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## This list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[dev]"
+	touch $@
+
+.PHONY: setup
+setup: $(READY) ## Make the environment in .venv
+
+.PHONY: train
+train: $(READY) ## Train IMEXnet on Q-tips (other runs: make train ARGS="model=resnet")
+	$(BIN)/python train.py $(ARGS)
+
+.PHONY: test
+test: $(READY) ## Run the tests (a few minutes on two cores)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow and not docs"
+
+.PHONY: test-slow
+test-slow: $(READY) ## Run the tests that train to the end
+	$(BIN)/python -m pytest -m slow
+
+.PHONY: docs-check
+docs-check: $(READY) ## Run every command and snippet of README.md and docs/
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m docs
+
+.PHONY: lint
+lint: $(READY) ## Check format, style and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+.PHONY: dashboard
+dashboard: $(READY) ## Open TensorBoard on localhost:6006 over all runs
+	$(BIN)/tensorboard --logdir outputs --host localhost
+
+.PHONY: clean
+clean: ## Remove the environment and all caches; runs in outputs/ stay
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,17 @@
+"""What happens beside training: dashboards, the epoch log, and the finite check."""
+
+from imex_experiments.callbacks.batch_statistics import BatchStatistics
+from imex_experiments.callbacks.checkpoints import Checkpoints
+from imex_experiments.callbacks.finite_check import FiniteCheck
+from imex_experiments.callbacks.history import History
+from imex_experiments.callbacks.tensorboard import CustomScalars, Figures, HParams
+
+__all__ = [
+    "BatchStatistics",
+    "Checkpoints",
+    "CustomScalars",
+    "Figures",
+    "FiniteCheck",
+    "HParams",
+    "History",
+]

@@ -1,0 +1,107 @@
+"""A folder of generated tensors, one checksummed file per set of parameters."""
+
+import hashlib
+import json
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+log = logging.getLogger(__name__)
+
+PARTIAL = ".partial"
+LEFTOVER_SECONDS = 3600.0
+"""A partial file that nobody has written to for so long belongs to a dead process."""
+
+Tensors = dict[str, Tensor]
+
+
+def cached(
+    folder: Path, name: str, parameters: Mapping[str, Any], make: Callable[[], Tensors]
+) -> Tensors:
+    """The tensors of `make()`, read from `<folder>/<name>-<key>.safetensors` if they are there.
+
+    The key is a digest of the parameters, so that other parameters get another file. The
+    file appears under its name only when it is complete; several processes may make it at
+    once. A damaged file is set aside with a warning and made anew.
+    """
+    key = _digest(json.dumps(parameters, sort_keys=True).encode())[:16]
+    path = folder / f"{name}-{key}.safetensors"
+    if path.exists():
+        try:
+            return _read(path)
+        except (SafetensorError, OSError, ValueError) as error:
+            aside = path.with_suffix(".damaged")
+            log.warning("%s is damaged (%s); set aside as %s", path, error, aside.name)
+            path.replace(aside)
+    tensors = make()
+    try:
+        _write(path, tensors)
+    except OSError as error:
+        log.warning("cannot cache in %s (%s); going on without", folder, error.strerror)
+    return tensors
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _checksum(tensors: Tensors) -> str:
+    total = hashlib.sha256()
+    for name in sorted(tensors):
+        total.update(name.encode())
+        total.update(tensors[name].contiguous().numpy().data)
+    return total.hexdigest()
+
+
+def _read(path: Path) -> Tensors:
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        expected = (file.metadata() or {}).get("sha256")
+    if _checksum(tensors) != expected:
+        raise ValueError("its checksum differs")
+    return tensors
+
+
+def _write(path: Path, tensors: Tensors) -> None:
+    try:
+        with complete_file(path) as temporary:
+            contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
+            save_file(contiguous, temporary, metadata={"sha256": _checksum(tensors)})
+    except SafetensorError as error:
+        raise OSError(str(error)) from error
+
+
+@contextmanager
+def complete_file(path: Path) -> Iterator[Path]:
+    """A temporary file that takes the name `path` once the body has written all of it.
+
+    Several processes may do so at once: the last one stays, and all wrote the same.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(path.parent)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=PARTIAL)
+    os.close(handle)
+    try:
+        yield Path(temporary)
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what a killed process has left behind long ago."""
+    for leftover in folder.glob(f"*{PARTIAL}"):
+        with suppress(OSError):
+            if time.time() - leftover.stat().st_mtime > LEFTOVER_SECONDS:
+                leftover.unlink()

@@ -1,0 +1,57 @@
+"""Splits that fit into memory, and the batches of them."""
+
+import logging
+
+import pytorch_lightning as pl
+from torch import Tensor
+from torch.utils.data import DataLoader, TensorDataset
+
+log = logging.getLogger(__name__)
+
+
+class TensorData(pl.LightningDataModule):
+    """`splits` by name, filled by `setup`, and a loader for each.
+
+    Training batches are shuffled; a last one of a single image is dropped with a warning,
+    because batch norm cannot use it.
+    """
+
+    def __init__(self, batch_size: int, num_workers: int) -> None:
+        super().__init__()
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be >= 1, got {batch_size}")
+        if num_workers < 0:
+            raise ValueError(f"num_workers must be >= 0, got {num_workers}")
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.splits: dict[str, TensorDataset] = {}
+
+    def samples(self, split: str, number: int) -> tuple[Tensor, ...]:
+        """The first samples of a split, always the same."""
+        return self.splits[split][:number]
+
+    def train_dataloader(self) -> DataLoader:
+        odd = len(self.splits["train"]) % self.batch_size == 1
+        if odd:
+            log.warning(
+                "the last batch would hold one image; it is dropped (batch norm)"
+            )
+        return self._loader("train", shuffle=True, drop_last=odd)
+
+    def val_dataloader(self) -> DataLoader:
+        return self._loader("val")
+
+    def test_dataloader(self) -> DataLoader:
+        return self._loader("test")
+
+    def _loader(
+        self, split: str, shuffle: bool = False, drop_last: bool = False
+    ) -> DataLoader:
+        return DataLoader(
+            self.splits[split],
+            batch_size=self.batch_size,
+            shuffle=shuffle,
+            drop_last=drop_last,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+        )

@@ -1,0 +1,79 @@
+"""The coarsening baseline: what a practitioner would pick instead of an implicit step."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from imex_experiments.networks.connectors import Connector, Head
+
+
+class UNet(nn.Module):
+    """Encoder and decoder with skip connections (Ronneberger et al. 2015), batch norms.
+
+    Shapes: (B, in_channels, H, W) to (B, out_channels, H, W); the sides must be divisible
+    by 2^(levels - 1), levels = len(widths), else ValueError. h and alpha are accepted so
+    that a sweep may name them for every model, and have no effect.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        widths: Sequence[int],
+        h: float = 1.0,
+        alpha: float = 0.0,
+        padding: str = "zeros",
+        norm: str = "batch",
+        activation: str = "relu",
+    ) -> None:
+        super().__init__()
+        self.h, self.alpha = h, 0.0
+        if len(widths) < 2 or min(widths) < 1:
+            raise ValueError(
+                f"widths must be two or more positive integers, got {list(widths)}"
+            )
+
+        def double(narrow: int, wide: int) -> nn.Module:
+            return nn.Sequential(
+                Connector(narrow, wide, 3, padding, norm, activation),
+                Connector(wide, wide, 3, padding, norm, activation),
+            )
+
+        self.encoders = nn.ModuleList(
+            double(narrow, wide)
+            for narrow, wide in zip([in_channels, *widths], widths, strict=False)
+        )
+        rising = list(pairwise(reversed(widths)))
+        self.reductions = nn.ModuleList(
+            Connector(deep, shallow, 1, padding, norm, activation)
+            for deep, shallow in rising
+        )
+        self.decoders = nn.ModuleList(
+            double(2 * shallow, shallow) for _, shallow in rising
+        )
+        self.head = Head(widths[0], out_channels)
+
+    def forward(self, y: Tensor) -> Tensor:
+        factor = 2 ** (len(self.encoders) - 1)
+        if y.shape[-2] % factor or y.shape[-1] % factor:
+            raise ValueError(
+                f"image sides must be divisible by {factor}, got {tuple(y.shape[-2:])}"
+            )
+        *skipped, y = self._encode(y)
+        for skip, reduce, decode in zip(
+            reversed(skipped), self.reductions, self.decoders, strict=True
+        ):
+            y = decode(
+                torch.cat([skip, reduce(F.interpolate(y, scale_factor=2.0))], dim=1)
+            )
+        return self.head(y)
+
+    def _encode(self, y: Tensor) -> list[Tensor]:
+        """The features of every level, finest first."""
+        levels = [self.encoders[0](y)]
+        for encoder in list(self.encoders)[1:]:
+            levels.append(encoder(F.max_pool2d(levels[-1], 2)))
+        return levels

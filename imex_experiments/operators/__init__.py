@@ -1,0 +1,1 @@
+"""Pure functions on tensors: stencils, boundaries, and the implicit solve."""

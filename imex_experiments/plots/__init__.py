@@ -1,0 +1,1 @@
+"""Arrays to images. Nothing here knows of networks, data sets or runs."""

@@ -1,0 +1,1 @@
+"""Run folders: how a run is configured, recorded, ended, and loaded again."""

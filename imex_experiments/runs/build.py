@@ -1,0 +1,171 @@
+"""From configuration to objects: only allowed classes, checked before anything is called."""
+
+import inspect
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import hydra
+from hydra.errors import InstantiationException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from typeguard import TypeCheckError, check_type
+
+from imex_experiments.runs.errors import ConfigError, nearest
+
+TRAINING = ("imex_experiments", "torch.optim", "pytorch_lightning")
+"""Packages whose classes a configuration may name."""
+
+REBUILDING = ("imex_experiments",)
+"""Packages whose classes may be named when a network is rebuilt from a run folder."""
+
+
+def build(
+    node: DictConfig | None,
+    key: str,
+    allowed: Sequence[str] = TRAINING,
+    **arguments: Any,
+) -> Any:
+    """The object that a configuration node describes; None for an empty node.
+
+    `arguments` are added to those of the node. ConfigError with key and value for a class
+    outside of the allowed packages, an unknown or missing argument, a wrong type, and for
+    every ValueError of a constructor. All classes and types are checked before the first
+    constructor runs.
+    """
+    if not node:
+        return None
+    plain = _resolved(node, key)
+    _check(plain, key, allowed, given=arguments)
+    with refusing(key):
+        try:
+            return hydra.utils.instantiate(plain, _convert_="all", **arguments)
+        except InstantiationException as error:
+            raise (error.__cause__ or error) from error
+
+
+def check(node: DictConfig | None, key: str, allowed: Sequence[str] = TRAINING) -> None:
+    """Classes, keys and types of a node whose interpolations cannot be resolved yet."""
+    if node is not None:
+        plain = OmegaConf.to_container(node, resolve=False)
+        _check(plain, key, allowed, given=None)
+
+
+@contextmanager
+def refusing(key: str) -> Iterator[None]:
+    """A ValueError or TypeError of the body becomes a ConfigError that names the key."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        message = " ".join(str(error).split())
+        raise ConfigError(f"{key}: {message}") from error
+
+
+def _resolved(node: DictConfig, key: str) -> Any:
+    try:
+        return OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        where = error.full_key or key
+        raise ConfigError(
+            f"{where}: {str(error).splitlines()[0]}; give it as {where}=<value>"
+        ) from error
+
+
+def _check(
+    node: Any, key: str, allowed: Sequence[str], given: Mapping[str, Any] | None
+) -> None:
+    """`given` are arguments that will be added; None if what is missing is not known yet."""
+    nothing: Mapping[str, Any] | None = None if given is None else {}
+    if isinstance(node, list):
+        for index, item in enumerate(node):
+            _check(item, f"{key}[{index}]", allowed, nothing)
+    if not isinstance(node, dict):
+        return
+    for name, item in node.items():
+        _check(item, f"{key}.{name}", allowed, nothing)
+    if "_target_" in node:
+        target = _locate(node["_target_"], f"{key}._target_", allowed)
+        _check_arguments(target, node, key, given)
+
+
+def _locate(path: Any, key: str, allowed: Sequence[str]) -> Callable[..., Any]:
+    """The class at a dotted path, refused unless path and class are both in the packages."""
+
+    def permitted(name: str) -> bool:
+        return any(
+            name == package or name.startswith(f"{package}.") for package in allowed
+        )
+
+    refusal = ConfigError(
+        f"{key}={path!r}: only classes of {', '.join(allowed)} may be named here"
+    )
+    if not isinstance(path, str) or not permitted(path):
+        raise refusal
+    try:
+        target = hydra.utils.get_object(path)
+    except Exception as error:
+        raise ConfigError(f"{key}={path!r}: there is no such class") from error
+    if not inspect.isclass(target) or not permitted(target.__module__):
+        raise refusal
+    return target
+
+
+def _check_arguments(
+    target: Callable[..., Any],
+    node: Mapping[str, Any],
+    key: str,
+    given: Mapping[str, Any] | None,
+) -> None:
+    parameters = inspect.signature(target).parameters
+    variadic = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    arguments = {
+        name: value for name, value in node.items() if not name.startswith("_")
+    }
+    for name, value in arguments.items():
+        if name in parameters:
+            _check_type(target, name, value, f"{key}.{name}")
+        elif not variadic:
+            raise ConfigError(f"{key}.{name}: unknown key, {nearest(name, parameters)}")
+    if given is not None and not node.get("_partial_", False):
+        for name, parameter in parameters.items():
+            required = parameter.default is parameter.empty and parameter.kind not in (
+                parameter.VAR_KEYWORD,
+                parameter.VAR_POSITIONAL,
+            )
+            if required and name not in arguments and name not in given:
+                raise ConfigError(
+                    f"{key}.{name}: missing, give it as {key}.{name}=<value>"
+                )
+
+
+def _check_type(target: Callable[..., Any], name: str, value: Any, key: str) -> None:
+    if _is_open(value):
+        return  # not known yet: an interpolation, or an object with checks of its own
+    hints = typing.get_type_hints(target.__init__)
+    if name not in hints:
+        return
+    try:
+        try:
+            check_type(value, hints[name])
+        except TypeCheckError:  # YAML has lists where a signature may ask for a tuple
+            check_type(tuple(value) if isinstance(value, list) else value, hints[name])
+        if isinstance(value, bool) and not _admits_bool(hints[name]):
+            raise TypeCheckError("is bool")
+    except TypeCheckError as error:
+        expected = inspect.formatannotation(hints[name]).replace("collections.abc.", "")
+        raise ConfigError(
+            f"{key}={value}: expected {expected}, got {type(value).__name__}"
+        ) from error
+
+
+def _is_open(value: Any) -> bool:
+    if isinstance(value, dict):
+        return "_target_" in value or any(map(_is_open, value.values()))
+    if isinstance(value, list):
+        return any(map(_is_open, value))
+    return isinstance(value, str) and ("${" in value or value == "???")
+
+
+def _admits_bool(hint: Any) -> bool:
+    return hint in (bool, Any, object) or any(map(_admits_bool, typing.get_args(hint)))

@@ -1,0 +1,137 @@
+"""The outermost frame of every command: one line and an exit code for any failure."""
+
+import logging
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Callable
+from dataclasses import fields
+from functools import wraps
+from typing import NoReturn, TypeVar
+
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException, ValidationError
+
+from imex_experiments.runs.errors import (
+    ConfigError,
+    exit_code,
+    nearest,
+    one_line,
+)
+
+Arguments = TypeVar("Arguments")
+Result = TypeVar("Result")
+FULL_ERROR = "HYDRA_FULL_ERROR"
+
+
+def run_command(main: Callable[[], object]) -> NoReturn:
+    """Run a command and end the process by the contract of `runs.errors`.
+
+    A failure is one line on stderr; HYDRA_FULL_ERROR=1 adds the traceback.
+    """
+    _hush_lightning()
+    wants_traceback = os.environ.get(FULL_ERROR) == "1"
+    os.environ[FULL_ERROR] = "1"  # else Hydra prints and exits by itself, always with 1
+    try:
+        main()
+    except BaseException as caught:
+        error = _told(caught)
+        if isinstance(error, SystemExit):
+            raise
+        if wants_traceback:
+            traceback.print_exception(error)
+        hint = f" ({FULL_ERROR}=1 shows where)" if exit_code(error) == 1 else ""
+        print(f"error: {one_line(error)}{hint}", file=sys.stderr)
+        sys.exit(exit_code(error))
+    sys.exit(0)
+
+
+def _hush_lightning() -> None:
+    """Keep hints that are not about this run off the screen."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    for pattern in (
+        ".*does not have many workers.*",
+        ".*smaller than the logging interval.*",
+        ".*LeafSpec.*",
+    ):
+        warnings.filterwarnings("ignore", pattern)
+
+
+def job(task: Callable[[DictConfig], Result]) -> Callable[[DictConfig], Result]:
+    """The body of a Hydra application, failing without Hydra's own words in a single run.
+
+    Hydra prints a line of its own for an Exception, none for SystemExit, which in turn
+    would stop a whole sweep.
+    """
+
+    @wraps(task)
+    def body(cfg: DictConfig) -> Result:
+        try:
+            return task(cfg)
+        except Exception as error:
+            if HydraConfig.get().mode is RunMode.MULTIRUN:
+                raise
+            raise SystemExit(exit_code(error)) from error
+
+    return body
+
+
+def parse_arguments(
+    schema: type[Arguments], argv: list[str] | None = None
+) -> Arguments:
+    """`key=value` words as an instance of a dataclass; ConfigError for anything else."""
+    words = sys.argv[1:] if argv is None else argv
+    known = [field.name for field in fields(schema)]  # type: ignore[arg-type]
+    usage = " ".join(f"{name}=..." for name in known)
+    for word in words:
+        if "=" not in word:
+            raise ConfigError(f"{word}: expected key=value words: {usage}")
+    try:
+        given = OmegaConf.from_dotlist(words)
+        merged = OmegaConf.merge(OmegaConf.structured(schema), given)
+        for name in known:
+            if OmegaConf.is_missing(merged, name):
+                raise ConfigError(f"{name}: missing; usage: {usage}")
+        return OmegaConf.to_object(merged)  # type: ignore[return-value]
+    except ConfigKeyError as error:
+        key = error.full_key or ""
+        raise ConfigError(f"{key}: unknown key, {nearest(key, known)}") from error
+    except ValidationError as error:
+        raise ConfigError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
+
+
+def _told(error: BaseException) -> BaseException:
+    """The error as the user should hear it."""
+    if isinstance(error, SystemExit) and isinstance(error.__cause__, Exception):
+        return error.__cause__
+    if isinstance(error, (HydraException, OmegaConfBaseException)):
+        return ConfigError(_hydra_message(error))
+    return error
+
+
+def _hydra_message(error: Exception) -> str:
+    cause = error.__cause__
+    first = (str(error) or str(cause)).splitlines()[0]
+    if isinstance(error, MissingConfigException) and error.options:
+        group, _, name = str(error.missing_cfg_file).rpartition("/")
+        return f"{group}={name}: no such choice; known: {', '.join(error.options)}"
+    if isinstance(error, OverrideParseException):
+        return f"{error.override}: {first}"
+    if isinstance(cause, OmegaConfBaseException) and cause.parent_node is not None:
+        where = cause.full_key or cause.key
+        if isinstance(cause, ValidationError):
+            return f"{where}: {str(cause).splitlines()[0]}"
+        return f"{where}: unknown key, {nearest(cause.key, cause.parent_node)}"
+    if (
+        "No match in the defaults list" in first
+        and GlobalHydra.instance().is_initialized()
+    ):
+        name = first.split("'")[1]
+        groups = GlobalHydra.instance().config_loader().list_groups("")
+        return f"{name}: unknown group, {nearest(name, groups)}"
+    return first

@@ -1,0 +1,81 @@
+"""The contract of exit codes: what a failure is called, and how it ends the process.
+
+0 finished, 2 configuration, 3 data, 4 checkpoint, 5 numerics, 6 storage or resources,
+130 Ctrl-C, 143 SIGTERM; 1 is left to faults of the program itself.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class RunError(Exception):
+    """A failure that is told to the user in one line: what, where, and what to do."""
+
+    exit_code = 1
+
+
+class ConfigError(RunError):
+    """The configuration asks for something that cannot be built."""
+
+    exit_code = 2
+
+
+class CheckpointError(RunError):
+    """A checkpoint is missing, damaged or of another network."""
+
+    exit_code = 4
+
+
+class NumericsError(RunError):
+    """NaN or Inf where a finite number is needed."""
+
+    exit_code = 5
+
+
+class StorageError(RunError):
+    """A folder that cannot be written, a full disk, or memory that ran out."""
+
+    exit_code = 6
+
+
+class Terminated(BaseException):
+    """SIGTERM, raised in the main thread so that the run can end in order."""
+
+
+def exit_code(error: BaseException) -> int:
+    """The exit code of the contract for an error."""
+    if isinstance(error, KeyboardInterrupt):
+        return 130
+    if isinstance(error, Terminated):
+        return 143
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else 1
+    return getattr(error, "exit_code", 1)
+
+
+def root_cause(error: BaseException) -> BaseException:
+    """The interrupt behind Lightning's SystemExit, else the error itself."""
+    if isinstance(error, SystemExit) and isinstance(
+        error.__context__, KeyboardInterrupt
+    ):
+        return error.__context__
+    return error
+
+
+def one_line(error: BaseException) -> str:
+    """The error in one line, with its type where the message alone says too little."""
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted by Ctrl-C"
+    if isinstance(error, Terminated):
+        return "ended by SIGTERM"
+    message = " ".join(str(error).split())
+    if hasattr(error, "exit_code"):
+        return message
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A hint for a misspelt name: the nearest known one, or all of them."""
+    known = sorted(map(str, known))
+    close = difflib.get_close_matches(str(word), known, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"

@@ -1,0 +1,27 @@
+"""What lies where in a run folder."""
+
+import re
+from pathlib import Path
+from shlex import quote
+
+CONFIG = Path(".hydra/config.yaml")
+OVERRIDES = Path(".hydra/overrides.yaml")
+BEST = Path("checkpoints/best.ckpt")
+LAST = Path("checkpoints/last.ckpt")
+METRICS = Path("metrics.json")
+HISTORY = Path("metrics.csv")
+STATUS = Path("status.json")
+FIGURES = Path("figures")
+
+
+def hydra_quoted(path: Path) -> str:
+    """A path as Hydra's override grammar takes it, whatever characters it has."""
+    text = str(path)
+    if re.fullmatch(r"[\w./:+-]+", text):
+        return text
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def resume_command(run: Path) -> str:
+    """The shell command that goes on with a run."""
+    return f"python train.py {quote(f'resume={hydra_quoted(run)}')}"

@@ -1,0 +1,98 @@
+"""From a run folder back to its trained task."""
+
+import csv
+import json
+import pickle
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, TypeVar
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from imex_experiments.runs.assemble import build_network
+from imex_experiments.runs.build import REBUILDING, build
+from imex_experiments.runs.errors import CheckpointError, ConfigError
+from imex_experiments.runs.layout import CONFIG, HISTORY, METRICS
+from imex_experiments.tasks import Task
+
+Trained = TypeVar("Trained", bound=Task)
+
+
+def load_config(run: str | Path) -> DictConfig:
+    """The configuration that a run was started with; CheckpointError if it has none."""
+    path = Path(run) / CONFIG
+    if not path.is_file():
+        raise CheckpointError(f"{run}: not a run folder, it has no {CONFIG}")
+    config = OmegaConf.load(path)
+    assert isinstance(config, DictConfig)
+    return config
+
+
+def load_run(
+    run: str | Path,
+    checkpoint: str = "best",
+    kind: type[Trained] = Task,  # type: ignore[assignment]
+) -> Trained:
+    """The trained task of a run, in evaluation mode on the CPU, ready to `predict`.
+
+    `checkpoint` is "best" (highest validation metric) or "last"; `kind` is the class of
+    task that the caller can work with. Only classes of imex_experiments are built and no
+    pickled code is run. CheckpointError if a file is missing, damaged, or does not fit the
+    network of the configuration; ConfigError for a run of another kind of task.
+    """
+    cfg = load_config(run)
+    path = Path(run) / "checkpoints" / f"{checkpoint}.ckpt"
+    state = read_checkpoint(path)
+    try:
+        facts = state["hyper_parameters"]["facts"]
+        network = build_network(cfg, SimpleNamespace(**facts), allowed=REBUILDING)
+        task = build(cfg.task, "task", allowed=REBUILDING, network=network, facts=facts)
+        task.load_state_dict(state["state_dict"])
+    except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(
+            f"{path}: does not fit {Path(run) / CONFIG} ({reason})"
+        ) from error
+    if not isinstance(task, kind):
+        raise ConfigError(f"{run}: a run of {type(task).__name__}, not {kind.__name__}")
+    return task.eval()
+
+
+def read_metrics(run: str | Path) -> dict[str, float]:
+    """metrics.json of a finished run; CheckpointError if it has none."""
+    path = Path(run) / METRICS
+    if not path.is_file():
+        raise CheckpointError(f"{run}: not a finished run, it has no {METRICS}")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def read_history(run: str | Path) -> list[dict[str, str]]:
+    """The rows of metrics.csv; CheckpointError if there are none."""
+    path = Path(run) / HISTORY
+    rows: list[dict[str, str]] = []
+    if path.is_file():
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    if not rows:
+        raise CheckpointError(f"{run}: not a run that finished an epoch, no {HISTORY}")
+    return rows
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint's content, tensors and plain containers only."""
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such checkpoint")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (
+        pickle.UnpicklingError,
+        RuntimeError,
+        EOFError,
+        OSError,
+        ValueError,
+    ) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(
+            f"{path}: damaged or not a checkpoint ({reason})"
+        ) from error

@@ -1,0 +1,119 @@
+"""status.json: how a run began, and how it ended."""
+
+import json
+import logging
+import os
+import platform
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from imex_experiments.runs.errors import Terminated, exit_code, one_line, root_cause
+from imex_experiments.runs.files import write_json
+from imex_experiments.runs.layout import LAST, STATUS, resume_command
+
+log = logging.getLogger(__name__)
+
+PACKAGES = ("imex-experiments", "torch", "pytorch-lightning", "hydra-core")
+
+
+@contextmanager
+def recording(folder: Path, **facts: Any) -> Iterator[None]:
+    """Keep `<folder>/status.json` true: running, then finished, failed or interrupted.
+
+    It holds the exit code and the reason, the facts given, versions, the git commit, the
+    number of threads and the device. SIGTERM ends the body like an exception.
+    """
+    status: dict[str, Any] = {
+        "state": "running",
+        **facts,
+        **_surroundings(),
+        "started": _now(),
+    }
+    write_json(folder / STATUS, status)
+    try:
+        with _sigterm_raises():
+            yield
+    except BaseException as caught:
+        error = root_cause(caught)
+        code = exit_code(error)
+        state = "interrupted" if code in (130, 143) else "failed"
+        log.debug("the run ended early", exc_info=caught)
+        reason = one_line(error)
+        if state == "interrupted" and (folder / LAST).is_file():
+            log.warning("go on with: %s", resume_command(Path(os.path.relpath(folder))))
+        status |= {
+            "state": state,
+            "exit_code": code,
+            "reason": reason,
+            "finished": _now(),
+        }
+        write_json(folder / STATUS, status)
+        if error is caught:
+            raise
+        raise error from caught
+    status |= {"state": "finished", "exit_code": 0, "reason": None, "finished": _now()}
+    write_json(folder / STATUS, status)
+
+
+@contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals belong to the main thread; a sweep worker may be another one
+        return
+
+    def terminate(*_: object) -> None:
+        raise Terminated("SIGTERM")
+
+    previous = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _surroundings() -> dict[str, Any]:
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    return {
+        "device": device,
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "versions": {package: version(package) for package in PACKAGES},
+        "git_commit": _git_commit(),
+    }
+
+
+def _git_commit() -> str | None:
+    """The commit of the code that runs, with a + if the working tree differs from it."""
+    command = [
+        "git",
+        "-C",
+        str(Path(__file__).parent),
+        "describe",
+        "--always",
+        "--dirty=+",
+    ]
+    command += ["--exclude=*", "--abbrev=40"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return answer.stdout.strip() or None if answer.returncode == 0 else None
+
+
+def read_status(folder: Path) -> dict[str, Any]:
+    """What status.json says, nothing if there is none."""
+    path = folder / STATUS
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,7 @@
+"""LightningModules: loss, metrics and figures around a network given to them."""
+
+from imex_experiments.tasks.depth import DepthTask
+from imex_experiments.tasks.segmentation import SegmentationTask
+from imex_experiments.tasks.task import Task
+
+__all__ = ["DepthTask", "SegmentationTask", "Task"]

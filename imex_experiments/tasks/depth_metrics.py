@@ -1,0 +1,68 @@
+"""Depth errors of each image over its valid pixels.
+
+Shapes: prediction and truth (B, 1, H, W), metres; every score (B,).
+"""
+
+import torch
+from torch import Tensor
+
+NEAREST, FURTHEST = 1e-3, 10.0
+"""Metres: a pixel is valid if NEAREST < truth < FURTHEST."""
+
+EIGEN_CROP = (0.09375, 0.98125, 0.0640625, 0.9390625)
+"""Rows 45 to 471 of 480 and columns 41 to 601 of 640 (Eigen et al. 2014), as shares."""
+
+SILOG_LAMBDA, SILOG_SCALE = 1.0, 100.0
+
+SCORES = (
+    *("misfit", "rmse", "abs_rel", "sq_rel", "rmse_log", "log10"),
+    *("delta1", "delta2", "delta3", "silog"),
+)
+
+
+def valid_pixels(truth: Tensor, eigen_crop: bool = False) -> Tensor:
+    """Where the truth lies in (NEAREST, FURTHEST), and in Eigen's crop if that is asked for."""
+    valid = (truth > NEAREST) & (truth < FURTHEST)
+    if eigen_crop:
+        height, width = truth.shape[-2:]
+        top, bottom, left, right = EIGEN_CROP
+        inside = torch.zeros_like(valid)
+        rows = slice(round(top * height), round(bottom * height))
+        inside[..., rows, slice(round(left * width), round(right * width))] = True
+        valid &= inside
+    return valid
+
+
+def depth_scores(prediction: Tensor, truth: Tensor, valid: Tensor) -> dict[str, Tensor]:
+    """The scores SCORES per image, NaN where an image has no valid pixel.
+
+    With d the prediction, c the prediction clamped to the valid range, z the truth, and
+    means over the valid pixels of one image: misfit = mean (d - z)^2 / 2 (the L2 misfit of
+    IMEXnet, per pixel); rmse; abs_rel = mean |d - z| / z; sq_rel = mean (d - z)^2 / z;
+    with e = ln c - ln z, rmse_log = root of mean e^2; log10 = mean |log10 c - log10 z|;
+    delta<k> = share of max(c/z, z/c) < 1.25^k; silog = 100 sqrt(mean e^2 - lambda (mean
+    e)^2), lambda = 1 (Eigen et al. 2014; the scale of 100 is KITTI's).
+    """
+    d = prediction.double()
+    z = torch.where(valid, truth, torch.ones_like(truth)).double()
+    c = d.clamp(NEAREST, FURTHEST)
+    count = valid.flatten(1).sum(1)
+
+    def mean(values: Tensor) -> Tensor:
+        total = torch.where(valid, values, torch.zeros_like(values)).flatten(1).sum(1)
+        return total / count  # 0 / 0 is NaN
+
+    squared, e = (d - z).square(), c.log() - z.log()
+    ratio = torch.maximum(c / z, z / c)
+    spread = mean(e.square()) - SILOG_LAMBDA * mean(e).square()
+    values = (
+        mean(squared) / 2,
+        mean(squared).sqrt(),
+        mean((d - z).abs() / z),
+        mean(squared / z),
+        mean(e.square()).sqrt(),
+        mean((c.log10() - z.log10()).abs()),
+        *(mean((ratio < 1.25**k).double()) for k in (1, 2, 3)),
+        SILOG_SCALE * spread.clamp_min(0).sqrt(),
+    )
+    return dict(zip(SCORES, values, strict=True))

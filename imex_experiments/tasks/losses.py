@@ -1,0 +1,55 @@
+"""Losses of depth over valid pixels.
+
+Shapes: prediction, truth and valid (B, 1, H, W), metres; every loss is a scalar, a mean
+over all valid pixels of the batch.
+"""
+
+from collections.abc import Callable
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from imex_experiments.tasks.depth_metrics import FURTHEST, NEAREST
+
+HUBER_DELTA = 0.5
+"""Metres: where the Huber loss turns from quadratic to linear."""
+
+SILOG_VARIANCE_FOCUS = 0.85
+
+
+def l2(prediction: Tensor, truth: Tensor) -> Tensor:
+    """mean (d - z)^2 / 2, the published misfit (IMEXnet, sec. 5.2), per pixel."""
+    return F.mse_loss(prediction, truth) / 2
+
+
+def huber(prediction: Tensor, truth: Tensor) -> Tensor:
+    """Quadratic below HUBER_DELTA, linear above."""
+    return F.huber_loss(prediction, truth, delta=HUBER_DELTA)
+
+
+def scale_invariant_log(prediction: Tensor, truth: Tensor) -> Tensor:
+    """mean e^2 - 0.85 (mean e)^2, e = log d - log z (Eigen et al. 2014, eq. 4)."""
+    e = prediction.clamp(NEAREST, FURTHEST).log() - truth.log()
+    return e.square().mean() - SILOG_VARIANCE_FOCUS * e.mean().square()
+
+
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "l2": l2,
+    "l1": F.l1_loss,
+    "huber": huber,
+    "silog": scale_invariant_log,
+}
+
+
+def depth_loss(name: str, prediction: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
+    """The named loss over the valid pixels; 0 with a zero gradient if there are none."""
+    if not valid.any():
+        return (prediction * 0).sum()
+    return LOSSES[name](prediction[valid], truth[valid])
+
+
+def require_loss(name: str) -> str:
+    """The name itself; ValueError with the choices for an unknown one."""
+    if name not in LOSSES:
+        raise ValueError(f"loss must be one of {', '.join(LOSSES)}, got {name!r}")
+    return name

@@ -1,0 +1,105 @@
+"""Every pixel gets one of K classes.
+
+Shapes: images (B, C, H, W) uint8; labels (B, H, W) uint8; logits (B, K, H, W).
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torchmetrics import MeanMetric
+from torchmetrics.classification import MulticlassConfusionMatrix
+
+from imex_experiments.plots.segmentation import segmentation_sheet
+from imex_experiments.tasks.metrics import segmentation_scores
+from imex_experiments.tasks.task import Task
+
+
+class SegmentationTask(Task):
+    """Cross entropy, each class weighted by 1 - its frequency in the training split.
+
+    `facts["classes"]` names the K classes, `facts["class_frequency"]` holds their shares
+    of the training pixels.
+    """
+
+    monitor = "val/miou"
+    mode = "max"
+    curves: ClassVar = {
+        "loss": ("train/loss", "val/loss"),
+        "mIoU": ("val/miou", "val/object_iou"),
+        "Dice and accuracy": ("val/dice", "val/accuracy"),
+    }
+
+    classes: list[str]
+    class_weights: Tensor
+
+    def __init__(
+        self,
+        network: nn.Module,
+        facts: Mapping[str, Any],
+        optimizer: Callable[..., Optimizer] | None = None,
+        scheduler: Callable[..., LRScheduler] | None = None,
+    ) -> None:
+        super().__init__(network, facts, optimizer, scheduler)
+        self.classes = list(facts["classes"])
+        weights = 1 - torch.tensor(facts["class_frequency"], dtype=torch.float32)
+        self.register_buffer("class_weights", weights, persistent=False)
+        self.confusion = MulticlassConfusionMatrix(len(self.classes))
+        self.mean_loss = MeanMetric()
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Weighted cross entropy, averaged over the batch's pixels by their weight."""
+        return F.cross_entropy(logits, labels.long(), self.class_weights)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
+        images, labels = batch
+        loss = self.loss(self(images), labels)
+        self.log("train/loss", loss, on_step=True, on_epoch=False, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
+        images, labels = batch
+        logits = self(images)
+        self.confusion.update(logits.argmax(1), labels.long())
+        self.mean_loss.update(self.loss(logits, labels), weight=len(images))
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_scores("val")
+
+    test_step = validation_step
+
+    def on_test_epoch_end(self) -> None:
+        self._log_scores("test")
+
+    def _log_scores(self, split: str) -> None:
+        scores = segmentation_scores(self.confusion.compute(), self.classes)
+        scores["loss"] = float(self.mean_loss.compute())
+        self.confusion.reset()
+        self.mean_loss.reset()
+        for name, value in scores.items():
+            self.log(f"{split}/{name}", value, prog_bar=name == "miou")
+
+    def _decide(self, output: Tensor) -> Tensor:
+        """The most probable class, uint8 (B, H, W)."""
+        return output.argmax(1).to(torch.uint8)
+
+    def probabilities(self, images: Tensor) -> Tensor:
+        """Class probabilities (B, K, H, W) of uint8 images, in evaluation mode."""
+        training = self.training
+        self.eval()
+        with torch.inference_mode():
+            probabilities = self(images.to(self.device)).softmax(1)
+        self.train(training)
+        return probabilities
+
+    def figures(self, images: Tensor, targets: Tensor) -> dict[str, np.ndarray]:
+        probabilities = self.probabilities(images).float().cpu().numpy()
+        sheet = segmentation_sheet(
+            images.cpu().numpy(), targets.cpu().numpy(), probabilities, self.classes
+        )
+        return {"segmentation": sheet}

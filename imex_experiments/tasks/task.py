@@ -1,0 +1,89 @@
+"""What every task shares: normalisation, optimizer, and the network as an argument."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+
+class Task(pl.LightningModule):
+    """A network with its loss, its metrics and its optimizer.
+
+    `facts` are what the training split tells (plain numbers and lists); they travel in the
+    checkpoint. `facts["mean"]` and `facts["std"]` normalise the uint8 images
+    (B, C, H, W), per channel, inside of the task, so that nobody else has to.
+    `optimizer(parameters)` and `scheduler(optimizer, total_steps=)` make the rest; the
+    scheduler moves once per optimizer step.
+    """
+
+    monitor: ClassVar[str]
+    """The validation metric that decides which checkpoint is kept."""
+
+    mode: ClassVar[Literal["min", "max"]]
+    """Which end of it is good."""
+
+    curves: ClassVar[Mapping[str, Sequence[str]]]
+    """Layout of the custom-scalars dashboard: chart -> metrics on it."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        network: nn.Module,
+        facts: Mapping[str, Any],
+        optimizer: Callable[..., Optimizer] | None = None,
+        scheduler: Callable[..., LRScheduler] | None = None,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.make_optimizer = optimizer
+        self.make_scheduler = scheduler
+        self.save_hyperparameters({"facts": dict(facts)}, logger=False)
+        for name in ("mean", "std"):
+            value = torch.tensor(facts[name], dtype=torch.float32)
+            self.register_buffer(name, value.view(1, -1, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The network's output for uint8 images (B, C, H, W)."""
+        return self.network((images.float() - self.mean) / self.std)
+
+    def predict(self, images: Tensor) -> Tensor:
+        """What the task predicts for uint8 images (B, C, H, W), in evaluation mode."""
+        training = self.training
+        self.eval()
+        with torch.inference_mode():
+            prediction = self._decide(self(images.to(self.device)))
+        self.train(training)
+        return prediction
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
+
+    @abstractmethod
+    def _decide(self, output: Tensor) -> Tensor:
+        """From the network's output to the prediction."""
+
+    @abstractmethod
+    def figures(self, images: Tensor, targets: Tensor) -> dict[str, np.ndarray]:
+        """Pictures of some samples, name -> (H, W, 3) uint8."""
+
+    def configure_optimizers(self) -> Any:
+        assert self.make_optimizer is not None, (
+            "this task was built without an optimizer"
+        )
+        optimizer = self.make_optimizer(self.network.parameters())
+        if self.make_scheduler is None:
+            return optimizer
+        steps = int(self.trainer.estimated_stepping_batches)
+        scheduler = self.make_scheduler(optimizer, total_steps=steps)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }

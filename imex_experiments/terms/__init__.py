@@ -1,0 +1,27 @@
+"""The right-hand side of the network's ODE. All trainable weights of a block live here."""
+
+from imex_experiments.terms.diffusion import (
+    GramDiffusion,
+    IdentityDiffusion,
+    ImplicitConv2d,
+    LaplacianDiffusion,
+    NormedGramDiffusion,
+)
+from imex_experiments.terms.layers import (
+    Bottleneck,
+    DoubleLayer,
+    ReleasedLayer,
+    SymmetricLayer,
+)
+
+__all__ = [
+    "Bottleneck",
+    "DoubleLayer",
+    "GramDiffusion",
+    "IdentityDiffusion",
+    "ImplicitConv2d",
+    "LaplacianDiffusion",
+    "NormedGramDiffusion",
+    "ReleasedLayer",
+    "SymmetricLayer",
+]

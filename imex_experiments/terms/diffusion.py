@@ -1,0 +1,166 @@
+"""The implicit operator L: `L(y)` applies it, `L.solve(y, h)` applies (I + h L)^-1.
+
+Shapes: y (B, C, H, W); L acts on every channel by itself and is positive semi-definite.
+alpha scales L everywhere, and alpha = 0 makes the solve the identity, bit for bit.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from imex_experiments.operators.boundary import require_boundary
+from imex_experiments.operators.implicit_conv import implicit_conv, symbol_product
+from imex_experiments.operators.stencils import (
+    even_symbol,
+    gram_symbol,
+    laplacian,
+    require_odd,
+    zero_mean,
+)
+
+
+class Diffusion(nn.Module, ABC):
+    """L = alpha x a stencil, diagonal in the transform of its boundary."""
+
+    def __init__(self, channels: int, alpha: float, boundary: str = "periodic") -> None:
+        super().__init__()
+        if not (alpha >= 0 and math.isfinite(alpha)):
+            raise ValueError(f"alpha must be >= 0 and finite, got {alpha}")
+        self.channels = channels
+        self.alpha = alpha
+        self.boundary = require_boundary(boundary)
+
+    @abstractmethod
+    def symbol(self, size: tuple[int, int]) -> Tensor:
+        """lambda(k) / alpha >= 0 at the given image size (H, W)."""
+
+    def forward(self, y: Tensor) -> Tensor:
+        """L y."""
+        return symbol_product(y, self.alpha * self.symbol((y.shape[-2], y.shape[-1])))
+
+    def solve(self, y: Tensor, h: float | Tensor) -> Tensor:
+        """(I + h L)^-1 y."""
+        if self.alpha == 0:
+            return y
+        return implicit_conv(y, self.alpha * self.symbol((y.shape[-2], y.shape[-1])), h)
+
+    def extra_repr(self) -> str:
+        return f"{self.channels}, alpha={self.alpha}, boundary={self.boundary}"
+
+
+class IdentityDiffusion(Diffusion):
+    """L = alpha I: the solve divides by 1 + h alpha (IMEXnet, Theorem 1)."""
+
+    def symbol(self, size: tuple[int, int]) -> Tensor:
+        return torch.ones(1, 1, 1)
+
+    def forward(self, y: Tensor) -> Tensor:
+        return self.alpha * y
+
+    def solve(self, y: Tensor, h: float | Tensor) -> Tensor:
+        return y / (1 + h * self.alpha)
+
+
+class LaplacianDiffusion(Diffusion):
+    """L = alpha x the nine-point negative Laplacian (IMEXnet eq. 7), no weights."""
+
+    stencil: Tensor
+
+    def __init__(self, channels: int, alpha: float, boundary: str = "periodic") -> None:
+        super().__init__(channels, alpha, boundary)
+        self.register_buffer("stencil", laplacian()[None], persistent=False)
+
+    def symbol(self, size: tuple[int, int]) -> Tensor:
+        return even_symbol(self.stencil, size)
+
+
+class GramDiffusion(Diffusion):
+    """L = alpha B^T B, B a trainable depthwise stencil used after subtracting its mean.
+
+    The mean is taken off in `taps`, never in the parameter, so that any optimizer sees
+    an unconstrained B. B starts from U[0, 1) as published (`init="uniform"`) or from
+    eq. 7 (`init="laplacian"`), which makes L a biharmonic operator at first.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        alpha: float,
+        boundary: str = "periodic",
+        kernel_size: int = 3,
+        init: Literal["uniform", "laplacian"] = "uniform",
+    ) -> None:
+        super().__init__(channels, alpha, boundary)
+        require_odd(kernel_size, at_least=3)
+        # A forked generator leaves the weights of f where a network without L has them,
+        # so that explicit and implicit networks of one seed start from the same f.
+        with torch.random.fork_rng(devices=[]):
+            taps = (
+                torch.rand(channels, kernel_size, kernel_size)
+                if init == "uniform"
+                else laplacian(kernel_size).repeat(channels, 1, 1)
+            )
+        self.B = nn.Parameter(taps)
+
+    @property
+    def taps(self) -> Tensor:
+        """B with zero mean, (C, k, k)."""
+        return zero_mean(self.B)
+
+    def symbol(self, size: tuple[int, int]) -> Tensor:
+        return gram_symbol(self.taps, size)
+
+
+class NormedGramDiffusion(GramDiffusion):
+    """A batch norm N before the solve: solve(y, h) = (I + h L)^-1 N(y).
+
+    With `DiffusionReaction` it gives S(N(Y + h f)), the step of the released IMEXnet code
+    (which shares N with the layer's own norm; here N has its own weights).
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        alpha: float,
+        boundary: str = "periodic",
+        kernel_size: int = 3,
+        init: Literal["uniform", "laplacian"] = "uniform",
+    ) -> None:
+        super().__init__(channels, alpha, boundary, kernel_size, init)
+        self.norm = nn.BatchNorm2d(channels)
+
+    def solve(self, y: Tensor, h: float | Tensor) -> Tensor:
+        return super().solve(self.norm(y), h)
+
+
+class ImplicitConv2d(nn.Module):
+    """A drop-in layer that couples all pixels of a channel: y = (I + h alpha B^T B)^-1 x.
+
+    Shapes: (B, C, H, W) to the same. 9 weights per channel; smooths at scale
+    sqrt(h alpha) in the units of B and never amplifies. ValueError for h < 0, alpha < 0
+    or an even kernel. Source: IMEXnet, Algorithm 1.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        h: float = 1.0,
+        alpha: float = 1.0,
+        kernel_size: int = 3,
+        init: Literal["uniform", "laplacian"] = "laplacian",
+        boundary: str = "periodic",
+    ) -> None:
+        super().__init__()
+        if not (h >= 0 and math.isfinite(h)):
+            raise ValueError(f"h must be >= 0 and finite, got {h}")
+        self.h = h
+        self.L = GramDiffusion(channels, alpha, boundary, kernel_size, init)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.L.solve(x, self.h)
+
+    def extra_repr(self) -> str:
+        return f"h={self.h}"

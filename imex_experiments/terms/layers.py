@@ -1,0 +1,163 @@
+"""Right-hand sides f(Y) of the network's ODE Y' = f(Y).
+
+Shapes: Y (B, C, H, W) to the same; kernels (C_out, C_in, k, k).
+A layer has fixed weights; the weight path makes f(t, Y) of it.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from imex_experiments.operators.boundary import (
+    convolve,
+    convolve_adjoint,
+    require_padding,
+)
+from imex_experiments.operators.stencils import require_odd
+
+NORMS: dict[str, Callable[[int], nn.Module]] = {
+    "batch": nn.BatchNorm2d,
+    "instance": lambda channels: nn.InstanceNorm2d(channels, affine=True),
+    "group": lambda channels: nn.GroupNorm(1, channels),
+    "none": lambda channels: nn.Identity(),
+}
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,
+    "tanh": nn.Tanh,
+    "silu": nn.SiLU,
+}
+
+
+def make_norm(name: str, channels: int) -> nn.Module:
+    """A fresh norm; ValueError with the choices for an unknown name."""
+    if name not in NORMS:
+        raise ValueError(f"norm must be one of {', '.join(NORMS)}, got {name!r}")
+    return NORMS[name](channels)
+
+
+def make_activation(name: str) -> nn.Module:
+    """A fresh activation; ValueError with the choices for an unknown name."""
+    if name not in ACTIVATIONS:
+        raise ValueError(
+            f"activation must be one of {', '.join(ACTIVATIONS)}, got {name!r}"
+        )
+    return ACTIVATIONS[name]()
+
+
+class Convolution(nn.Module):
+    """K y with the padding that the network's boundary asks for; no bias."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 3,
+        padding: str = "zeros",
+    ) -> None:
+        super().__init__()
+        require_odd(kernel_size)
+        self.padding = require_padding(padding)
+        self.weight = nn.Parameter(
+            torch.empty(out_channels, in_channels, kernel_size, kernel_size)
+        )
+        nn.init.kaiming_uniform_(self.weight, a=5**0.5)
+
+    def forward(self, y: Tensor) -> Tensor:
+        """K y."""
+        return convolve(y, self.weight, self.padding)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        """K^T y."""
+        return convolve_adjoint(y, self.weight, self.padding)
+
+    def extra_repr(self) -> str:
+        return f"{tuple(self.weight.shape)}, padding={self.padding}"
+
+
+class DoubleLayer(nn.Module):
+    """f(Y) = K2 sigma(N(K1 Y)) (IMEXnet eq. 2). 2 k^2 C^2 weights."""
+
+    def __init__(
+        self,
+        channels: int,
+        kernel_size: int = 3,
+        padding: str = "zeros",
+        norm: str = "batch",
+        activation: str = "relu",
+    ) -> None:
+        super().__init__()
+        self.K1 = Convolution(channels, channels, kernel_size, padding)
+        self.norm = make_norm(norm, channels)
+        self.activation = make_activation(activation)
+        self.K2 = Convolution(channels, channels, kernel_size, padding)
+
+    def forward(self, y: Tensor) -> Tensor:
+        return self.K2(self.activation(self.norm(self.K1(y))))
+
+
+class SymmetricLayer(nn.Module):
+    """f(Y) = -K^T sigma(N(K Y)), i.e. K2 = -K1^T in eq. 2. k^2 C^2 weights.
+
+    For a norm of positive scale and a non-decreasing sigma its Jacobian -K^T D K, D >= 0,
+    is negative semi-definite: the setting of Theorem 1.
+    """
+
+    sign = -1.0
+
+    def __init__(
+        self,
+        channels: int,
+        kernel_size: int = 3,
+        padding: str = "zeros",
+        norm: str = "batch",
+        activation: str = "relu",
+    ) -> None:
+        super().__init__()
+        self.K = Convolution(channels, channels, kernel_size, padding)
+        self.norm = make_norm(norm, channels)
+        self.activation = make_activation(activation)
+
+    def forward(self, y: Tensor) -> Tensor:
+        return self.sign * self.K.adjoint(self.activation(self.norm(self.K(y))))
+
+
+class ReleasedLayer(SymmetricLayer):
+    """f(Y) = +K^T sigma(N(K Y)), as the released IMEXnet code computes it.
+
+    The sign makes the Jacobian positive semi-definite, so Theorem 1 does not cover it.
+    """
+
+    sign = 1.0
+
+
+class Bottleneck(nn.Module):
+    """f(Y) = K3 sigma(N(K2 sigma(N(K1 Y)))), K1 and K3 1 x 1, K2 k x k on few channels.
+
+    2 C c + k^2 c^2 weights for c = `inner` channels (He et al. 2016; IMEXnet, sec. 5.2).
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        inner: int,
+        kernel_size: int = 3,
+        padding: str = "zeros",
+        norm: str = "batch",
+        activation: str = "relu",
+    ) -> None:
+        super().__init__()
+        if inner < 1:
+            raise ValueError(f"inner must be >= 1, got {inner}")
+        self.K1 = Convolution(channels, inner, 1)
+        self.norm1 = make_norm(norm, inner)
+        self.K2 = Convolution(inner, inner, kernel_size, padding)
+        self.norm2 = make_norm(norm, inner)
+        self.K3 = Convolution(inner, channels, 1)
+        self.activation = make_activation(activation)
+
+    def forward(self, y: Tensor) -> Tensor:
+        y = self.activation(self.norm1(self.K1(y)))
+        return self.K3(self.activation(self.norm2(self.K2(y))))

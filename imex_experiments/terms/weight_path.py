@@ -1,0 +1,22 @@
+"""theta(t): which weights are in force at time t."""
+
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+
+from torch import nn
+
+
+class StepwisePath(nn.ModuleList):
+    """One module per step: theta(t) = theta_k on [t_k, t_{k+1}), the last one at t_N."""
+
+    def __init__(self, make: Callable[[], nn.Module], points: Sequence[float]) -> None:
+        super().__init__(make() for _ in points[:-1])
+        self.points = tuple(points)
+
+    def at(self, t: float) -> nn.Module:
+        """The module in force at t; ValueError outside of [t_0, t_N]."""
+        if not self.points[0] <= t <= self.points[-1]:
+            raise ValueError(
+                f"t must lie in [{self.points[0]}, {self.points[-1]}], got {t}"
+            )
+        return self[min(bisect_right(self.points, t) - 1, len(self) - 1)]

@@ -1,0 +1,43 @@
+"""Evaluate a trained run again: `python scripts/evaluate.py run=outputs/.../<run>`.
+
+Prints val and test metrics of the kept checkpoint (`checkpoint=last` for the final one) on
+the data of the run, and writes them to `out=<file>.json` if that is given. The run folder
+is not changed.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from omegaconf import MISSING, OmegaConf
+
+from imex_experiments.runs.build import build
+from imex_experiments.runs.command import parse_arguments, run_command
+from imex_experiments.runs.evaluation import evaluate
+from imex_experiments.runs.files import write_json
+from imex_experiments.runs.load_run import load_config, load_run
+from imex_experiments.runs.report import show_metrics
+from imex_experiments.tasks import Task
+
+
+@dataclass
+class Arguments:
+    run: str = MISSING
+    checkpoint: str = "best"
+    out: str | None = None
+
+
+def main() -> None:
+    args = parse_arguments(Arguments)
+    task: Task = load_run(args.run, args.checkpoint)
+    cfg = load_config(args.run)
+    OmegaConf.update(cfg, "run_dir", args.run)
+    data = build(cfg.data, "data")
+    data.setup()
+    metrics = evaluate(task, data, cfg.trainer)
+    show_metrics(metrics, title=f"{args.checkpoint} checkpoint")
+    if args.out is not None:
+        write_json(Path(args.out), metrics)
+
+
+if __name__ == "__main__":
+    run_command(main)

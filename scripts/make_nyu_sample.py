@@ -1,0 +1,38 @@
+"""Render rooms into a file laid out as NYU-Depth V2: `make_nyu_sample.py out=<file.mat>`.
+
+The file has the layout of nyu_depth_v2_labeled.mat (MATLAB v7.3, 480 x 640 frames), which
+`data=nyu_depth data.path=<file.mat>` reads. `frames=24 seed=0` choose how many and which.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from omegaconf import MISSING
+
+from imex_experiments.data import DataError
+from imex_experiments.data.nyu_sample import make_nyu_sample
+from imex_experiments.runs.command import parse_arguments, run_command
+from imex_experiments.runs.errors import ConfigError
+
+
+@dataclass
+class Arguments:
+    out: str = MISSING
+    frames: int = 24
+    seed: int = 0
+
+
+def main() -> None:
+    args = parse_arguments(Arguments)
+    if args.frames < 1 or args.seed < 0:
+        raise ConfigError(
+            f"frames must be >= 1 and seed >= 0, got {args.frames} and {args.seed}"
+        )
+    out = Path(args.out)
+    if out.exists():
+        raise DataError(f"{out}: exists; choose a new file")
+    make_nyu_sample(out, args.frames, args.seed)
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,57 @@
+"""What the YAML files of conf/model build."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from torch import nn
+
+from imex_experiments.networks.cost import count_parameters
+from imex_experiments.runs.build import build
+
+CONF = Path(__file__).parents[2] / "conf"
+MODELS = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
+
+
+def make(model: str, in_channels: int = 1, *overrides: str) -> nn.Module:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("train", overrides=[f"model={model}", *overrides])
+    return build(cfg.model, "model", in_channels=in_channels, out_channels=1)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_model_has_h_and_alpha_and_keeps_the_image_size(model: str) -> None:
+    network = make(model, 3, "model.h=0.5", "model.alpha=2")
+    assert network.h == 0.5
+    assert network.alpha in (0.0, 2.0)
+    assert network(torch.randn(2, 3, 32, 24)).shape == (2, 1, 32, 24)
+
+
+@pytest.mark.parametrize(("implicit", "explicit"), [("imexnet", "resnet")])
+@pytest.mark.parametrize("suffix", ["", "_depth"])
+def test_twins_differ_in_the_integrator_alone(
+    implicit: str, explicit: str, suffix: str
+) -> None:
+    counts = [count_parameters(make(name + suffix)) for name in (implicit, explicit)]
+    for kind in ("convolution", "head", "other"):
+        assert counts[0][kind] == counts[1][kind]
+    assert counts[1]["diffusion"] == 0
+
+
+def test_depth_networks_are_near_the_published_sizes() -> None:
+    """The paper: 506,928 weights, and about 27,000 more for the implicit layers."""
+    resnet, imexnet = (
+        count_parameters(make(f"{n}_depth", 3)) for n in ("resnet", "imexnet")
+    )
+    assert resnet["total"] == 502_976
+    assert imexnet["diffusion"] == 26_400
+    assert imexnet["total"] == 529_376
+
+
+def test_main_networks_are_small_and_near_each_other() -> None:
+    totals = {
+        m: count_parameters(make(m))["total"] for m in ("imexnet", "resnet", "unet")
+    }
+    assert max(totals.values()) <= 10_000
+    assert max(totals.values()) < 1.05 * min(totals.values())

@@ -1,0 +1,138 @@
+"""The networks: published sizes, the explicit twin, costs, and refusals."""
+
+import math
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from imex_experiments.integrators import (
+    DiffusionReaction,
+    ForwardEuler,
+    Imex,
+    Integrator,
+)
+from imex_experiments.networks import DynamicNet, UNet
+from imex_experiments.networks.cost import count_flops, count_parameters
+from imex_experiments.terms import DoubleLayer, GramDiffusion, SymmetricLayer
+
+
+def make(integrator: Integrator, alpha: float = 1.0, **options: object) -> DynamicNet:
+    torch.manual_seed(0)
+    defaults = {"widths": [4, 8], "layer": DoubleLayer, "diffusion": GramDiffusion}
+    return DynamicNet(1, 4, integrator=integrator, alpha=alpha, **(defaults | options))
+
+
+def test_published_sizes_for_qtips() -> None:
+    sizes = {"widths": [64, 128, 256], "steps": 3, "layer": SymmetricLayer}
+    resnet, imexnet = (
+        count_parameters(make(i, **sizes)) for i in (ForwardEuler(), Imex())
+    )
+    assert resnet["convolution"] == imexnet["convolution"] == 2_691_648
+    assert resnet["diffusion"] == 0
+    assert imexnet["diffusion"] == 12_096
+    assert imexnet["total"] - resnet["total"] == 12_096
+
+
+def test_total_counts_every_weight() -> None:
+    for network in (make(Imex()), UNet(1, 4, [3, 6])):
+        total = sum(p.numel() for p in network.parameters())
+        assert count_parameters(network)["total"] == total
+
+
+@pytest.mark.parametrize("integrator", [Imex(), DiffusionReaction()])
+@pytest.mark.parametrize("init", ["uniform", "laplacian"])
+def test_alpha_zero_is_the_resnet_bit_for_bit(
+    integrator: Integrator, init: str
+) -> None:
+    """Same seed, same weights of f, same output, same gradients."""
+    implicit = make(
+        integrator, alpha=0.0, steps=2, diffusion=partial(GramDiffusion, init=init)
+    )
+    explicit = make(ForwardEuler(), alpha=0.0, steps=2)
+    x = torch.randn(3, 1, 16, 16)
+    for network in (implicit, explicit):
+        network(x).square().sum().backward()
+    assert torch.equal(implicit(x), explicit(x))
+    gradients = dict(implicit.named_parameters())
+    for name, parameter in explicit.named_parameters():
+        assert torch.equal(parameter.grad, gradients[name].grad)
+
+
+def test_alpha_changes_the_output() -> None:
+    x = torch.randn(2, 1, 16, 16)
+    assert not torch.allclose(make(Imex(), 1.0)(x), make(ForwardEuler())(x))
+
+
+def reach(network: nn.Module) -> int:
+    """How far from the middle an output still depends on the middle pixel."""
+    x = torch.zeros(1, 1, 33, 33, dtype=torch.float64)
+    bump = x.clone()
+    bump[..., 16, 16] = 1
+    with torch.no_grad():
+        difference = (network(bump) - network(x)).abs().sum((0, 1))
+    rows, columns = torch.nonzero(difference > 1e-12, as_tuple=True)
+    return int(max((rows - 16).abs().max(), (columns - 16).abs().max()))
+
+
+def test_explicit_network_sees_its_stencils_and_implicit_one_sees_everything() -> None:
+    assert reach(make(ForwardEuler()).double().eval()) == 2 * (1 + 2)
+    assert reach(make(Imex()).double().eval()) == 16
+
+
+def test_effective_alpha_is_recorded() -> None:
+    assert make(Imex(), 3.0).alpha == 3.0
+    assert make(ForwardEuler(), 3.0).alpha == 0.0
+    assert UNet(1, 4, [3, 6], alpha=3.0).alpha == 0.0
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"h": 0.0}, "h must be > 0"),
+        ({"alpha": -1.0}, "alpha must be >= 0"),
+        ({"steps": 0}, "steps must be >= 1"),
+        ({"widths": []}, "widths must be"),
+        ({"widths": [4, 0]}, "widths must be"),
+        ({"boundary": "reflect"}, "boundary must be"),
+        ({"padding": "same"}, "padding must be"),
+    ],
+)
+@pytest.mark.parametrize("integrator", [Imex(), ForwardEuler()])
+def test_unsound_options_are_refused_for_both_kinds(
+    integrator: Integrator, options: dict[str, object], complaint: str
+) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        make(integrator, **options)
+
+
+def test_unet_keeps_the_size_and_says_which_sizes_it_takes() -> None:
+    network = UNet(1, 4, [2, 3, 4])
+    assert network(torch.zeros(2, 1, 16, 12)).shape == (2, 4, 16, 12)
+    with pytest.raises(ValueError, match=r"divisible by 4, got \(12, 10\)"):
+        network(torch.zeros(1, 1, 12, 10))
+
+
+def test_flops_of_convolutions_and_transforms_are_counted() -> None:
+    explicit, implicit = make(ForwardEuler()), make(Imex())
+    pixels = 16 * 16
+    convolutions = 2 * 9 * pixels * (1 * 4 + 2 * 4 * 4 + 4 * 8 + 2 * 8 * 8)
+    head = 2 * pixels * 8 * 4
+    flops = count_flops(explicit, (1, 16, 16))
+    assert flops["total"] == convolutions + head
+    assert flops["head"] == head
+    assert sum(v for k, v in flops.items() if k != "total") == flops["total"]
+    transforms = 2 * 2.5 * pixels * math.log2(pixels)  # real, there and back
+    symbols = 2 * 2 * 9 * (16 * 9)  # two products per channel
+    expected = (4 + 8) * (transforms + symbols)
+    added = count_flops(implicit, (1, 16, 16))["total"] - flops["total"]
+    assert added == expected
+
+
+def test_counting_leaves_the_network_alone() -> None:
+    network = make(Imex())
+    before = {k: v.clone() for k, v in network.state_dict().items()}
+    count_flops(network, (1, 16, 16))
+    assert network.training
+    assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())

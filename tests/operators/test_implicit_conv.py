@@ -1,0 +1,161 @@
+"""(I + h L)^-1, against dense linear algebra, and its derivatives against differences."""
+
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.autograd import gradcheck, gradgradcheck
+
+from imex_experiments.operators.implicit_conv import implicit_conv, symbol_product
+from imex_experiments.operators.stencils import (
+    even_symbol,
+    gram_symbol,
+    laplacian,
+    zero_mean,
+)
+
+SIZES = [(8, 8), (7, 7), (6, 9), (5, 4), (12, 3)]
+
+
+def dense_periodic(taps: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The matrix of a periodic stencil, entry by entry."""
+    height, width = size
+    kh, kw = taps.shape
+    matrix = np.zeros((height * width, height * width))
+    for i in range(height):
+        for j in range(width):
+            for p in range(kh):
+                for q in range(kw):
+                    row = (i + p - kh // 2) % height
+                    column = (j + q - kw // 2) % width
+                    matrix[i * width + j, row * width + column] += taps[p, q]
+    return matrix
+
+
+def solve_dense(x: np.ndarray, L: np.ndarray, h: float) -> np.ndarray:
+    flat = x.reshape(-1, L.shape[0]).T
+    return scipy.linalg.solve(np.eye(len(L)) + h * L, flat).T.reshape(x.shape)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-6)]
+)
+@pytest.mark.parametrize("size", SIZES)
+def test_gram_solve_agrees_with_dense_algebra(
+    size: tuple[int, int], dtype: torch.dtype, tolerance: float
+) -> None:
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(2, 1, *size, dtype=torch.float64, generator=generator)
+    b = torch.randn(1, 3, 3, dtype=torch.float64, generator=generator)
+    h, alpha = 0.7, 3.0
+    B = dense_periodic(b[0].numpy(), size)
+    expected = solve_dense(x.numpy(), alpha * B.T @ B, h)
+    y = implicit_conv(x.to(dtype), alpha * gram_symbol(b.to(dtype), size), h)
+    assert y.dtype == dtype
+    np.testing.assert_allclose(y.numpy(), expected, atol=tolerance, rtol=0)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_laplacian_solve_agrees_with_dense_algebra(size: tuple[int, int]) -> None:
+    x = torch.randn(3, 1, *size, dtype=torch.float64)
+    taps = laplacian().double()
+    expected = solve_dense(x.numpy(), dense_periodic(taps.numpy(), size), 5.0)
+    y = implicit_conv(x, even_symbol(taps[None], size), 5.0)
+    np.testing.assert_allclose(y.numpy(), expected, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("size", [(4, 4), (5, 3), (3, 6)])
+def test_gradients_of_image_stencil_step_and_alpha(size: tuple[int, int]) -> None:
+    x = torch.randn(2, 2, *size, dtype=torch.float64, requires_grad=True)
+    b = torch.rand(2, 3, 3, dtype=torch.float64, requires_grad=True)
+    h = torch.tensor(0.8, dtype=torch.float64, requires_grad=True)
+    alpha = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
+
+    def solve(x: Tensor, b: Tensor, h: Tensor, alpha: Tensor) -> Tensor:
+        return implicit_conv(x, alpha * gram_symbol(zero_mean(b), size), h)
+
+    assert gradcheck(solve, (x, b, h, alpha))
+    assert gradgradcheck(solve, (x, b, h, alpha))
+
+
+def test_gradient_of_h_is_finite_at_zero() -> None:
+    x = torch.randn(1, 1, 4, 4, dtype=torch.float64)
+    h = torch.zeros((), dtype=torch.float64, requires_grad=True)
+    symbol = even_symbol(laplacian().double()[None], (4, 4))
+    weight = torch.randn_like(x)
+    (weight * implicit_conv(x, symbol, h)).sum().backward()
+    # At h = 0 the solve is I - h L + O(h^2).
+    torch.testing.assert_close(-h.grad, (weight * symbol_product(x, symbol)).sum())
+
+
+def random_problem(seed: int, height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    options = {"dtype": torch.float64, "generator": generator}
+    x, z = torch.randn(2, 2, 3, height, width, **options)
+    return x, z, zero_mean(torch.rand(3, 3, 3, **options))
+
+
+problems = st.builds(
+    random_problem, st.integers(0, 2**31), st.integers(3, 12), st.integers(3, 12)
+)
+steps = st.floats(0, 1e4)
+
+
+@settings(deadline=None)
+@given(problems, steps)
+def test_solve_is_symmetric_contractive_and_keeps_means(
+    problem: tuple[Tensor, Tensor, Tensor], h: float
+) -> None:
+    x, z, b = problem
+    symbol = gram_symbol(b, tuple(x.shape[-2:]))
+    Sx, Sz = implicit_conv(x, symbol, h), implicit_conv(z, symbol, h)
+    torch.testing.assert_close((Sx * z).sum(), (x * Sz).sum(), rtol=1e-10, atol=1e-10)
+    assert Sx.norm() <= x.norm() * (1 + 1e-12)
+    torch.testing.assert_close(Sx.mean((-2, -1)), x.mean((-2, -1)), rtol=0, atol=1e-12)
+
+
+@settings(deadline=None)
+@given(problems)
+def test_zero_step_is_the_identity(problem: tuple[Tensor, Tensor, Tensor]) -> None:
+    x, _, b = problem
+    y = implicit_conv(x, gram_symbol(b, tuple(x.shape[-2:])), 0.0)
+    torch.testing.assert_close(y, x, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_solved_in_float32(dtype: torch.dtype) -> None:
+    x = torch.randn(2, 3, 16, 16)
+    symbol = gram_symbol(torch.rand(3, 3, 3), (16, 16))
+    exact = implicit_conv(x.to(dtype).float(), symbol, 1.0)
+    y = implicit_conv(x.to(dtype), symbol, 1.0)
+    assert y.dtype == dtype
+    torch.testing.assert_close(y, exact.to(dtype))
+
+
+def test_autocast_does_not_touch_the_symbol() -> None:
+    b = torch.rand(3, 3, 3)
+    exact = gram_symbol(b, (16, 16))
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(gram_symbol(b, (16, 16)), exact, rtol=0, atol=0)
+
+
+def test_layout_of_the_image_does_not_matter() -> None:
+    x = torch.randn(2, 3, 8, 10)
+    symbol = gram_symbol(torch.rand(3, 3, 3), (8, 10))
+    expected = implicit_conv(x, symbol, 1.0)
+    last = implicit_conv(x.to(memory_format=torch.channels_last), symbol, 1.0)
+    strided = implicit_conv(torch.cat([x, x], dim=-1)[..., :10], symbol, 1.0)
+    torch.testing.assert_close(last, expected)
+    torch.testing.assert_close(strided, expected)
+
+
+@pytest.mark.parametrize(
+    "x",
+    [torch.ones(1, 1, 4, 4, dtype=torch.long), torch.ones(4, 4), torch.ones(1, 4, 4)],
+)
+def test_images_of_another_kind_are_refused(x: Tensor) -> None:
+    with pytest.raises(ValueError, match="images must be floating point"):
+        symbol_product(x, torch.ones(1, 4, 3))

@@ -1,0 +1,106 @@
+"""From configuration to objects: what is refused, and in which words."""
+
+import re
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from imex_experiments.runs.build import REBUILDING, build, check
+from imex_experiments.runs.errors import ConfigError
+from imex_experiments.terms.diffusion import GramDiffusion
+
+GRAM = {"_target_": "imex_experiments.terms.GramDiffusion", "channels": 3, "alpha": 2}
+
+
+def test_nodes_become_objects() -> None:
+    L = build(OmegaConf.create(GRAM), "model.diffusion")
+    assert isinstance(L, GramDiffusion)
+    assert L.alpha == 2
+    make = build(OmegaConf.create({**GRAM, "_partial_": True}), "model.diffusion")
+    assert make(init="laplacian").channels == 3
+    assert build(None, "scheduler") is None
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"alhpa": 3}, "model.alhpa: unknown key, did you mean 'alpha'?"),
+        ({"alpha": "abc"}, "model.alpha=abc: expected float, got str"),
+        ({"channels": 1.5}, "model.channels=1.5: expected int, got float"),
+        ({"channels": True}, "model.channels=True: expected int, got bool"),
+        (
+            {"init": "zeros"},
+            "model.init=zeros: expected Literal['uniform', 'laplacian']",
+        ),
+        ({"alpha": -1.0}, "model: alpha must be >= 0 and finite, got -1.0"),
+        ({"kernel_size": 4}, "model: kernel_size must be odd and >= 3, got 4"),
+        ({"alpha": "???"}, "model.alpha: Missing mandatory value"),
+        (
+            {"_target_": "imex_experiments.terms.GrammDiffusion"},
+            "there is no such class",
+        ),
+    ],
+)
+def test_unsound_values_are_refused_with_key_and_value(
+    change: dict[str, object], complaint: str
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(complaint)) as caught:
+        build(OmegaConf.create({"model": {**GRAM, **change}}).model, "model")
+    assert caught.value.exit_code == 2
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_argument_is_named() -> None:
+    node = OmegaConf.create({k: v for k, v in GRAM.items() if k != "alpha"})
+    with pytest.raises(
+        ConfigError, match=r"model\.alpha: missing, give it as model\.alpha="
+    ):
+        build(node, "model")
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "os.system",
+        "subprocess.Popen",
+        "builtins.eval",
+        "torch.load",
+        "imex_experiments.runs.record.subprocess.Popen",  # an alias inside of the package
+        "imex_experiments.runs.files.os.system",
+        "imex_experiments.runs.build.build",  # a function
+        "imex_experiments.terms",  # a module
+        "imex_experiments_evil.Class",
+        "pytorch_lightning.trainer.trainer.os.system",
+        12,
+    ],
+)
+def test_only_classes_of_the_allowed_packages_are_called(
+    target: object, tmp_path: Path
+) -> None:
+    canary = tmp_path / "canary"
+    node = OmegaConf.create({"_target_": target, "command": f"touch {canary}"})
+    for nested in (node, {"inner": [node]}):
+        with pytest.raises(
+            ConfigError, match=r"only classes of|there is no such class"
+        ):
+            check(OmegaConf.create(nested), "model")
+        with pytest.raises(ConfigError):
+            build(OmegaConf.create({**GRAM, "init": nested}), "model")
+    assert not canary.exists()
+
+
+def test_rebuilding_a_network_allows_this_package_alone() -> None:
+    node = OmegaConf.create(
+        {"_target_": "torch.optim.SGD", "_partial_": True, "lr": 0.1}
+    )
+    assert build(node, "optimizer").keywords == {"lr": 0.1}
+    with pytest.raises(
+        ConfigError, match="only classes of imex_experiments may be named"
+    ):
+        build(node, "optimizer", allowed=REBUILDING)
+
+
+def test_lists_of_yaml_serve_where_a_tuple_is_asked_for() -> None:
+    node = {"_target_": "torch.optim.AdamW", "_partial_": True, "betas": [0.8, 0.9]}
+    assert build(OmegaConf.create(node), "optimizer").keywords == {"betas": [0.8, 0.9]}

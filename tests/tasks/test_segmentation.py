@@ -1,0 +1,87 @@
+"""Scores against hand-computed values and an independent implementation; loss and predict."""
+
+import math
+from collections.abc import Mapping
+
+import pytest
+import torch
+from torch import nn
+from torchmetrics.functional.classification import multiclass_jaccard_index
+
+from imex_experiments.tasks import SegmentationTask
+from imex_experiments.tasks.metrics import segmentation_scores
+
+CLASSES = ("background", "white-white", "white-black", "black-black")
+FACTS: Mapping[str, object] = {
+    "classes": CLASSES,
+    "in_channels": 1,
+    "out_channels": 4,
+    "mean": [70.0],
+    "std": [20.0],
+    "class_frequency": [0.94, 0.03, 0.02, 0.01],
+}
+
+
+def test_scores_by_hand() -> None:
+    # true 0: 6 right, 1 called 1; true 1: 2 right, 1 called 0; class 2 all missed; no class 3.
+    confusion = torch.tensor([[6, 1, 0, 0], [1, 2, 0, 0], [0, 2, 0, 0], [0, 0, 0, 0]])
+    scores = segmentation_scores(confusion, CLASSES)
+    assert scores["iou/background"] == pytest.approx(6 / 8)
+    assert scores["iou/white-white"] == pytest.approx(2 / 6)
+    assert scores["iou/white-black"] == 0
+    assert math.isnan(scores["iou/black-black"])
+    assert scores["miou"] == pytest.approx((6 / 8 + 2 / 6 + 0) / 3)
+    assert scores["object_iou"] == pytest.approx((2 / 6 + 0) / 2)
+    assert scores["dice"] == pytest.approx((12 / 14 + 4 / 8 + 0) / 3)
+    assert scores["accuracy"] == pytest.approx(8 / 12)
+
+
+def test_miou_agrees_with_torchmetrics() -> None:
+    generator = torch.Generator().manual_seed(0)
+    truth, guess = torch.randint(0, 4, (2, 3, 16, 16), generator=generator)
+    confusion = (truth * 4 + guess).flatten().bincount(minlength=16).view(4, 4)
+    expected = multiclass_jaccard_index(guess, truth, num_classes=4)
+    assert segmentation_scores(confusion, CLASSES)["miou"] == pytest.approx(
+        float(expected)
+    )
+
+
+def test_loss_weighs_every_class_by_one_minus_its_frequency() -> None:
+    task = SegmentationTask(nn.Identity(), FACTS)
+    logits = torch.randn(2, 4, 3, 3)
+    labels = torch.randint(0, 4, (2, 3, 3), dtype=torch.uint8)
+    weights = 1 - torch.tensor(FACTS["class_frequency"])
+    surprise = -logits.log_softmax(1).gather(1, labels.long()[:, None])[:, 0]
+    pixel_weights = weights[labels.long()]
+    expected = (pixel_weights * surprise).sum() / pixel_weights.sum()
+    torch.testing.assert_close(task.loss(logits, labels), expected)
+
+
+def test_predict_normalises_and_restores_the_mode() -> None:
+    class Spy(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.seen = x
+            return torch.cat([x, -x, x + 1, -x], dim=1)
+
+    spy = Spy()
+    task = SegmentationTask(spy, FACTS).train()
+    images = torch.tensor([70, 90], dtype=torch.uint8).view(2, 1, 1, 1)
+    labels = task.predict(images)
+    assert spy.seen.flatten().tolist() == [0.0, 1.0]
+    assert labels.shape == (2, 1, 1)
+    assert labels.dtype == torch.uint8
+    assert labels.flatten().tolist() == [2, 2]
+    assert task.training
+
+
+def test_figures_hold_all_samples_and_classes() -> None:
+    task = SegmentationTask(nn.Conv2d(1, 4, 1), FACTS)
+    images = torch.randint(0, 256, (3, 1, 32, 32), dtype=torch.uint8)
+    labels = torch.randint(0, 4, (3, 32, 32), dtype=torch.uint8)
+    sheet = task.figures(images, labels)["segmentation"]
+    zoom = 4
+    assert sheet.shape[0] > 3 * 32 * zoom
+    assert sheet.shape[1] > (3 + len(CLASSES)) * 32 * zoom
+    # The first panel is the first image, enlarged.
+    panel = sheet[22 : 22 + 128, 6 : 6 + 128, 0]
+    assert (panel[::zoom, ::zoom] == images[0, 0].numpy()).all()

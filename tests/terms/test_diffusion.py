@@ -1,0 +1,116 @@
+"""The operators as modules: alpha, the zero-mean stencil, and the drop-in layer."""
+
+import pytest
+import torch
+from torch import nn
+
+from imex_experiments import ImplicitConv2d
+from imex_experiments.terms.diffusion import (
+    Diffusion,
+    GramDiffusion,
+    IdentityDiffusion,
+    LaplacianDiffusion,
+    NormedGramDiffusion,
+)
+
+KINDS = [IdentityDiffusion, LaplacianDiffusion, GramDiffusion]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_solve_inverts_the_operator(kind: type[Diffusion]) -> None:
+    L = kind(3, alpha=2.5).double()
+    y = torch.randn(2, 3, 9, 8, dtype=torch.float64)
+    h = 0.3
+    torch.testing.assert_close(L.solve(y + h * L(y), h), y, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_operator_is_positive_semi_definite(kind: type[Diffusion]) -> None:
+    L = kind(3, alpha=2.5).double()
+    y = torch.randn(2, 3, 9, 8, dtype=torch.float64)
+    assert (y * L(y)).sum() > 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_alpha_zero_is_the_identity_bit_for_bit(kind: type[Diffusion]) -> None:
+    y = torch.randn(2, 3, 9, 8)
+    assert torch.equal(kind(3, alpha=0.0).solve(y, 0.7), y)
+
+
+@pytest.mark.parametrize("alpha", [-1.0, float("nan"), float("inf")])
+def test_unsound_alpha_is_refused(alpha: float) -> None:
+    with pytest.raises(ValueError, match="alpha must be >= 0 and finite, got"):
+        GramDiffusion(3, alpha=alpha)
+
+
+def test_unknown_boundary_is_told_with_the_choices() -> None:
+    with pytest.raises(
+        ValueError, match="boundary must be one of periodic, got 'reflect'"
+    ):
+        GramDiffusion(3, alpha=1.0, boundary="reflect")
+
+
+def test_mean_of_the_stencil_has_no_effect_and_no_gradient() -> None:
+    """The reparametrisation: B and B + c are the same operator, and B is never edited."""
+    L = GramDiffusion(2, alpha=3.0).double()
+    y = torch.randn(1, 2, 8, 8, dtype=torch.float64)
+    before = L.B.detach().clone()
+    L.solve(y, 1.0).square().sum().backward()
+    assert torch.equal(L.B, before)
+    torch.testing.assert_close(L.B.grad.sum((-2, -1)), torch.zeros(2).double())
+    expected = L.solve(y, 1.0)
+    with torch.no_grad():
+        L.B += 5.0
+    torch.testing.assert_close(L.solve(y, 1.0), expected)
+
+
+def test_uniform_start_lies_in_the_published_range() -> None:
+    B = GramDiffusion(64, alpha=1.0, init="uniform").B
+    assert 0 <= B.min() < 0.05
+    assert 0.95 < B.max() < 1
+
+
+def test_laplacian_start_is_eq_7_squared() -> None:
+    gram, laplacian = (
+        GramDiffusion(1, 1.0, init="laplacian"),
+        LaplacianDiffusion(1, 1.0),
+    )
+    torch.testing.assert_close(gram.symbol((8, 9)), laplacian.symbol((8, 9)).square())
+
+
+def test_making_an_operator_leaves_the_random_numbers_of_f_alone() -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    GramDiffusion(8, alpha=1.0, init="uniform")
+    assert torch.equal(torch.rand(4), expected)
+
+
+def test_normed_gram_solves_for_the_normalised_image() -> None:
+    L = NormedGramDiffusion(3, alpha=2.0)
+    y = 5 + 3 * torch.randn(4, 3, 8, 8)
+    normed = nn.functional.batch_norm(y, None, None, training=True)
+    torch.testing.assert_close(L.solve(y, 1.0), GramDiffusion.solve(L, normed, 1.0))
+
+
+def test_drop_in_layer_works_alone_and_trains() -> None:
+    torch.manual_seed(0)
+    layer = ImplicitConv2d(channels=4, h=1.0, alpha=10.0)
+    x = torch.zeros(1, 4, 32, 32)
+    x[..., 16, 16] = 1
+    y = layer(x)
+    assert sum(p.numel() for p in layer.parameters()) == 9 * 4
+    torch.testing.assert_close(
+        y.sum((-2, -1)), x.sum((-2, -1))
+    )  # zero-mean B keeps means
+    assert y[..., 0, 0].abs().min() > 0  # one layer couples all pixels
+    y.square().sum().backward()
+    assert layer.L.B.grad.abs().max() > 0
+
+
+def test_drop_in_layer_with_alpha_zero_or_h_zero_is_the_identity() -> None:
+    x = torch.randn(2, 3, 7, 6)
+    assert torch.equal(ImplicitConv2d(3, alpha=0.0)(x), x)
+    torch.testing.assert_close(ImplicitConv2d(3, h=0.0)(x), x)
+    with pytest.raises(ValueError, match="h must be >= 0 and finite, got -1"):
+        ImplicitConv2d(3, h=-1.0)

@@ -1,0 +1,78 @@
+"""Layers: adjoints, the sign of the symmetric Jacobian, and padding."""
+
+import pytest
+import torch
+from torch import nn
+
+from imex_experiments.terms.layers import (
+    Convolution,
+    DoubleLayer,
+    ReleasedLayer,
+    SymmetricLayer,
+    make_activation,
+    make_norm,
+)
+
+
+@pytest.mark.parametrize("padding", ["zeros", "periodic"])
+@pytest.mark.parametrize("kernel_size", [1, 3, 5])
+def test_adjoint_of_a_convolution(kernel_size: int, padding: str) -> None:
+    """<K y, z> = <y, K^T z>."""
+    K = Convolution(3, 5, kernel_size, padding).double()
+    y = torch.randn(2, 3, 7, 6, dtype=torch.float64)
+    z = torch.randn(2, 5, 7, 6, dtype=torch.float64)
+    torch.testing.assert_close((K(y) * z).sum(), (y * K.adjoint(z)).sum())
+
+
+def test_periodic_padding_commutes_with_shifts_and_zero_padding_does_not() -> None:
+    y = torch.randn(1, 2, 6, 6)
+    periodic, zeros = Convolution(2, 2, 3, "periodic"), Convolution(2, 2, 3, "zeros")
+
+    def commutes(K: nn.Module) -> bool:
+        shifted = torch.roll(y, (2, 3), (-2, -1))
+        return torch.allclose(K(shifted), torch.roll(K(y), (2, 3), (-2, -1)), atol=1e-5)
+
+    assert commutes(periodic)
+    assert not commutes(zeros)
+
+
+@pytest.mark.parametrize(("layer", "sign"), [(SymmetricLayer, -1), (ReleasedLayer, 1)])
+@pytest.mark.parametrize("padding", ["zeros", "periodic"])
+def test_symmetric_layer_has_a_semi_definite_jacobian(
+    layer: type[SymmetricLayer], sign: int, padding: str
+) -> None:
+    """Theorem 1 needs -K^T D K with D >= 0: symmetric, no positive eigenvalue."""
+    torch.manual_seed(0)
+    f = layer(2, padding=padding, activation="tanh").double().eval()
+    y = torch.randn(1, 2, 4, 5, dtype=torch.float64)
+    J = torch.autograd.functional.jacobian(f, y).reshape(40, 40)
+    torch.testing.assert_close(J, J.T)
+    eigenvalues = sign * torch.linalg.eigvalsh(J)
+    assert eigenvalues.min() > -1e-10
+    assert eigenvalues.max() > 1e-3
+
+
+def test_sizes_of_the_layers() -> None:
+    def weights(layer: nn.Module) -> int:
+        return sum(p.numel() for p in layer.parameters() if p.ndim == 4)
+
+    assert weights(DoubleLayer(8)) == 2 * 9 * 64
+    assert weights(SymmetricLayer(8)) == 9 * 64
+
+
+def test_unknown_names_are_told_with_the_choices() -> None:
+    with pytest.raises(ValueError, match="batch, instance, group, none, got 'bacth'"):
+        make_norm("bacth", 4)
+    with pytest.raises(ValueError, match="relu"):
+        make_activation("rleu")
+    with pytest.raises(ValueError, match="zeros"):
+        DoubleLayer(4, padding="reflect")
+    with pytest.raises(ValueError, match="kernel_size must be odd and >= 1, got 4"):
+        DoubleLayer(4, kernel_size=4)
+
+
+def test_image_smaller_than_the_kernel_is_refused_with_both_sizes() -> None:
+    with pytest.raises(
+        ValueError, match=r"\(4, 9\) is smaller than the kernel \(5, 5\)"
+    ):
+        DoubleLayer(1, kernel_size=5)(torch.zeros(1, 1, 4, 9))

@@ -1,0 +1,195 @@
+"""README and docs/: every snippet and every command is run.
+
+`docs` marks what takes long; it is run by `make docs-check`.
+"""
+
+import re
+import shlex
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from conftest import QUICK, ROOT, Command
+
+from imex_experiments.data.image_folder import write_image_folder
+from imex_experiments.data.nyu_sample import make_nyu_sample, nyu_sample_path
+from imex_experiments.data.qtips import QtipsRecipe, make_qtips
+from imex_experiments.integrators import TimeGrid, integrate
+
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
+TINY = [*QUICK, "trainer.max_epochs=1", "data.train=8", "data.val=4", "data.test=4"]
+TINY += ["data.batch_size=4"]
+
+TINY_DEPTH = ["trainer.max_epochs=1", "data.image_size=[24,32]", "model.widths=[4,8]"]
+
+SET_UP = ("python3 -m venv", "pip install")
+"""Lines that make the environment in which this very test runs: `make setup` runs them."""
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(
+        rf"^```{language}\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL
+    )
+
+
+def commands() -> list[str]:
+    found = []
+    for page in PAGES:
+        for block in blocks(page, "bash"):
+            found += [
+                line for line in block.replace("\\\n", " ").splitlines() if line.strip()
+            ]
+    return [
+        line for line in found if not line.startswith(SET_UP) and "ralston" not in line
+    ]
+
+
+def overrides() -> list[str]:
+    """The code spans in README's table of overrides, as words for train.py."""
+    rows = re.findall(
+        r"^\|[^|]*\|(.*)\|$", (ROOT / "README.md").read_text(), re.MULTILINE
+    )
+    spans = [span for row in rows for span in re.findall(r"`([^`]+)`", row)]
+    return [span for span in spans if "=" in span]
+
+
+def python_snippet(first_words: str) -> str:
+    (snippet,) = [
+        block
+        for block in blocks(ROOT / "README.md", "python")
+        if block.startswith(first_words)
+    ]
+    return snippet
+
+
+def test_there_is_something_to_check() -> None:
+    assert len(commands()) >= 12
+    assert len(overrides()) >= 8
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images where the documentation says <folder>."""
+    root = tmp_path_factory.mktemp("folder")
+    for split in ("train", "val", "test"):
+        write_image_folder(root / split, **make_qtips(8, QtipsRecipe(), 0))
+    return root
+
+
+@pytest.mark.docs
+@pytest.mark.parametrize("command", commands())
+def test_command(
+    command: str, python: Command, trained: Path, folder: Path, tmp_path: Path
+) -> None:
+    if "<nyu_depth_v2_labeled.mat>" in command:
+        path = nyu_sample_path(tmp_path, 24, 0)
+        make_nyu_sample(path, 24, 0)
+        command = command.replace("<nyu_depth_v2_labeled.mat>", str(path))
+    command = command.replace("<run>", str(trained))
+    command = command.replace("images=<folder>", f"images={folder}/test/images")
+    command = command.replace("out=<folder>", f"out={tmp_path}/out")
+    command = command.replace("<file>", f"{tmp_path}/file")
+    command = command.replace("<this repository>", str(ROOT))
+    first, *words = shlex.split(command)
+    if first == "make":
+        assert (ROOT / "Makefile").read_text().count(f"\n{words[0]}:") == 1
+        return
+    if first == "git":
+        assert words[0] == "clone"
+        assert words[-2:] == ["cd", "imex-experiments"]
+        return
+    assert first == "python", command
+    if words[0] == "train.py":
+        resumed = any(word.startswith("resume=") for word in words)
+        small = TINY_DEPTH if "nyu" in command else TINY
+        words += [] if resumed else small
+    if words[0] == "scripts/side_by_side.py":
+        words = [word for word in words if not word.startswith("images=")]
+    done = python(str(ROOT / words[0]), *words[1:], cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.docs
+@pytest.mark.parametrize("words", overrides())
+def test_override(
+    words: str,
+    python: Command,
+    folder: Path,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+) -> None:
+    if "gpu" in words and not torch.cuda.is_available():
+        pytest.skip("trainer=gpu needs a CUDA device")
+    if "/a (new), folder=1" in words:
+        shutil.copytree(folder, tmp_path / "a (new), folder=1")
+        words = words.replace("/a (new), folder=1", f"{tmp_path}/a (new), folder=1")
+    words = words.replace("<folder>", str(folder))
+    done = python(
+        str(ROOT / "train.py"),
+        *TINY,
+        *shlex.split(words),
+        "trainer.max_epochs=1",
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_integrator_of_the_readme_trains_and_has_its_order(
+    python: Command, tmp_path: Path
+) -> None:
+    """The snippet as it stands: its order on Y' = Y, then the command below it."""
+    snippet = python_snippet("# imex_experiments/integrators/ralston.py")
+    names: dict[str, type] = {}
+    exec(snippet, names)
+    growth = SimpleNamespace(f=lambda t, y: (t + y) / 2)  # Y = 3 exp(t/2) - t - 2
+    exact = 3 * torch.tensor(0.5, dtype=torch.float64).exp() - 3
+    errors = [
+        abs(
+            integrate(
+                names["Ralston"](), growth, TimeGrid.uniform(1 / n, n), exact * 0 + 1
+            )
+            - exact
+        )
+        for n in (20, 40)
+    ]
+    assert float(torch.log2(errors[0] / errors[1])) == pytest.approx(2, abs=0.05)
+
+    for name in ("imex_experiments", "conf"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    shutil.copy(ROOT / "train.py", tmp_path)
+    (tmp_path / "imex_experiments/integrators/ralston.py").write_text(snippet)
+    (command,) = re.findall(
+        r"^python (train\.py .*ralston.*)$", (ROOT / "README.md").read_text(), re.M
+    )
+    done = python(*shlex.split(command), *TINY, cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+
+
+def test_drop_in_layer_of_the_readme_runs() -> None:
+    names: dict[str, torch.Tensor] = {}
+    exec(
+        python_snippet("import torch\nfrom imex_experiments import ImplicitConv2d"),
+        names,
+    )
+    assert names["features"].shape == (8, 64, 56, 56)
+
+
+def test_loading_snippet_of_the_readme_runs(trained: Path) -> None:
+    snippet = python_snippet("from imex_experiments import load_run")
+    images = make_qtips(3, QtipsRecipe(), 0)["images"]
+    names: dict[str, object] = {"images": images}
+    exec(snippet.replace("<run>", str(trained)), names)
+    assert names["labels"].shape == (3, 64, 64)
+
+
+def test_pictures_and_links_of_the_pages_exist() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
+            if not target.startswith("http"):
+                assert (page.parent / target).exists(), f"{page.name}: {target}"

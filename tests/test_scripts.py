@@ -1,0 +1,194 @@
+"""The user-facing commands of scripts/, run as child processes."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, Command
+from PIL import Image
+
+from imex_experiments import load_run
+from imex_experiments.data.image_folder import read_image_folder
+from imex_experiments.data.qtips import QtipsRecipe, make_qtips, split_seed
+
+
+def script(name: str) -> str:
+    return str(ROOT / "scripts" / f"{name}.py")
+
+
+@pytest.fixture(scope="module")
+def folder(python: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("made") / "qtips"
+    sizes = ["train=6", "val=3", "test=3"]
+    done = python(script("make_qtips"), f"out={out}", *sizes)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def test_make_qtips_writes_the_images_of_the_generator(folder: Path) -> None:
+    for split, number in (("train", 6), ("val", 3), ("test", 3)):
+        found = read_image_folder(folder / split, 4)
+        expected = make_qtips(number, QtipsRecipe(), split_seed(0, split))
+        assert (found["images"] == expected["images"]).all()
+        assert (found["labels"] == expected["labels"]).all()
+
+
+def test_evaluate_repeats_the_recorded_numbers(
+    python: Command, trained: Path, tmp_path: Path
+) -> None:
+    before = {p: p.stat().st_mtime_ns for p in trained.rglob("*")}
+    done = python(script("evaluate"), f"run={trained}", f"out={tmp_path / 'e.json'}")
+    assert done.returncode == 0, done.stderr
+    recorded = json.loads((trained / "metrics.json").read_text())
+    evaluated = json.loads((tmp_path / "e.json").read_text())
+    assert evaluated
+    assert all(recorded[name] == value for name, value in evaluated.items())
+    assert re.search(r"miou\s+│\s+0\.\d{4} │ 0\.\d{4}", done.stdout)
+    assert {p: p.stat().st_mtime_ns for p in trained.rglob("*")} == before
+
+
+def test_predict_writes_labels_and_overlays(
+    python: Command, trained: Path, folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out put"
+    words = [f"run={trained}", f"images={folder / 'test/images'}", f"out={out}"]
+    done = python(script("predict"), *words)
+    assert done.returncode == 0, done.stderr
+    assert len(list((out / "labels").iterdir())) == 3
+    with Image.open(out / "labels/000000.png") as labels:
+        assert labels.mode == "L"
+        assert np.array(labels).max() < 4
+    with Image.open(out / "overlays/000002.png") as overlay:
+        assert overlay.mode == "RGB"
+        assert overlay.size == (64, 64)
+    again = python(script("predict"), *words)
+    assert again.returncode == 3
+    assert "not an empty folder" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "code", "complaint"),
+    [
+        ("evaluate", [], 2, "run: missing; usage: run=... checkpoint=... out=..."),
+        ("evaluate", ["rnu=x"], 2, "rnu: unknown key, did you mean 'run'?"),
+        ("evaluate", ["outputs/x"], 2, "expected key=value words"),
+        ("evaluate", ["run=/no/where"], 4, "/no/where: not a run folder"),
+        ("predict", ["run=x", "images=/no/where", "out=y"], 3, "no such folder"),
+        ("make_qtips", ["out=o", "train=many"], 2, "train: "),
+        ("make_qtips", ["out=o", "lengths=[9,5]"], 2, "lengths must be"),
+    ],
+)
+def test_mistakes_are_one_line_and_an_exit_code(
+    name: str,
+    words: list[str],
+    code: int,
+    complaint: str,
+    python: Command,
+    tmp_path: Path,
+) -> None:
+    done = python(script(name), *words, cwd=tmp_path)
+    assert done.returncode == code, done.stderr
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith("error: ")
+    assert complaint in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_predict_writes_depths_in_millimetres(python: Command, tmp_path: Path) -> None:
+    """A depth run of a few steps; its PNGs hold what `predict` gives."""
+    tiny = ["data.frames=6", "data.counts=[2,2,2]", "data.image_size=[24,32]"]
+    tiny += ["data.batch_size=2", "model.widths=[4,8]", "trainer.max_epochs=1"]
+    words = ["model=imexnet_depth", "data=nyu_sample", *tiny]
+    done = python(str(ROOT / "train.py"), *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (run,) = (tmp_path / "outputs/nyu_sample/imexnet_depth").iterdir()
+    metrics = json.loads((run / "metrics.json").read_text())
+    for name in ("misfit", "rmse", "abs_rel", "delta1", "silog", "empty"):
+        assert metrics[f"test/{name}"] >= 0
+    assert (run / "figures/depth.png").exists()
+
+    images = tmp_path / "images"
+    images.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(images / "room.png")
+    out = tmp_path / "out"
+    done = python(script("predict"), f"run={run}", f"images={images}", f"out={out}")
+    assert done.returncode == 0, done.stderr
+    depth = load_run(run).predict(torch.from_numpy(pixels).permute(2, 0, 1)[None])
+    with Image.open(out / "depths/room.png") as image:
+        written = np.array(image).astype(float) / 1000
+    np.testing.assert_allclose(written, depth[0, 0].numpy(), atol=6e-4)
+    assert (out / "colours/room.png").exists()
+    Image.fromarray(pixels[..., 0]).save(images / "grey.png")
+    done = python(
+        script("predict"), f"run={run}", f"images={images}", f"out={tmp_path / 'o'}"
+    )
+    assert done.returncode == 3
+    assert "grey.png: expected an 8-bit colour image, got mode L" in done.stderr
+
+
+def test_colour_image_is_refused_before_anything_is_written(
+    python: Command, trained: Path, tmp_path: Path
+) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    Image.fromarray(np.zeros((64, 64), np.uint8)).save(images / "a.png")
+    Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(images / "b.png")
+    out = tmp_path / "out"
+    done = python(script("predict"), f"run={trained}", f"images={images}", f"out={out}")
+    assert done.returncode == 3
+    assert "b.png: expected an 8-bit grey image" in done.stderr
+    assert not out.exists()
+
+
+def test_side_by_side_and_convergence_draw_runs(
+    python: Command, trained: Path, tmp_path: Path
+) -> None:
+    runs = f"runs=[{trained},{trained}]"
+    sheet, curves = tmp_path / "sheet.png", tmp_path / "curves.png"
+    done = python(
+        script("side_by_side"), f"runs=[{trained}]", f"out={sheet}", "images=[3,0]"
+    )
+    assert done.returncode == 0, done.stderr
+    with Image.open(sheet) as image:
+        assert image.size[0] == 6 + 3 * (128 + 6)
+    words = [runs, f"out={curves}", "metrics=[train/loss,val/miou]"]
+    done = python(script("plot_convergence"), *words)
+    assert done.returncode == 0, done.stderr
+    with Image.open(curves) as image:
+        assert image.size[0] > 1000
+    lines = curves.with_suffix(".csv").read_text().splitlines()
+    assert lines[0] == "run,model,epoch,train/loss,val/miou"
+    assert len(lines) == 1 + 2 * 2
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "code", "complaint"),
+    [
+        (
+            "side_by_side",
+            ["images=[99]"],
+            2,
+            "images=[99]: the test split has 0 ... 15",
+        ),
+        ("plot_convergence", ["metrics=[val/mioo]"], 2, "did you mean 'val/miou'?"),
+    ],
+)
+def test_drawing_what_is_not_there_is_refused(
+    name: str,
+    words: list[str],
+    code: int,
+    complaint: str,
+    python: Command,
+    trained: Path,
+    tmp_path: Path,
+) -> None:
+    done = python(
+        script(name), f"runs=[{trained}]", f"out={tmp_path / 'x.png'}", *words
+    )
+    assert done.returncode == code
+    assert complaint in done.stderr
+    assert list(tmp_path.iterdir()) == []

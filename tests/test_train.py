@@ -1,0 +1,343 @@
+"""The commands as a user runs them: child processes, exit codes, files."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import QUICK, ROOT, Command
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from imex_experiments.data.image_folder import write_image_folder
+from imex_experiments.data.qtips import QtipsRecipe, make_qtips
+
+TRAIN = str(ROOT / "train.py")
+
+
+def the_run(cwd: Path, model: str = "imexnet") -> Path:
+    (run,) = (cwd / "outputs").glob(f"*/{model}/*")
+    return run
+
+
+def numbers(run: Path) -> dict[str, float]:
+    """metrics.json without the one entry that a clock decides."""
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics.pop("train_seconds") > 0
+    return metrics
+
+
+def test_a_run_leaves_every_promised_file(trained: Path) -> None:
+    promised = """.hydra/config.yaml .hydra/overrides.yaml train.log metrics.csv metrics.json
+        status.json checkpoints/best.ckpt checkpoints/last.ckpt figures/segmentation.png"""
+    for name in promised.split():
+        assert (trained / name).stat().st_size > 0, name
+    status = json.loads((trained / "status.json").read_text())
+    assert (status["state"], status["exit_code"]) == ("finished", 0)
+    assert not list(trained.rglob("*.partial"))
+
+
+def test_metrics_hold_what_is_promised(trained: Path) -> None:
+    metrics = json.loads((trained / "metrics.json").read_text())
+    classes = ("background", "white-white", "white-black", "black-black")
+    scores = [
+        "miou",
+        "object_iou",
+        "dice",
+        "accuracy",
+        "loss",
+        *(f"iou/{c}" for c in classes),
+    ]
+    for split in ("val", "test", "last/val"):
+        for score in scores:
+            assert 0 <= metrics[f"{split}/{score}"] < 10
+    assert metrics["parameters"] == 7952
+    assert metrics["flops"] > 2 * 9 * 64 * 64 * (4 + 32 + 128 + 2 * (16 + 64 + 256))
+    assert metrics["train_seconds"] > 0
+
+
+def test_metrics_csv_has_one_row_per_epoch(trained: Path) -> None:
+    with (trained / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    last = json.loads((trained / "metrics.json").read_text())["last/val/miou"]
+    assert float(rows[-1]["val/miou"]) == last
+
+
+def test_same_seed_gives_the_same_numbers_and_another_seed_others(
+    python: Command, trained: Path, tmp_path: Path
+) -> None:
+    for seed, same in ((0, True), (1, False)):
+        cwd = tmp_path / str(seed)
+        cwd.mkdir()
+        done = python(TRAIN, f"seed={seed}", *QUICK, cwd=cwd)
+        assert done.returncode == 0, done.stderr
+        assert (numbers(the_run(cwd)) == numbers(trained)) is same
+        for command in ("evaluate", "predict", "tensorboard --logdir", "resume"):
+            assert command in done.stdout
+
+
+def test_alpha_zero_trains_exactly_like_the_resnet(
+    python: Command, tmp_path: Path
+) -> None:
+    quick = [*QUICK, "trainer.max_epochs=1", "data.train=16"]
+    for model in ("imexnet", "resnet"):
+        done = python(TRAIN, f"model={model}", "model.alpha=0", *quick, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    implicit, explicit = (numbers(the_run(tmp_path, m)) for m in ("imexnet", "resnet"))
+    for name in explicit:
+        if name.startswith(("val/", "test/", "last/")):
+            assert implicit[name] == explicit[name], name
+    assert implicit["parameters"] - explicit["parameters"] == 9 * (4 + 8 + 16)
+
+
+def test_multirun_makes_one_folder_per_job(python: Command, tmp_path: Path) -> None:
+    quick = [*QUICK, "trainer.max_epochs=1", "data.train=16"]
+    words = ["-m", "model=resnet,unet,diffusion_reaction", "model.h=0.5", *quick]
+    done = python(TRAIN, *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (sweep,) = (tmp_path / "outputs/sweeps").iterdir()
+    runs = sorted(path for path in sweep.iterdir() if path.is_dir())
+    assert [run.name[0] for run in runs] == ["0", "1", "2"]
+    for run in runs:
+        assert json.loads((run / "status.json").read_text())["state"] == "finished"
+        assert (run / "metrics.json").exists()
+
+
+def test_depth_gives_the_same_numbers_with_any_number_of_workers(
+    python: Command, tmp_path: Path
+) -> None:
+    words = [
+        "model=imexnet_depth",
+        "data=nyu_sample",
+        "data.frames=6",
+        "data.counts=[2,2,2]",
+    ]
+    words += ["data.image_size=[24,32]", "data.batch_size=2", "model.widths=[4,8]"]
+    found = []
+    for workers in (1, 4):
+        cwd = tmp_path / str(workers)
+        cwd.mkdir()
+        quick = [f"data.num_workers={workers}", "trainer.max_epochs=2"]
+        done = python(TRAIN, *words, *quick, cwd=cwd)
+        assert done.returncode == 0, done.stderr
+        found.append(numbers(the_run(cwd, "imexnet_depth")))
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("experiment", ["qtips_table1", "qtips_released"])
+def test_published_recipes_train(
+    experiment: str, python: Command, tmp_path: Path
+) -> None:
+    tiny = ["trainer.max_epochs=1", "data.train=8", "data.val=4", "data.test=4"]
+    done = python(TRAIN, f"experiment={experiment}", *tiny, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    model = "imexnet" if experiment == "qtips_table1" else "diffusion_reaction"
+    metrics = numbers(the_run(tmp_path, model))
+    assert metrics["parameters/convolution"] == 2_691_648
+    assert metrics["parameters/diffusion"] == 12_096
+
+
+# What goes wrong: words, exit code, what the one line says.
+MISTAKES: dict[str, tuple[list[str], int, str]] = {
+    "unknown model": (["model=imexnt"], 2, "model=imexnt: no such choice"),
+    "unknown data": (["data=qtip"], 2, "data=qtip: no such choice; known: "),
+    "unknown experiment": (["experiment=x"], 2, "experiment=x: no such choice"),
+    "unknown group": (
+        ["modle=resnet"],
+        2,
+        "modle: unknown key, did you mean 'model'?",
+    ),
+    "key typo": (
+        ["model.alhpa=3"],
+        2,
+        "model.alhpa: unknown key, did you mean 'alpha'?",
+    ),
+    "group typo": (["modle.h=1"], 2, "modle: unknown key, did you mean 'model'?"),
+    "nested typo": (["model.layer.nrom=none"], 2, "did you mean 'norm'?"),
+    "wrong type": (["model.h=abc"], 2, "model.h=abc: expected float, got str"),
+    "fraction": (
+        ["model.steps=1.5"],
+        2,
+        "model.steps=1.5: expected int | Sequence[int], got float",
+    ),
+    "h zero": (["model.h=0"], 2, "model: h must be > 0 and finite, got 0"),
+    "h nan": (["model.h=nan"], 2, "model: h must be > 0 and finite, got nan"),
+    "alpha negative": (
+        ["model.alpha=-1"],
+        2,
+        "model: alpha must be >= 0 and finite, got -1",
+    ),
+    "alpha of resnet": (["model=resnet", "model.alpha=-1"], 2, "alpha must be >= 0"),
+    "even kernel": (["model.layer.kernel_size=4"], 2, "kernel_size must be odd"),
+    "large kernel": (
+        ["model.layer.kernel_size=65"],
+        2,
+        "(64, 64) is smaller than the kernel",
+    ),
+    "large batch": (["data.batch_size=2000"], 2, "batch_size 2000 is larger than"),
+    "small image": (["data.image_size=20"], 2, "image_size must hold the longest bar"),
+    "unet size": (["model=unet", "data.image_size=70"], 2, "must be divisible by 8"),
+    "foreign class": (
+        ["model._target_=os.system"],
+        2,
+        "only classes of imex_experiments",
+    ),
+    "bad syntax": (["model.widths=[4,8"], 2, "model.widths=[4,8"),
+    "optimizer": (["optimizer.lr=-1"], 2, "optimizer"),
+    "no such folder": (["data.root=/no/where"], 3, "/no/where: no such folder"),
+    "no path": (
+        ["data=nyu_depth", "model=imexnet_depth"],
+        2,
+        "data.path: Missing mandatory value",
+    ),
+    "unknown loss": (
+        ["data=nyu_sample", "model=imexnet_depth", "task.loss=l3"],
+        2,
+        "task.loss=l3: expected Literal['l2', 'l1', 'huber', 'silog']",
+    ),
+    "no such file": (
+        ["data=nyu_depth", "model=imexnet_depth", "data.path=/no/where.mat"],
+        3,
+        "/no/where.mat: no such file; get nyu_depth_v2_labeled.mat",
+    ),
+    "nothing to resume": (
+        ["resume=/no/where"],
+        4,
+        "resume=/no/where: not a run folder",
+    ),
+    "diverges": (
+        ["optimizer.lr=1e30", "scheduler.max_lr=1e30", *QUICK],
+        5,
+        "the loss is nan at step",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistakes_are_one_line_and_an_exit_code(
+    mistake: str, python: Command, tmp_path: Path
+) -> None:
+    words, code, complaint = MISTAKES[mistake]
+    done = python(TRAIN, *words, cwd=tmp_path)
+    assert done.returncode == code, done.stderr
+    lines = done.stderr.strip().splitlines()
+    assert lines[-1].startswith("error: ")
+    assert complaint in lines[-1]
+    assert "Traceback" not in done.stderr
+    if code in (2, 4):
+        assert len(lines) == 1
+        assert list(tmp_path.iterdir()) == []  # no folder is made for what cannot run
+    else:
+        run = the_run(tmp_path, model="*")
+        status = json.loads((run / "status.json").read_text())
+        assert status["state"] == "failed"
+        assert status["exit_code"] == code
+        assert complaint in status["reason"]
+        assert not (run / "metrics.json").exists()
+        assert "Traceback" in (run / "train.log").read_text()
+
+
+def test_traceback_is_there_when_asked_for(python: Command, tmp_path: Path) -> None:
+    done = python(TRAIN, "model.h=0", cwd=tmp_path, HYDRA_FULL_ERROR="1")
+    assert "Traceback" in done.stderr
+    assert done.returncode != 0
+
+
+def test_defect_in_a_folder_of_images_ends_with_3(
+    python: Command, tmp_path: Path
+) -> None:
+    root = tmp_path / "qtips"
+    for split in ("train", "val"):
+        write_image_folder(root / split, **make_qtips(20, QtipsRecipe(), 0))
+    Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(
+        root / "train/images/000007.png"
+    )
+    done = python(TRAIN, f"data.root={root}", *QUICK, cwd=tmp_path)
+    assert done.returncode == 3
+    assert "000007.png: expected an 8-bit grey image, got mode RGB" in done.stderr
+    (root / "train/images/000007.png").unlink()
+    done = python(TRAIN, f"data.root={root}", *QUICK, cwd=tmp_path)
+    assert done.returncode == 3
+    assert "19 images but 20 labels" in done.stderr
+
+
+def test_images_of_a_folder_that_do_not_suit_the_network(
+    python: Command, tmp_path: Path
+) -> None:
+    recipe = QtipsRecipe(image_size=70)
+    for split in ("train", "val"):
+        write_image_folder(tmp_path / "qtips" / split, **make_qtips(20, recipe, 0))
+    words = ["model=unet", f"data.root={tmp_path / 'qtips'}", *QUICK]
+    done = python(TRAIN, *words, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "divisible by 8, got (70, 70)" in done.stderr
+    done = python(TRAIN, *words[1:], cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "no test metrics" in done.stdout
+    metrics = numbers(the_run(tmp_path))
+    assert "val/miou" in metrics
+    assert "test/miou" not in metrics
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("sign", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+)
+def test_signals_end_in_order_and_the_run_goes_on_in_its_folder(
+    sign: signal.Signals,
+    code: int,
+    python: Command,
+    environment: dict[str, str],
+    tmp_path: Path,
+) -> None:
+    words = [TRAIN, *QUICK, "trainer.max_epochs=4", "data.train=96"]
+    process = subprocess.Popen(
+        [sys.executable, *words],
+        cwd=tmp_path,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    wait_for(lambda: bool(list(tmp_path.rglob("last.ckpt"))), process)
+    os.kill(process.pid, sign)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == code, stderr
+    assert "Traceback" not in stderr
+    run = the_run(tmp_path)
+    status = json.loads((run / "status.json").read_text())
+    assert (status["state"], status["exit_code"]) == ("interrupted", code)
+
+    done = python(TRAIN, f"resume={run.relative_to(tmp_path)}", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert the_run(tmp_path) == run
+    with (run / "metrics.csv").open() as file:
+        assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2", "3", "4"]
+    events = EventAccumulator(str(run / "tensorboard"))
+    events.Reload()
+    assert [point.step for point in events.Scalars("val/miou")] == [5, 11, 17, 23]
+
+    changed = python(TRAIN, f"resume={run}", "model.h=0.5", cwd=tmp_path)
+    assert changed.returncode == 2
+    assert "model.h: 1.0 -> 0.5" in changed.stderr
+
+    before = (run / "metrics.json").read_bytes()
+    again = python(TRAIN, f"resume={run}", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert "finished" in again.stdout
+    assert (run / "metrics.json").read_bytes() == before

@@ -1,0 +1,66 @@
+"""Train one network: `python train.py model=imexnet data=qtips` (see README.md)."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import hydra
+import pytorch_lightning as pl
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from imex_experiments.callbacks import History
+from imex_experiments.runs.assemble import build_network, build_task, build_trainer
+from imex_experiments.runs.build import build
+from imex_experiments.runs.command import job, run_command
+from imex_experiments.runs.evaluation import evaluate, last_epoch
+from imex_experiments.runs.layout import BEST, FIGURES, LAST
+from imex_experiments.runs.load_run import read_checkpoint
+from imex_experiments.runs.record import recording
+from imex_experiments.runs.report import (
+    save_figures,
+    save_results,
+    show_metrics,
+    show_network,
+    show_next_commands,
+)
+from imex_experiments.runs.resume import resumed_arguments
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="train")
+@job
+def train(cfg: DictConfig) -> float:
+    """Fit, keep the checkpoint that is best on validation, evaluate it; return its score."""
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    choices: Any = HydraConfig.get().runtime.choices
+    with recording(folder, model=choices.model, data=choices.data, seed=cfg.seed):
+        pl.seed_everything(cfg.seed, workers=True, verbose=False)
+        data = build(cfg.data, "data")
+        data.setup()
+        network = build_network(cfg, data)
+        cost = show_network(network, data.image_shape)
+        task = build_task(cfg, network, data.facts)
+        trainer: Any = build_trainer(cfg)
+        (history,) = (c for c in trainer.callbacks if isinstance(c, History))
+
+        trainer.fit(task, data, ckpt_path=folder / LAST if cfg.resume else None)
+
+        final = last_epoch(trainer.callback_metrics)
+        task.load_state_dict(read_checkpoint(folder / BEST)["state_dict"])
+        kept = evaluate(task, data, cfg.trainer)
+        seconds = {"train_seconds": history.elapsed()}
+        save_results(folder, trainer, {**kept, **final, **cost, **seconds})
+        save_figures(task, data.samples("val", 6), folder / FIGURES)
+    show_metrics(kept)
+    show_next_commands(folder)
+    return kept[task.monitor]
+
+
+def main() -> None:
+    """Hydra reads sys.argv; a resumed run gets the words of its first command."""
+    sys.argv[1:] = resumed_arguments(sys.argv[1:])
+    train()
+
+
+if __name__ == "__main__":
+    run_command(main)
