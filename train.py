@@ -33,13 +33,19 @@ def train(cfg: DictConfig) -> float:
     """Fit, keep the checkpoint that is best on validation, evaluate it; return its score."""
     folder = Path(HydraConfig.get().runtime.output_dir)
     choices: Any = HydraConfig.get().runtime.choices
-    with recording(folder, model=choices.model, data=choices.data, seed=cfg.seed):
+    facts = {"model": choices.model, "data": choices.data, "seed": cfg.seed}
+    with recording(folder, **facts) as status:
         pl.seed_everything(cfg.seed, workers=True, verbose=False)
         data = build(cfg.data, "data")
         data.setup()
         network = build_network(cfg, data)
         cost = show_network(network, data.image_shape)
         task = build_task(cfg, network, data.facts)
+        status |= {
+            "h": network.h,
+            "alpha": network.alpha,
+        }  # alpha = 0 for explicit ones
+        status |= {"monitor": task.monitor, "mode": task.mode}
         trainer: Any = build_trainer(cfg)
         (history,) = (c for c in trainer.callbacks if isinstance(c, History))
 

@@ -3,8 +3,11 @@
 import logging
 
 import pytorch_lightning as pl
+import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
+
+from imex_experiments.data.epoch_sampler import EpochSampler
 
 log = logging.getLogger(__name__)
 
@@ -12,8 +15,9 @@ log = logging.getLogger(__name__)
 class TensorData(pl.LightningDataModule):
     """`splits` by name, filled by `setup`, and a loader for each.
 
-    Training batches are shuffled; a last one of a single image is dropped with a warning,
-    because batch norm cannot use it.
+    Training images come in an order that the seed of the run (torch's) and the epoch decide;
+    a last batch of a single image is dropped with a warning, because batch norm cannot use
+    it.
     """
 
     def __init__(self, batch_size: int, num_workers: int) -> None:
@@ -31,12 +35,14 @@ class TensorData(pl.LightningDataModule):
         return self.splits[split][:number]
 
     def train_dataloader(self) -> DataLoader:
-        odd = len(self.splits["train"]) % self.batch_size == 1
+        images = len(self.splits["train"])
+        odd = images % self.batch_size == 1
         if odd:
             log.warning(
                 "the last batch would hold one image; it is dropped (batch norm)"
             )
-        return self._loader("train", shuffle=True, drop_last=odd)
+        order = EpochSampler(images, seed=torch.initial_seed())
+        return self._loader("train", sampler=order, drop_last=odd)
 
     def val_dataloader(self) -> DataLoader:
         return self._loader("val")
@@ -45,12 +51,15 @@ class TensorData(pl.LightningDataModule):
         return self._loader("test")
 
     def _loader(
-        self, split: str, shuffle: bool = False, drop_last: bool = False
+        self,
+        split: str,
+        sampler: EpochSampler | None = None,
+        drop_last: bool = False,
     ) -> DataLoader:
         return DataLoader(
             self.splits[split],
             batch_size=self.batch_size,
-            shuffle=shuffle,
+            sampler=sampler,
             drop_last=drop_last,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,

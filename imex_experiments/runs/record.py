@@ -26,11 +26,12 @@ PACKAGES = ("imex-experiments", "torch", "pytorch-lightning", "hydra-core")
 
 
 @contextmanager
-def recording(folder: Path, **facts: Any) -> Iterator[None]:
+def recording(folder: Path, **facts: Any) -> Iterator[dict[str, Any]]:
     """Keep `<folder>/status.json` true: running, then finished, failed or interrupted.
 
     It holds the exit code and the reason, the facts given, versions, the git commit, the
-    number of threads and the device. SIGTERM ends the body like an exception.
+    number of threads and the device. What the body adds to the dictionary that it gets is
+    written with the end. SIGTERM ends the body like an exception.
     """
     status: dict[str, Any] = {
         "state": "running",
@@ -41,7 +42,7 @@ def recording(folder: Path, **facts: Any) -> Iterator[None]:
     write_json(folder / STATUS, status)
     try:
         with _sigterm_raises():
-            yield
+            yield status
     except BaseException as caught:
         error = root_cause(caught)
         code = exit_code(error)
@@ -84,6 +85,7 @@ def _surroundings() -> dict[str, Any]:
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     return {
         "device": device,
+        "visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "versions": {package: version(package) for package in PACKAGES},
