@@ -16,7 +16,7 @@ from imex_experiments.runs.command import job, run_command
 from imex_experiments.runs.evaluation import evaluate, last_epoch
 from imex_experiments.runs.layout import BEST, FIGURES, LAST
 from imex_experiments.runs.load_run import read_checkpoint
-from imex_experiments.runs.record import recording
+from imex_experiments.runs.record import alone_in, recording
 from imex_experiments.runs.report import (
     save_figures,
     save_results,
@@ -25,16 +25,17 @@ from imex_experiments.runs.report import (
     show_next_commands,
 )
 from imex_experiments.runs.resume import resumed_arguments
+from imex_experiments.runs.sweep import end_with_parent, resumed_sweep
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
-@job
+@job(script=__file__)
 def train(cfg: DictConfig) -> float:
     """Fit, keep the checkpoint that is best on validation, evaluate it; return its score."""
     folder = Path(HydraConfig.get().runtime.output_dir)
     choices: Any = HydraConfig.get().runtime.choices
     facts = {"model": choices.model, "data": choices.data, "seed": cfg.seed}
-    with recording(folder, **facts) as status:
+    with alone_in(folder), recording(folder, **facts) as status:
         pl.seed_everything(cfg.seed, workers=True, verbose=False)
         data = build(cfg.data, "data")
         data.setup()
@@ -63,8 +64,9 @@ def train(cfg: DictConfig) -> float:
 
 
 def main() -> None:
-    """Hydra reads sys.argv; a resumed run gets the words of its first command."""
-    sys.argv[1:] = resumed_arguments(sys.argv[1:])
+    """Hydra reads sys.argv; a resumed run or sweep gets the words of its first command."""
+    end_with_parent()
+    sys.argv[1:] = resumed_sweep(resumed_arguments(sys.argv[1:]))
     train()
 
 

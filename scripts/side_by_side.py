@@ -1,8 +1,8 @@
-"""The labels of several runs beside each other.
+"""The predictions of several runs beside each other.
 
 `python scripts/side_by_side.py runs=[<run>,<run>] out=side_by_side.png` takes test
 images of the first run's data (`images=[0,1,2,3]`) and draws image | truth | one column per
-run, each headed by its model and test mIoU.
+run (depth: with its error), headed by the model and the test value of its metric.
 """
 
 from dataclasses import dataclass, field
@@ -11,13 +11,12 @@ from pathlib import Path
 from omegaconf import MISSING
 from PIL import Image
 
-from imex_experiments.plots.segmentation import comparison_sheet
 from imex_experiments.runs.build import build
 from imex_experiments.runs.command import parse_arguments, run_command
 from imex_experiments.runs.errors import ConfigError
 from imex_experiments.runs.load_run import load_config, load_run, read_metrics
 from imex_experiments.runs.record import read_status
-from imex_experiments.tasks import SegmentationTask
+from imex_experiments.tasks import Task
 
 
 @dataclass
@@ -33,7 +32,13 @@ def main() -> None:
         raise ConfigError(
             "runs=[<run>,...] and images=[<number>,...] must not be empty"
         )
-    tasks = {run: load_run(run, kind=SegmentationTask) for run in args.runs}
+    tasks: dict[str, Task] = {run: load_run(run) for run in args.runs}
+    first, *others = tasks.values()
+    for run, task in zip(args.runs[1:], others, strict=True):
+        if type(task) is not type(first):
+            raise ConfigError(
+                f"{run}: a run of {type(task).__name__}, not {type(first).__name__}"
+            )
     data = build(load_config(args.runs[0]).data, "data")
     data.setup()
     test = data.splits["test"]
@@ -41,14 +46,15 @@ def main() -> None:
         raise ConfigError(
             f"images={args.images}: the test split has 0 ... {len(test) - 1}"
         )
-    images, labels = test[args.images]
-    predictions = {}
-    for run, task in tasks.items():
-        title = (
-            f"{read_status(Path(run))['model']} {read_metrics(run)['test/miou']:.3f}"
+    images, targets = test[args.images]
+    metric = first.monitor.replace("val/", "test/")
+    predictions = {
+        f"{read_status(Path(run))['model']} {read_metrics(run)[metric]:.3f}": (
+            task.predict(images)
         )
-        predictions[title] = task.predict(images).numpy()
-    sheet = comparison_sheet(images.numpy(), labels.numpy(), predictions, task.classes)
+        for run, task in tasks.items()
+    }
+    sheet = first.comparison(images, targets, predictions)
     Image.fromarray(sheet).save(args.out)
 
 

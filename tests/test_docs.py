@@ -82,11 +82,30 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture(scope="module")
+def depth_run(python: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run where the documentation says <depth run>."""
+    cwd = tmp_path_factory.mktemp("depth")
+    words = ["model=resnet_depth", "data=nyu_sample", *TINY_DEPTH]
+    done = python(str(ROOT / "train.py"), *words, cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    (run,) = (cwd / "outputs/nyu_sample/resnet_depth").iterdir()
+    return run
+
+
 @pytest.mark.docs
 @pytest.mark.parametrize("command", commands())
 def test_command(
-    command: str, python: Command, trained: Path, folder: Path, tmp_path: Path
+    command: str,
+    python: Command,
+    trained: Path,
+    folder: Path,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
 ) -> None:
+    if "<depth run>" in command:
+        run = request.getfixturevalue("depth_run")
+        command = command.replace("<depth run>", str(run))
     if "<nyu_depth_v2_labeled.mat>" in command:
         path = nyu_sample_path(tmp_path, 24, 0)
         make_nyu_sample(path, 24, 0)
@@ -110,7 +129,7 @@ def test_command(
         small = TINY_DEPTH if "nyu" in command else TINY
         words += [] if resumed else small
     if words[0] == "scripts/side_by_side.py":
-        words = [word for word in words if not word.startswith("images=")]
+        words = [*(w for w in words if not w.startswith("images=")), "images=[0,1]"]
     done = python(str(ROOT / words[0]), *words[1:], cwd=tmp_path)
     assert done.returncode == 0, done.stderr
 

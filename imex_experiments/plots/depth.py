@@ -4,6 +4,8 @@ Shapes: images (N, 3, H, W) uint8; truth and prediction (N, H, W), metres, truth
 it is not known.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,30 +18,30 @@ def depth_sheet(
     images: Pixels, truth: NDArray[np.floating], prediction: NDArray[np.floating]
 ) -> Pixels:
     """One row a sample; depth and prediction share one scale, unknown depths are grey."""
+    return depth_comparison_sheet(images, truth, {"prediction": prediction})
+
+
+def depth_comparison_sheet(
+    images: Pixels,
+    truth: NDArray[np.floating],
+    predictions: Mapping[str, NDArray[np.floating]],
+) -> Pixels:
+    """image | depth | the depths and errors of several networks under their titles."""
     known = truth > 0
-    error = np.abs(prediction - truth)
+    errors = [np.abs(prediction - truth) for prediction in predictions.values()]
     furthest = float(np.ceil(truth.max()))
-    worst = (
-        float(np.ceil(np.percentile(error[known], 98) * 10) / 10)
-        if known.any()
-        else 1.0
-    )
+    seen = np.concatenate([error[known] for error in errors])
+    worst = float(np.ceil(np.percentile(seen, 98) * 10) / 10) if seen.size else 1.0
     depth_scale = ColourBar("depth", 0, furthest, "viridis", "m")
     error_scale = ColourBar("|error|", 0, worst, "magma", "m")
 
-    def panel(scale: ColourBar, values: NDArray[np.floating], shown: NDArray) -> Pixels:
-        return np.where(shown[..., None], scale.colours(values), UNKNOWN)
+    def panels(scale: ColourBar, values: NDArray[np.floating]) -> Pixels:
+        return np.where(known[..., None], scale.colours(values), UNKNOWN)
 
-    rows = [
-        [
-            as_rgb(image),
-            panel(depth_scale, depth, mask),
-            depth_scale.colours(guess),
-            panel(error_scale, difference, mask),
-        ]
-        for image, depth, guess, difference, mask in zip(
-            images, truth, prediction, error, known, strict=True
-        )
-    ]
-    titles = ["image", "depth", "prediction", "|prediction - depth|"]
+    titles = ["image", "depth"]
+    columns = [[as_rgb(image) for image in images], panels(depth_scale, truth)]
+    for (title, prediction), error in zip(predictions.items(), errors, strict=True):
+        titles += [title, "|error|"]
+        columns += [depth_scale.colours(prediction), panels(error_scale, error)]
+    rows = list(zip(*columns, strict=True))
     return draw_sheet(rows, titles, [depth_scale, error_scale])

@@ -19,13 +19,14 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException, ValidationE
 
 from imex_experiments.runs.errors import (
     ConfigError,
+    RunError,
     exit_code,
     nearest,
     one_line,
 )
+from imex_experiments.runs.sweep import run_in_child
 
 Arguments = TypeVar("Arguments")
-Result = TypeVar("Result")
 FULL_ERROR = "HYDRA_FULL_ERROR"
 
 
@@ -34,7 +35,7 @@ def run_command(main: Callable[[], object]) -> NoReturn:
 
     A failure is one line on stderr; HYDRA_FULL_ERROR=1 adds the traceback.
     """
-    _hush_lightning()
+    hush_lightning()
     wants_traceback = os.environ.get(FULL_ERROR) == "1"
     os.environ[FULL_ERROR] = "1"  # else Hydra prints and exits by itself, always with 1
     try:
@@ -45,13 +46,14 @@ def run_command(main: Callable[[], object]) -> NoReturn:
             raise
         if wants_traceback:
             traceback.print_exception(error)
-        hint = f" ({FULL_ERROR}=1 shows where)" if exit_code(error) == 1 else ""
+        unforeseen = exit_code(error) == 1 and not isinstance(error, RunError)
+        hint = f" ({FULL_ERROR}=1 shows where)" if unforeseen else ""
         print(f"error: {one_line(error)}{hint}", file=sys.stderr)
         sys.exit(exit_code(error))
     sys.exit(0)
 
 
-def _hush_lightning() -> None:
+def hush_lightning() -> None:
     """Keep hints that are not about this run off the screen."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     for pattern in (
@@ -62,23 +64,29 @@ def _hush_lightning() -> None:
         warnings.filterwarnings("ignore", pattern)
 
 
-def job(task: Callable[[DictConfig], Result]) -> Callable[[DictConfig], Result]:
-    """The body of a Hydra application, failing without Hydra's own words in a single run.
+Task = Callable[[DictConfig], float]
 
-    Hydra prints a line of its own for an Exception, none for SystemExit, which in turn
-    would stop a whole sweep.
+
+def job(script: str) -> Callable[[Task], Task]:
+    """The body of a Hydra application that is run as `python <script>`.
+
+    In a sweep it runs as a child process. In a single run it fails without words of
+    Hydra's: it prints a line of its own for an Exception, none for SystemExit.
     """
 
-    @wraps(task)
-    def body(cfg: DictConfig) -> Result:
-        try:
-            return task(cfg)
-        except Exception as error:
+    def decorate(task: Task) -> Task:
+        @wraps(task)
+        def body(cfg: DictConfig) -> float:
             if HydraConfig.get().mode is RunMode.MULTIRUN:
-                raise
-            raise SystemExit(exit_code(error)) from error
+                return run_in_child(script)
+            try:
+                return task(cfg)
+            except Exception as error:
+                raise SystemExit(exit_code(error)) from error
 
-    return body
+        return body
+
+    return decorate
 
 
 def parse_arguments(
@@ -108,7 +116,7 @@ def parse_arguments(
 def _told(error: BaseException) -> BaseException:
     """The error as the user should hear it."""
     if isinstance(error, SystemExit) and isinstance(error.__cause__, Exception):
-        return error.__cause__
+        return _told(error.__cause__)
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         return ConfigError(_hydra_message(error))
     return error

@@ -38,6 +38,10 @@ class StorageError(RunError):
     exit_code = 6
 
 
+class SweepError(RunError):
+    """Some jobs of a sweep failed; each has an exit code of its own in its status.json."""
+
+
 class Terminated(BaseException):
     """SIGTERM, raised in the main thread so that the run can end in order."""
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytorch_lightning as pl
 from omegaconf import DictConfig
 
 from imex_experiments.runs.build import build
@@ -11,9 +12,19 @@ from imex_experiments.tasks import Task
 def evaluate(task: Task, data: Any, trainer: DictConfig) -> dict[str, float]:
     """All `val/*` and `test/*` metrics of the task as it is, by name.
 
-    A trainer of its own, without logger, checkpoints or progress bar, so that no curve of
-    the run gets another point. A data set without a test split gives no `test/*`.
+    No curve of the run gets another point. A data set without a test split gives no
+    `test/*`.
     """
+    runner = quiet_trainer(trainer)
+    (scores,) = runner.validate(task, data, verbose=False)
+    if "test" in data.splits:
+        (test_scores,) = runner.test(task, data, verbose=False)
+        return {**scores, **test_scores}
+    return dict(scores)
+
+
+def quiet_trainer(trainer: DictConfig, **options: Any) -> pl.Trainer:
+    """A trainer as configured, but without logger, checkpoints, progress bar, callbacks."""
     quiet: dict[str, Any] = {
         "logger": False,
         "callbacks": None,
@@ -21,12 +32,7 @@ def evaluate(task: Task, data: Any, trainer: DictConfig) -> dict[str, float]:
         "enable_progress_bar": False,
         "enable_model_summary": False,
     }
-    runner = build(trainer, "trainer", **quiet)
-    (scores,) = runner.validate(task, data, verbose=False)
-    if "test" in data.splits:
-        (test_scores,) = runner.test(task, data, verbose=False)
-        scores = {**scores, **test_scores}
-    return scores
+    return build(trainer, "trainer", **{**quiet, **options})
 
 
 def last_epoch(metrics: dict[str, Any]) -> dict[str, float]:

@@ -4,6 +4,8 @@ import re
 from pathlib import Path
 from shlex import quote
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
 CONFIG = Path(".hydra/config.yaml")
 OVERRIDES = Path(".hydra/overrides.yaml")
 BEST = Path("checkpoints/best.ckpt")
@@ -11,7 +13,13 @@ LAST = Path("checkpoints/last.ckpt")
 METRICS = Path("metrics.json")
 HISTORY = Path("metrics.csv")
 STATUS = Path("status.json")
+LOCK = Path(".lock")
 FIGURES = Path("figures")
+CONSOLE = Path("console.log")
+"""What a job of a sweep would have printed."""
+
+MULTIRUN = Path("multirun.yaml")
+"""Written by Hydra into the folder of a sweep."""
 
 
 def hydra_quoted(path: Path) -> str:
@@ -20,6 +28,11 @@ def hydra_quoted(path: Path) -> str:
     if re.fullmatch(r"[\w./:+-]+", text):
         return text
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def single_value(word: str) -> str:
+    """The value of a `key=value` word, with the quotes of Hydra's grammar taken off."""
+    return str(OverridesParser.create().parse_override(word).value())
 
 
 def resume_command(run: Path) -> str:

@@ -15,14 +15,33 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 
-from imex_experiments.runs.errors import Terminated, exit_code, one_line, root_cause
+from imex_experiments.runs.errors import (
+    StorageError,
+    Terminated,
+    exit_code,
+    one_line,
+    root_cause,
+)
 from imex_experiments.runs.files import write_json
-from imex_experiments.runs.layout import LAST, STATUS, resume_command
+from imex_experiments.runs.layout import LAST, LOCK, STATUS, resume_command
 
 log = logging.getLogger(__name__)
 
 PACKAGES = ("imex-experiments", "torch", "pytorch-lightning", "hydra-core")
+
+
+@contextmanager
+def alone_in(folder: Path, seconds: float = 30.0) -> Iterator[None]:
+    """Hold the run folder for this process; StorageError if another one keeps it."""
+    try:
+        with FileLock(folder / LOCK, timeout=seconds):
+            yield
+    except Timeout as error:
+        raise StorageError(
+            f"{folder}: another process is still writing this run; end it first"
+        ) from error
 
 
 @contextmanager
@@ -63,6 +82,23 @@ def recording(folder: Path, **facts: Any) -> Iterator[dict[str, Any]]:
         raise error from caught
     status |= {"state": "finished", "exit_code": 0, "reason": None, "finished": _now()}
     write_json(folder / STATUS, status)
+
+
+def record_death(folder: Path, code: int, last_words: str) -> dict[str, Any]:
+    """status.json of a run that could not write its own end; `code` as subprocess has it."""
+    reason = last_words
+    if code < 0:
+        name = signal.Signals(-code).name
+        reason = f"killed by {name}; running out of memory is the usual cause"
+        code = StorageError.exit_code
+    status = read_status(folder) | {
+        "state": "failed",
+        "exit_code": code or 1,
+        "reason": reason,
+        "finished": _now(),
+    }
+    write_json(folder / STATUS, status)
+    return status
 
 
 @contextmanager

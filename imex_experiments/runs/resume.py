@@ -2,11 +2,16 @@
 
 from pathlib import Path
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from imex_experiments.runs.errors import CheckpointError, ConfigError
-from imex_experiments.runs.layout import CONFIG, LAST, OVERRIDES, hydra_quoted
+from imex_experiments.runs.layout import (
+    CONFIG,
+    LAST,
+    OVERRIDES,
+    hydra_quoted,
+    single_value,
+)
 from imex_experiments.runs.record import read_status
 
 
@@ -18,7 +23,7 @@ def resumed_arguments(arguments: list[str]) -> list[str]:
     given = [word for word in arguments if word.startswith("resume=")]
     if not given:
         return arguments
-    run = Path(str(OverridesParser.create().parse_override(given[-1]).value()))
+    run = Path(single_value(given[-1]))
     if not (run / OVERRIDES).is_file():
         raise CheckpointError(f"resume={run}: not a run folder, it has no {OVERRIDES}")
     if not (run / LAST).is_file():

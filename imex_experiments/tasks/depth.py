@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import MeanMetric, SumMetric
 
-from imex_experiments.plots.depth import depth_sheet
+from imex_experiments.plots.depth import depth_comparison_sheet, depth_sheet
 from imex_experiments.tasks.depth_metrics import (
     FURTHEST,
     NEAREST,
@@ -119,3 +119,9 @@ class DepthTask(Task):
             images.cpu().numpy(), targets[:, 0].cpu().numpy(), prediction
         )
         return {"depth": sheet}
+
+    def comparison(
+        self, images: Tensor, targets: Tensor, predictions: Mapping[str, Tensor]
+    ) -> np.ndarray:
+        depths = {title: depth[:, 0].numpy() for title, depth in predictions.items()}
+        return depth_comparison_sheet(images.numpy(), targets[:, 0].numpy(), depths)

@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassConfusionMatrix
 
-from imex_experiments.plots.segmentation import segmentation_sheet
+from imex_experiments.plots.segmentation import comparison_sheet, segmentation_sheet
 from imex_experiments.tasks.metrics import segmentation_scores
 from imex_experiments.tasks.task import Task
 
@@ -103,3 +103,9 @@ class SegmentationTask(Task):
             images.cpu().numpy(), targets.cpu().numpy(), probabilities, self.classes
         )
         return {"segmentation": sheet}
+
+    def comparison(
+        self, images: Tensor, targets: Tensor, predictions: Mapping[str, Tensor]
+    ) -> np.ndarray:
+        labels = {title: guess.numpy() for title, guess in predictions.items()}
+        return comparison_sheet(images.numpy(), targets.numpy(), labels, self.classes)

@@ -74,6 +74,12 @@ class Task(pl.LightningModule):
     def figures(self, images: Tensor, targets: Tensor) -> dict[str, np.ndarray]:
         """Pictures of some samples, name -> (H, W, 3) uint8."""
 
+    @abstractmethod
+    def comparison(
+        self, images: Tensor, targets: Tensor, predictions: Mapping[str, Tensor]
+    ) -> np.ndarray:
+        """One picture of what several networks predict, by title; (H, W, 3) uint8."""
+
     def configure_optimizers(self) -> Any:
         assert self.make_optimizer is not None, (
             "this task was built without an optimizer"

@@ -1,0 +1,73 @@
+"""Hydra's hooks: what happens before a run or a sweep, and after a sweep."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from shlex import quote
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+
+from imex_experiments.runs.errors import SweepError, exit_code
+from imex_experiments.runs.layout import STATUS, hydra_quoted
+from imex_experiments.runs.plan import (
+    check_points,
+    name_folders_by_swept,
+    points_of,
+    show_plan,
+)
+from imex_experiments.runs.preflight import preflight
+from imex_experiments.runs.record import read_status
+from imex_experiments.runs.resume import is_finished
+
+
+class Hooks(Callback):
+    """Refuse before Hydra makes a folder; stop after that with check=true."""
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        with _ending():
+            preflight(config)
+        if is_finished(config):
+            print(f"resume={config.resume}: this run is finished, nothing to do")
+            raise SystemExit(0)
+        _stop_if_only_checking(config)
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        with _ending():
+            points = points_of(config)
+            check_points(points)
+            name_folders_by_swept(config, points)
+            show_plan(config, points)
+        _stop_if_only_checking(config)
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        with _ending():
+            refuse_failures(Path(config.hydra.sweep.dir))
+
+
+def refuse_failures(sweep: Path) -> None:
+    """SweepError if not all jobs of a sweep finished."""
+    states = [read_status(job.parent)["state"] for job in sweep.glob(f"*/{STATUS}")]
+    if failed := sum(state != "finished" for state in states):
+        again = quote(f"sweep.resume={hydra_quoted(Path(os.path.relpath(sweep)))}")
+        raise SweepError(
+            f"{failed} of {len(states)} jobs have no result; "
+            f"run only those with: python train.py {again}"
+        )
+
+
+@contextmanager
+def _ending() -> Iterator[None]:
+    """Hydra turns an Exception of a callback into a warning, but not SystemExit."""
+    try:
+        yield
+    except Exception as error:
+        raise SystemExit(exit_code(error)) from error
+
+
+def _stop_if_only_checking(config: DictConfig) -> None:
+    if config.check:
+        print("check=true: this can be run")
+        raise SystemExit(0)

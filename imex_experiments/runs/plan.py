@@ -1,0 +1,201 @@
+"""What a sweep is going to do: its points, checked and told before the first job."""
+
+import multiprocessing
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf, open_dict
+from rich.console import Console
+from rich.table import Table
+
+from imex_experiments.networks.cost import count_flops
+from imex_experiments.runs.assemble import build_network, build_task
+from imex_experiments.runs.build import build
+from imex_experiments.runs.command import hush_lightning
+from imex_experiments.runs.errors import ConfigError
+from imex_experiments.runs.evaluation import quiet_trainer
+from imex_experiments.runs.preflight import preflight
+
+
+@dataclass(frozen=True)
+class Point:
+    """One job of a sweep: its words, those that differ between jobs, its configuration."""
+
+    words: list[str]
+    swept: list[str]
+    config: DictConfig
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """One training by three of its steps: seconds in all, and the peak of memory, bytes."""
+
+    seconds: float
+    memory: int
+
+
+def points_of(config: DictConfig) -> list[Point]:
+    """Every point of a multirun configuration, as Hydra's basic sweeper makes them."""
+    loader = GlobalHydra.instance().config_loader()
+    overrides = OverridesParser.create(loader).parse_overrides(
+        list(config.hydra.overrides.task)
+    )
+    swept = {o.get_key_element() for o in overrides if o.is_sweep_override()}
+    (batch,) = BasicSweeper.split_arguments(overrides, None)
+    return [
+        Point(
+            words,
+            [word for word in words if word.partition("=")[0] in swept],
+            loader.load_sweep_config(config, words),
+        )
+        for words in batch
+    ]
+
+
+def name_folders_by_swept(config: DictConfig, points: Sequence[Point]) -> None:
+    """Leave out of the names of job folders what is the same for all jobs."""
+    same = [w.partition("=")[0] for w in points[0].words if w not in points[0].swept]
+    with open_dict(config):
+        config.hydra.overrides.hydra.append(
+            f"hydra.job.config.override_dirname.exclude_keys=[{','.join(same)}]"
+        )
+
+
+def check_points(points: Sequence[Point]) -> None:
+    """ConfigError, which names the point, for the first that cannot work."""
+    for point in points:
+        name = " ".join(point.swept)
+        try:
+            preflight(point.config)
+            _refuse_several_devices(point.config)
+        except Exception as error:
+            if code := getattr(error, "exit_code", None):
+                assert code == ConfigError.exit_code
+                raise ConfigError(f"point {name}: {error}") from error
+            raise
+
+
+def show_plan(config: DictConfig, points: Sequence[Point]) -> None:
+    """Print how many jobs, how many at once, and what the largest of them costs."""
+    at_once = jobs_at_once(config.hydra.launcher)
+    largest = max(points, key=lambda point: _flops(point.config))
+    estimate = estimate_in_child(largest.config)
+    table = Table(title="the sweep", show_header=False)
+    table.add_row("folder", str(config.hydra.sweep.dir))
+    table.add_row("jobs", str(len(points)))
+    table.add_row("at once", str(at_once or "as the cluster has room"))
+    table.add_row("largest", " ".join(largest.swept) or "all alike")
+    table.add_row("its training", f"about {_duration(estimate.seconds)}")
+    table.add_row("its memory", f"{estimate.memory / 2**30:.1f} GiB")
+    if at_once:
+        rounds = -(-len(points) // at_once)
+        table.add_row(
+            "all jobs", f"at most about {_duration(rounds * estimate.seconds)}"
+        )
+    Console().print(table)
+
+
+def jobs_at_once(launcher: DictConfig) -> int | None:
+    """How many jobs a launcher runs at a time; None where a cluster decides.
+
+    ConfigError if it would wait for devices that are not there.
+    """
+    kind = str(launcher._target_).rpartition(".")[2]
+    if kind == "BasicLauncher":
+        return 1
+    if kind != "RayLauncher" or launcher.ray.init.get("address"):
+        return launcher.get("array_parallelism")
+    here = {"num_gpus": torch.cuda.device_count(), "num_cpus": os.cpu_count()}
+    told = {k: n for k, n in launcher.ray.init.items() if n is not None}
+    there = {key: told.get(key, number) for key, number in here.items()}
+    wanted = {key: launcher.ray.remote.get(key, 0) for key in there}
+    for key, number in wanted.items():
+        if number > there[key]:
+            raise ConfigError(
+                f"hydra.launcher.ray.remote.{key}={number}: a job asks for more than the "
+                f"{there[key]} that are here; hydra/launcher=ray_cpu needs no GPU"
+            )
+    return min(int(there[key] / n) for key, n in wanted.items() if n > 0)
+
+
+def estimate_in_child(config: DictConfig) -> Estimate:
+    """The estimate, from a process of its own: it gives back the device and its memory."""
+    bare = OmegaConf.masked_copy(config, [str(k) for k in config if k != "hydra"])
+    plain: Any = OmegaConf.to_container(bare)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(_estimate, plain).result()
+
+
+def _estimate(plain: dict[str, Any]) -> Estimate:
+    hush_lightning()
+    cfg = OmegaConf.create(plain)
+    data = build(cfg.data, "data")
+    data.setup()
+    task = build_task(cfg, build_network(cfg, data), data.facts)
+    clock = _StepClock()
+    with tempfile.TemporaryDirectory() as folder:
+        cfg.run_dir = folder
+        trainer = quiet_trainer(
+            cfg.trainer,
+            callbacks=[clock],
+            max_epochs=1,
+            limit_train_batches=3,
+            limit_val_batches=0,
+        )
+        trainer.fit(task, data)
+    steps = len(data.train_dataloader()) * cfg.trainer.max_epochs
+    if trainer.strategy.root_device.type == "cuda":
+        return Estimate(steps * clock.fastest, torch.cuda.max_memory_reserved())
+    import resource  # not on Windows
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return Estimate(steps * clock.fastest, peak)
+
+
+class _StepClock(pl.Callback):
+    """Seconds of the fastest training step, the first (warm-up) among them."""
+
+    fastest = float("inf")
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        self.start = time.perf_counter()
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self.fastest = min(self.fastest, time.perf_counter() - self.start)
+
+
+def _refuse_several_devices(cfg: DictConfig) -> None:
+    devices = cfg.trainer.get("devices", 1)
+    if devices != 1 or cfg.trainer.get("num_nodes", 1) != 1:
+        raise ConfigError(
+            f"trainer.devices={devices}: a job of a sweep trains on one device; "
+            "hydra/launcher=ray_gpu gives each job a GPU of its own, and trainer=ddp "
+            "without -m trains one network on several"
+        )
+
+
+def _flops(cfg: DictConfig) -> int:
+    data = build(cfg.data, "data")
+    return count_flops(build_network(cfg, data), data.image_shape)["total"]
+
+
+def _duration(seconds: float) -> str:
+    for unit, size in (("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"

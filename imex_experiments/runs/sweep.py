@@ -1,0 +1,153 @@
+"""Jobs of a sweep: each one is the command of a single run, in a process of its own.
+
+So a job that is killed, that runs out of memory or that ends the interpreter takes nothing
+with it, the device's memory is free again after it, and its numbers are those of the same
+run outside of a sweep. Hydra's launchers only decide where and when a job starts.
+"""
+
+import json
+import logging
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
+
+from imex_experiments.runs.errors import ConfigError
+from imex_experiments.runs.layout import (
+    CONSOLE,
+    HISTORY,
+    LAST,
+    METRICS,
+    MULTIRUN,
+    hydra_quoted,
+    single_value,
+)
+from imex_experiments.runs.record import read_status, record_death
+
+log = logging.getLogger(__name__)
+
+PARENT_WATCHED = "IMEX_END_WITH_PARENT"
+"""Set for the processes of jobs; see `end_with_parent`."""
+
+
+def resumed_sweep(arguments: list[str]) -> list[str]:
+    """The arguments themselves, or for `sweep.resume=<dir>` those of that sweep, then these.
+
+    ConfigError if there is no such sweep.
+    """
+    given = [word for word in arguments if word.startswith("sweep.resume=")]
+    if not given:
+        return arguments
+    sweep = Path(single_value(given[-1]))
+    if not (sweep / MULTIRUN).is_file():
+        raise ConfigError(f"sweep.resume={sweep}: not a sweep, it has no {MULTIRUN}")
+    before = OmegaConf.load(sweep / MULTIRUN).hydra.overrides
+    return [
+        *before.hydra,  # the launcher among them, and multirun mode
+        *before.task,
+        f"hydra.sweep.dir={hydra_quoted(sweep)}",
+        *(word for word in arguments if word not in given),
+    ]
+
+
+def run_in_child(script: str) -> float:
+    """Run the present job of a sweep as `python <script> <its words>`; return its score.
+
+    A finished job is skipped, one that was cut off goes on from its last checkpoint, a
+    failed one starts anew. The score is NaN if the job fails: the others go on, and the
+    sweep tells of all failures at its end.
+    """
+    hydra = HydraConfig.get()
+    folder = Path(hydra.runtime.output_dir)
+    name = f"job {hydra.job.num} ({hydra.job.override_dirname.replace(',', ' ')})"
+    before = read_status(folder).get("state")
+    if before == "finished":
+        log.info("%s was finished before", name)
+        return _score(folder)
+    place = f"hydra.run.dir={hydra_quoted(folder)}"
+    words = [*hydra.overrides.task, place]
+    if (folder / LAST).is_file() and before in ("running", "interrupted"):
+        words = [f"resume={hydra_quoted(folder)}"]
+    else:
+        _clear(folder)
+    log.info("%s starts", name)
+    start = time.perf_counter()
+    code = _run([sys.executable, script, *words], folder / CONSOLE)
+    seconds = time.perf_counter() - start
+    status = read_status(folder)
+    if code < 0 or status.get("state") not in ("finished", "failed", "interrupted"):
+        status = record_death(folder, code, _last_line(folder / CONSOLE))
+    if status["state"] == "finished":
+        score = _score(folder)
+        log.info("%s: %s %.4f, %.0f s", name, status["monitor"], score, seconds)
+        return score
+    log.error(
+        "%s %s with exit code %d: %s (see %s)",
+        name,
+        status["state"],
+        status["exit_code"],
+        status["reason"],
+        folder / CONSOLE,
+    )
+    return math.nan
+
+
+def end_with_parent() -> None:
+    """In the process of a job: SIGTERM to itself when the launcher is gone.
+
+    The launcher holds the other end of stdin; however it ends, the system closes it, and
+    the job ends in order instead of training on for nobody.
+    """
+    if os.environ.pop(PARENT_WATCHED, None) is None:
+        return
+
+    def watch() -> None:
+        os.read(0, 1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _run(command: list[str], console: Path) -> int:
+    """The exit code of a command whose output goes to a file."""
+    with console.open("a", encoding="utf-8") as output:
+        child = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, PARENT_WATCHED: "1"},
+            start_new_session=True,  # Ctrl-C is ours to hand on, once
+        )
+        assert child.stdin is not None
+        try:
+            return child.wait()
+        finally:
+            child.stdin.close()
+            child.wait()
+
+
+def _last_line(console: Path) -> str:
+    lines = console.read_text(encoding="utf-8", errors="replace").split("\n")
+    said = [line.strip() for line in lines if line.strip()]
+    return said[-1].removeprefix("error: ") if said else "it said nothing"
+
+
+def _clear(folder: Path) -> None:
+    """Take away what a failed attempt left, but for its logs."""
+    for name in ("checkpoints", "tensorboard", "figures"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    (folder / HISTORY).unlink(missing_ok=True)
+
+
+def _score(folder: Path) -> float:
+    metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
+    return metrics[read_status(folder)["monitor"]]

@@ -1,0 +1,162 @@
+"""Sweeps as a user runs them: real jobs, a real Ray, and real ways to die."""
+
+import json
+import re
+import subprocess
+import sys
+import time
+from datetime import datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT, Command
+
+TRAIN = str(ROOT / "train.py")
+SABOTAGED = str(ROOT / "tests" / "sabotaged_train.py")
+TINY = [
+    "trainer.max_epochs=2",
+    "data.train=16",
+    "data.val=4",
+    "data.test=4",
+    "model.widths=[2,4]",
+]
+
+
+def sweep_of(cwd: Path) -> Path:
+    (sweep,) = (cwd / "outputs/sweeps").iterdir()
+    return sweep
+
+
+def statuses(sweep: Path) -> list[dict[str, Any]]:
+    """status.json of every job, in the order of their numbers."""
+    jobs = {int(job.name.split("_")[0]): job for job in sweep.glob("[0-9]*_*")}
+    return [json.loads((jobs[n] / "status.json").read_text()) for n in sorted(jobs)]
+
+
+@pytest.mark.parametrize(
+    "good", [1, pytest.param(12, marks=pytest.mark.slow)], ids=["1 good", "12 good"]
+)
+def test_failing_jobs_stop_nobody_and_resume_runs_exactly_those(
+    good: int, python: Command, tmp_path: Path
+) -> None:
+    seeds = [101, *range(good), 102, 103, 104]
+    words = ["-m", f"seed={','.join(map(str, seeds))}", *TINY]
+    done = python(SABOTAGED, *words, cwd=tmp_path)
+    assert done.returncode == 1, done.stderr
+    sweep = sweep_of(tmp_path)
+    first = statuses(sweep)
+    assert [status["seed"] for status in first] == seeds
+    ends = {status["seed"]: status["exit_code"] for status in first}
+    assert ends == {**dict.fromkeys(range(good), 0), 101: 1, 102: 7, 103: 5, 104: 6}
+    for number, seed in ((0, 101), (good + 1, 102), (good + 2, 103), (good + 3, 104)):
+        assert re.search(rf"job {number} \(seed={seed}\) failed", done.stdout)
+    assert "killed by SIGKILL" in done.stdout
+    assert "Traceback" not in done.stderr
+    assert f"sweep.resume={sweep.relative_to(tmp_path)}" in done.stderr
+
+    done = python(SABOTAGED, f"sweep.resume={sweep}", cwd=tmp_path, HARMLESS="1")
+    assert done.returncode == 0, done.stderr
+    second = statuses(sweep)
+    assert {status["state"] for status in second} == {"finished"}
+    again = [b["seed"] for a, b in zip(first, second, strict=True) if a != b]
+    assert again == [101, 102, 103, 104]
+
+
+@pytest.mark.parametrize(
+    "jobs", [4, pytest.param(8, marks=pytest.mark.slow)], ids=["4 jobs", "8 jobs"]
+)
+def test_ray_gives_each_job_a_device_of_its_own(
+    jobs: int, python: Command, tmp_path: Path
+) -> None:
+    """Logical GPUs: Ray shares them out like real ones, and no job touches CUDA."""
+    ray = ["hydra/launcher=ray_gpu", "hydra.launcher.ray.init.num_gpus=2"]
+    seeds = ",".join(map(str, range(jobs)))
+    done = python(TRAIN, "-m", f"seed={seeds}", *ray, *TINY, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    spans: dict[str, list[tuple[datetime, datetime]]] = {"0": [], "1": []}
+    for status in statuses(sweep_of(tmp_path)):
+        ends = (datetime.fromisoformat(status[key]) for key in ("started", "finished"))
+        spans[status["visible_devices"]].append((next(ends), next(ends)))
+    assert sum(map(len, spans.values())) == jobs
+    for device in spans.values():
+        assert device, "both devices are used"
+        for (_, end), (start, _) in pairwise(sorted(device)):
+            assert end <= start
+
+
+def test_a_launcher_that_is_killed_takes_its_job_along_and_resumes_to_the_same_results(
+    python: Command, environment: dict[str, str], tmp_path: Path
+) -> None:
+    words = ["-m", "seed=0,1", *TINY, "trainer.max_epochs=12"]
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    for folder in (whole, cut):
+        folder.mkdir()
+    done = python(TRAIN, *words, cwd=whole)
+    assert done.returncode == 0, done.stderr
+
+    launcher = subprocess.Popen(
+        [sys.executable, TRAIN, *words],
+        cwd=cut,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    checkpoint = wait_for(cut, "outputs/sweeps/*/0_seed=0/checkpoints/last.ckpt")
+    launcher.kill()
+    launcher.wait()
+    first = checkpoint.parents[1]
+    wait_for(cut, "outputs/sweeps/*/0_seed=0/status.json", contains='"interrupted"')
+    assert not (first / "metrics.json").exists()
+
+    done = python(TRAIN, f"sweep.resume={sweep_of(cut)}", cwd=cut)
+    assert done.returncode == 0, done.stderr
+    same, again = (sweep_of(f) / "results.csv" for f in (whole, cut))
+    assert same.read_bytes() == again.read_bytes()
+
+
+def wait_for(folder: Path, pattern: str, contains: str = "") -> Path:
+    """The one file that matches, as soon as it is there and says so."""
+    for _ in range(1200):
+        for path in folder.glob(pattern):
+            if contains in path.read_text(errors="replace"):
+                return path
+        time.sleep(0.05)
+    raise AssertionError(f"no {pattern} with {contains!r}")
+
+
+def test_check_tells_the_plan_and_makes_nothing(
+    python: Command, tmp_path: Path
+) -> None:
+    words = ["-m", "model=imexnet,resnet", "model.h=0.5,1", "check=true", *TINY]
+    done = python(TRAIN, *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    plan = dict(re.findall(r"│ ([\w ]+?) +│ (.+?) +│", done.stdout))
+    assert plan["jobs"] == "4"
+    assert plan["at once"] == "1"
+    assert plan["largest"] == "model=imexnet model.h=0.5"
+    assert re.fullmatch(r"about \d+ s", plan["its training"])
+    assert re.fullmatch(r"0\.\d GiB", plan["its memory"])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["model.h=1,-1"], "point model.h=-1: model: h must be > 0 and finite, got -1"),
+        (["model.alpha=1,x"], "model.alpha"),
+        (["model=imexnet,unknown"], "model=unknown: no such choice"),
+        (["seed=0,1", "trainer.devices=2"], "hydra/launcher=ray_gpu gives each job"),
+        (["seed=0,1", "hydra/launcher=ray_gpu"], "hydra/launcher=ray_cpu needs no GPU"),
+        (["sweep.resume=nowhere"], "sweep.resume=nowhere: not a sweep"),
+    ],
+)
+def test_a_sweep_that_cannot_work_is_refused_before_its_first_job(
+    words: list[str], complaint: str, python: Command, tmp_path: Path
+) -> None:
+    done = python(TRAIN, "-m", *words, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert complaint in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
