@@ -4,7 +4,9 @@ import re
 from pathlib import Path
 from shlex import quote
 
+HYDRA = Path(".hydra")
 CONFIG = Path(".hydra/config.yaml")
+CHOICES = Path(".hydra/hydra.yaml")
 OVERRIDES = Path(".hydra/overrides.yaml")
 BEST = Path("checkpoints/best.ckpt")
 LAST = Path("checkpoints/last.ckpt")
@@ -12,6 +14,7 @@ METRICS = Path("metrics.json")
 HISTORY = Path("metrics.csv")
 STATUS = Path("status.json")
 FIGURES = Path("figures")
+MULTIRUN = Path("multirun.yaml")
 
 
 def hydra_quoted(path: Path) -> str:
