@@ -185,7 +185,9 @@ def _rows(
     if len(pairs) > 1:
         seeds = {seed for _, by_seed in pairs for seed in by_seed}
         complete = [by_seed for _, by_seed in pairs if by_seed.keys() == seeds]
-        means = [fmean(by_seed[seed] for by_seed in complete) for seed in sorted(seeds)]
-        overall = Estimate.of(means) if complete and seeds else None
+        overall = None
+        if complete and seeds:
+            means = [fmean(by_seed[seed] for by_seed in complete) for seed in seeds]
+            overall = Estimate.of(means)
         rows.append(Pair(*names, None, overall, len(complete), len(pairs)))
     return rows
