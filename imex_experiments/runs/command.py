@@ -115,7 +115,8 @@ def parse_arguments(
 
 def _is_plain(word: str) -> bool:
     """Whether a word is a path: `runs/0_seed=1` is one, `out=runs` is not."""
-    return Path(word).exists() or not word.partition("=")[0].isidentifier()
+    key, equals, _ = word.partition("=")
+    return not equals or not key.isidentifier() or Path(word).exists()
 
 
 def _told(error: BaseException) -> BaseException:

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from omegaconf import OmegaConf
 
-from imex_experiments.runs.build import REBUILDING, locate
+from imex_experiments.runs.build import REBUILDING, locate, refusing
 from imex_experiments.runs.errors import CheckpointError, RunError, one_line
 from imex_experiments.runs.layout import (
     CHOICES,
@@ -161,9 +161,9 @@ def _runs(source: Path) -> list[Path]:
 def _words(folder: Path) -> dict[str, str]:
     """The overrides that a job was given, key to value, as they were written."""
     try:
-        words = OmegaConf.to_container(OmegaConf.load(folder / OVERRIDES))
-    except (OSError, yaml.YAMLError):
-        return {}  # _read_job says what is wrong with the folder
+        words = OmegaConf.to_container(_load(folder / OVERRIDES))
+    except (OSError, ValueError):
+        return {}  # as a job that was killed while Hydra wrote its files
     pairs = [str(word).lstrip("+~").partition("=") for word in words or []]
     return {key: value for key, _, value in pairs if not key.startswith(NO_SETTINGS)}
 
@@ -171,18 +171,25 @@ def _words(folder: Path) -> dict[str, str]:
 def _read_job(run: str, folder: Path, asked: Mapping[str, str], keys: set[str]) -> Job:
     job = Job(run, folder, state=UNREADABLE)
     try:
-        config = dotted(OmegaConf.load(folder / CONFIG))
-        job = _configured(job, config, asked, keys)
-        job = _ended(job, config)
-    except (OSError, ValueError, yaml.YAMLError, RunError) as error:
+        with refusing(str(HYDRA)):
+            config = dotted(_load(folder / CONFIG))
+            job = _configured(job, config, asked, keys)
+        with refusing(str(STATUS)):
+            job = _ended(job, config)
+        if job.finished:
+            with refusing(str(METRICS)):
+                job = replace(job, metrics=_numbers(read_metrics(folder)))
+    except (OSError, RunError) as error:
         return replace(job, state=UNREADABLE, reason=one_line(error))
-    if not job.finished:
-        return job
+    return job
+
+
+def _load(path: Path) -> Any:
+    """A YAML file; ValueError if it is none."""
     try:
-        return replace(job, metrics=_numbers(read_metrics(folder)))
-    except (OSError, ValueError, RunError) as error:
-        reason = f"{METRICS}: {one_line(error)}"
-        return replace(job, state=UNREADABLE, reason=reason)
+        return OmegaConf.load(path)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path.name}: not YAML ({error})") from error
 
 
 def _configured(
@@ -191,10 +198,11 @@ def _configured(
     """What .hydra/ tells, which is there before the job begins."""
     needed = {"model.h", "model.alpha", "seed"}
     if missing := needed - config.keys():
-        raise ValueError(f"{CONFIG}: has no {', '.join(sorted(missing))}")
-    hydra = OmegaConf.load(job.folder / CHOICES)
-    choices = dict(OmegaConf.select(hydra, "hydra.runtime.choices") or {})
-    given = {**asked, **choices, **config}
+        raise ValueError(f"{CONFIG.name} has no {', '.join(sorted(missing))}")
+    choices = dict(
+        OmegaConf.select(_load(job.folder / CHOICES), "hydra.runtime.choices") or {}
+    )
+    given = {**asked, **config, **choices}
     return replace(
         job,
         model=str(choices.get("model", "?")),
@@ -210,10 +218,10 @@ def _ended(job: Job, config: Mapping[str, Any]) -> Job:
     """What status.json tells; without one the job died before it could write it."""
     status = read_status(job.folder)
     if not isinstance(status, dict):
-        raise ValueError(f"{STATUS}: not an object")
+        raise ValueError("not an object")
     state = status.get("state", "failed")
     if state == FINISHED and not {"monitor", "mode"} <= status.keys():
-        raise ValueError(f"{STATUS}: names no monitored metric")
+        raise ValueError("names no monitored metric")
     return replace(
         job,
         alpha=float(status["alpha"]) if "alpha" in status else _alpha(config),

@@ -83,7 +83,9 @@ def test_picture_without_content_is_left_out_and_said_so(tmp_path: Path) -> None
     assert not (out / "heat_map.png").exists()
     assert not (out / "learning_curves.png").exists()
     summary = (out / "summary.md").read_text()
-    assert "No heat map: neither alpha nor h differs" in summary
+    assert "No heat_map: it needs runs that differ in alpha or h." in summary
+    assert "No learning_curves: it needs the metrics.csv" in summary
+    assert "No cost" not in summary
     assert "cost.png" in summary
     assert "learning_curves.png" not in summary
 

@@ -264,7 +264,7 @@ def test_corrupt_run_is_named_and_skipped_and_the_rest_goes_on(
     (warning,) = caplog.messages
     assert "0_seed=0" in warning
     assert warning.isprintable()
-    assert Path(name).name in warning or "line" in warning
+    assert name.split("/")[0] in warning
     (failure,) = failures(comparison).rows
     assert (failure["run"], failure["state"]) == ("0_seed=0", "unreadable")
     assert best(comparison).rows[0]["test/miou"] == "0.7000"
