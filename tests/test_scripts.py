@@ -1,7 +1,9 @@
 """The user-facing commands of scripts/, run as child processes."""
 
+import csv
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 import torch
 from conftest import ROOT, Command
 from PIL import Image
+from sweep_folders import make_sweep
 
 from imex_experiments import load_run
 from imex_experiments.data.image_folder import read_image_folder
@@ -77,6 +80,8 @@ def test_predict_writes_labels_and_overlays(
         ("evaluate", ["outputs/x"], 2, "expected key=value words"),
         ("evaluate", ["run=/no/where"], 4, "/no/where: not a run folder"),
         ("predict", ["run=x", "images=/no/where", "out=y"], 3, "no such folder"),
+        ("compare", [], 2, "runs: missing; usage: runs=... out=... metric=..."),
+        ("compare", ["."], 4, ".: an empty folder; give a run's or a sweep's"),
         ("make_qtips", ["out=o", "train=many"], 2, "train: "),
         ("make_qtips", ["out=o", "lengths=[9,5]"], 2, "lengths must be"),
     ],
@@ -163,6 +168,51 @@ def test_side_by_side_and_convergence_draw_runs(
     lines = curves.with_suffix(".csv").read_text().splitlines()
     assert lines[0] == "run,model,epoch,train/loss,val/miou"
     assert len(lines) == 1 + 2 * 2
+
+
+def test_compare_answers_for_real_runs(
+    python: Command, trained: Path, tmp_path: Path
+) -> None:
+    """A real run and a copy of it that pretends to be of another alpha and seed."""
+    twin = tmp_path / "0_model.alpha=3,seed=1 (twin)"  # a name as Hydra makes them
+    shutil.copytree(trained, twin)
+    status = json.loads((twin / "status.json").read_text())
+    (twin / "status.json").write_text(json.dumps(status | {"alpha": 3.0}))
+    done = python(script("compare"), str(trained), twin.name, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Best setting of each model" in done.stdout
+    metrics = json.loads((trained / "metrics.json").read_text())
+    with (tmp_path / "comparison/results.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["alpha"] for row in rows} == {str(float(status["alpha"])), "3.0"}
+    for name in ("val/miou", "test/miou", "parameters"):
+        assert [float(row[name]) for row in rows] == [metrics[name]] * 2
+    summary = (tmp_path / "comparison/summary.md").read_text()
+    assert f"{metrics['test/miou']:.4f}" in summary
+    for name in re.findall(r"!\[.*?\]\((.*?)\)", summary):
+        with Image.open(tmp_path / "comparison" / name) as image:
+            image.verify()
+    words = [str(trained), "metric=test/moiu", f"out={tmp_path / 'other'}"]
+    done = python(script("compare"), *words)
+    assert done.returncode == 2
+    assert "metric=test/moiu: unknown, did you mean 'test/miou'?" in done.stderr
+    assert not (tmp_path / "other").exists()
+
+
+def test_compare_writes_into_the_folder_of_its_sweep(
+    python: Command, tmp_path: Path
+) -> None:
+    """One corrupt metrics.json is a warning; the rest is compared."""
+    jobs: list[dict[str, object]] = [{"seed": 0}, {"seed": 1}, {"model": "resnet"}]
+    sweep = make_sweep(tmp_path / "sweep", jobs, ["seed=0,1"])
+    (sweep / "1_seed=1/metrics.json").write_text("{")
+    done = python(script("compare"), str(sweep))
+    assert done.returncode == 0, done.stderr
+    (line,) = done.stderr.strip().splitlines()
+    assert "skipped" in line
+    assert "1_seed=1: metrics.json: " in line
+    assert "1 of 3 jobs have no result" in done.stdout
+    assert "1_seed=1 | unreadable" in (sweep / "summary.md").read_text()
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,9 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+from imex_experiments.callbacks.answer import write_answer
 from imex_experiments.runs.errors import SweepError, exit_code
-from imex_experiments.runs.layout import STATUS, hydra_quoted
+from imex_experiments.runs.layout import hydra_quoted
 from imex_experiments.runs.plan import (
     check_points,
     name_folders_by_swept,
@@ -19,8 +20,9 @@ from imex_experiments.runs.plan import (
     show_plan,
 )
 from imex_experiments.runs.preflight import preflight
-from imex_experiments.runs.record import read_status
 from imex_experiments.runs.resume import is_finished
+from imex_experiments.runs.sweep_summary import collect_jobs
+from imex_experiments.runs.sweep_tables import show_answer
 
 
 class Hooks(Callback):
@@ -44,16 +46,20 @@ class Hooks(Callback):
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         with _ending():
-            refuse_failures(Path(config.hydra.sweep.dir))
+            end_sweep(Path(config.hydra.sweep.dir))
 
 
-def refuse_failures(sweep: Path) -> None:
-    """SweepError if not all jobs of a sweep finished."""
-    states = [read_status(job.parent)["state"] for job in sweep.glob(f"*/{STATUS}")]
-    if failed := sum(state != "finished" for state in states):
+def end_sweep(sweep: Path) -> None:
+    """Write and print the answer; SweepError if not all jobs finished."""
+    jobs = collect_jobs([sweep])
+    failed = sum(not job.finished for job in jobs)
+    if failed < len(jobs):
+        show_answer(write_answer([sweep], sweep))
+        print(f"written     {sweep}/summary.md, results.csv, pictures")
+    if failed:
         again = quote(f"sweep.resume={hydra_quoted(Path(os.path.relpath(sweep)))}")
         raise SweepError(
-            f"{failed} of {len(states)} jobs have no result; "
+            f"{failed} of {len(jobs)} jobs have no result; "
             f"run only those with: python train.py {again}"
         )
 

@@ -85,11 +85,11 @@ def _check(
     for name, item in node.items():
         _check(item, f"{key}.{name}", allowed, nothing)
     if "_target_" in node:
-        target = _locate(node["_target_"], f"{key}._target_", allowed)
+        target = locate(node["_target_"], f"{key}._target_", allowed)
         _check_arguments(target, node, key, given)
 
 
-def _locate(path: Any, key: str, allowed: Sequence[str]) -> Callable[..., Any]:
+def locate(path: Any, key: str, allowed: Sequence[str]) -> Callable[..., Any]:
     """The class at a dotted path, refused unless path and class are both in the packages."""
 
     def permitted(name: str) -> bool:

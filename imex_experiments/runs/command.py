@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import fields
 from functools import wraps
+from pathlib import Path
 from typing import NoReturn, TypeVar
 
 from hydra.core.global_hydra import GlobalHydra
@@ -90,17 +91,24 @@ def job(script: str) -> Callable[[Task], Task]:
 
 
 def parse_arguments(
-    schema: type[Arguments], argv: list[str] | None = None
+    schema: type[Arguments], argv: list[str] | None = None, plain: str | None = None
 ) -> Arguments:
-    """`key=value` words as an instance of a dataclass; ConfigError for anything else."""
+    """`key=value` words as an instance of a dataclass; ConfigError for anything else.
+
+    Words that are no such pair, as paths are, go to the list `plain` if one is named.
+    """
     words = sys.argv[1:] if argv is None else argv
     known = [field.name for field in fields(schema)]  # type: ignore[arg-type]
     usage = " ".join(f"{name}=..." for name in known)
+    paths = [word for word in words if _is_plain(word)] if plain else []
+    words = [word for word in words if word not in paths]
     for word in words:
         if "=" not in word:
             raise ConfigError(f"{word}: expected key=value words: {usage}")
     try:
         given = OmegaConf.from_dotlist(words)
+        if plain and paths:
+            given[plain] = [*paths, *(given.get(plain) or [])]
         merged = OmegaConf.merge(OmegaConf.structured(schema), given)
         for name in known:
             if OmegaConf.is_missing(merged, name):
@@ -111,6 +119,12 @@ def parse_arguments(
         raise ConfigError(f"{key}: unknown key, {nearest(key, known)}") from error
     except ValidationError as error:
         raise ConfigError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
+
+
+def _is_plain(word: str) -> bool:
+    """Whether a word is a path: `runs/0_seed=1` is one, `out=runs` is not."""
+    key, equals, _ = word.partition("=")
+    return not equals or not key.isidentifier() or Path(word).exists()
 
 
 def _told(error: BaseException) -> BaseException:

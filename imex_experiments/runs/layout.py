@@ -6,7 +6,9 @@ from shlex import quote
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+HYDRA = Path(".hydra")
 CONFIG = Path(".hydra/config.yaml")
+CHOICES = Path(".hydra/hydra.yaml")
 OVERRIDES = Path(".hydra/overrides.yaml")
 BEST = Path("checkpoints/best.ckpt")
 LAST = Path("checkpoints/last.ckpt")

@@ -39,8 +39,8 @@ def refuse_changes(cfg: DictConfig) -> None:
     """ConfigError with the differing fields if a resumed run is not configured as it was."""
     if cfg.resume is None:
         return
-    before = _flat(OmegaConf.load(Path(cfg.resume) / CONFIG))
-    now = _flat(
+    before = dotted(OmegaConf.load(Path(cfg.resume) / CONFIG))
+    now = dotted(
         OmegaConf.create({k: v for k, v in cfg.items_ex(False) if k != "hydra"})
     )
     changed = [
@@ -63,7 +63,7 @@ def is_finished(cfg: DictConfig) -> bool:
     )
 
 
-def _flat(node: object, prefix: str = "") -> dict[str, object]:
+def dotted(node: object, prefix: str = "") -> dict[str, object]:
     """Dotted keys of a configuration, interpolations unresolved."""
     if isinstance(node, DictConfig):
         node = OmegaConf.to_container(node, resolve=False)
@@ -71,5 +71,5 @@ def _flat(node: object, prefix: str = "") -> dict[str, object]:
         return {prefix: node}
     flat: dict[str, object] = {}
     for key, value in node.items():
-        flat |= _flat(value, f"{prefix}.{key}" if prefix else str(key))
+        flat |= dotted(value, f"{prefix}.{key}" if prefix else str(key))
     return flat

@@ -1,0 +1,39 @@
+"""Compare the jobs of sweeps and runs: `python scripts/compare.py <sweeps or runs>`.
+
+Writes results.csv, summary.md and pictures to `out=<folder>`, by default the sweep's own
+folder if one sweep is given, else ./comparison. `metric=<name of metrics.json>` chooses what
+is compared, by default the test score of the monitored metric. Paths may also be given as
+`runs=[<path>,...]`.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from omegaconf import MISSING
+
+from imex_experiments.callbacks.answer import write_answer
+from imex_experiments.runs.command import parse_arguments, run_command
+from imex_experiments.runs.errors import ConfigError
+from imex_experiments.runs.sweep_summary import is_sweep
+from imex_experiments.runs.sweep_tables import show_answer
+
+
+@dataclass
+class Arguments:
+    runs: list[str] = MISSING
+    out: str | None = None
+    metric: str | None = None
+
+
+def main() -> None:
+    args = parse_arguments(Arguments, plain="runs")
+    if not args.runs:
+        raise ConfigError("runs: give one sweep or run, or several")
+    own = len(args.runs) == 1 and is_sweep(Path(args.runs[0]))
+    out = Path(args.out or (args.runs[0] if own else "comparison"))
+    show_answer(write_answer(args.runs, out, args.metric))
+    print(f"written     {out / 'summary.md'}, {out / 'results.csv'}, pictures")
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,41 @@
+"""The words of a command line: pairs, and paths where a command takes them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from omegaconf import MISSING
+
+from imex_experiments.runs.command import parse_arguments
+from imex_experiments.runs.errors import ConfigError
+
+
+@dataclass
+class Arguments:
+    runs: list[str] = MISSING
+    out: str = "here"
+
+
+def test_paths_and_pairs_mix() -> None:
+    """A path keeps its commas, brackets and =, as the folders of sweep jobs have them."""
+    path = "outputs/0_model.widths=[4,8],seed=1"
+    words = [path, "out=there", "runs=[a,b]", "c d"]
+    args = parse_arguments(Arguments, words, plain="runs")
+    assert args == Arguments([path, "c d", "a", "b"], "there")
+
+
+def test_folder_that_looks_like_a_pair_is_a_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "seed=1").mkdir()
+    assert parse_arguments(Arguments, ["seed=1"], plain="runs").runs == ["seed=1"]
+    with pytest.raises(ConfigError, match="seed: unknown key"):
+        parse_arguments(Arguments, ["x", "seed=2"], plain="runs")
+
+
+def test_paths_are_refused_where_a_command_takes_none() -> None:
+    with pytest.raises(ConfigError, match="a/b: expected key=value words: runs="):
+        parse_arguments(Arguments, ["a/b"])
+    with pytest.raises(ConfigError, match="runs: missing"):
+        parse_arguments(Arguments, ["out=x"], plain="runs")
