@@ -25,7 +25,7 @@ from imex_experiments.runs.errors import (
     nearest,
     one_line,
 )
-from imex_experiments.runs.sweep import run_in_child
+from imex_experiments.runs.sweep import run_job
 
 Arguments = TypeVar("Arguments")
 FULL_ERROR = "HYDRA_FULL_ERROR"
@@ -79,7 +79,7 @@ def job(script: str) -> Callable[[Task], Task]:
         @wraps(task)
         def body(cfg: DictConfig) -> float:
             if HydraConfig.get().mode is RunMode.MULTIRUN:
-                return run_in_child(script)
+                return run_job(script)
             try:
                 return task(cfg)
             except Exception as error:

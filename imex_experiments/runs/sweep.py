@@ -15,7 +15,9 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
@@ -58,35 +60,22 @@ def resumed_sweep(arguments: list[str]) -> list[str]:
     ]
 
 
-def run_in_child(script: str) -> float:
-    """Run the present job of a sweep as `python <script> <its words>`; return its score.
+def run_job(script: str) -> float:
+    """Run the present job of a sweep; return its score, NaN if it failed.
 
-    A finished job is skipped, one that was cut off goes on from its last checkpoint, a
-    failed one starts anew. The score is NaN if the job fails: the others go on, and the
-    sweep tells of all failures at its end.
+    The others go on, and the sweep tells of all failures at its end.
     """
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
     name = f"job {hydra.job.num} ({hydra.job.override_dirname.replace(',', ' ')})"
-    before = read_status(folder).get("state")
-    if before == "finished":
+    if read_status(folder).get("state") == "finished":
         log.info("%s was finished before", name)
-        return _score(folder)
-    place = f"hydra.run.dir={hydra_quoted(folder)}"
-    words = [*hydra.overrides.task, place]
-    if (folder / LAST).is_file() and before in ("running", "interrupted"):
-        words = [f"resume={hydra_quoted(folder)}"]
-    else:
-        _clear(folder)
+        return score_of(folder)
     log.info("%s starts", name)
     start = time.perf_counter()
-    code = _run([sys.executable, script, *words], folder / CONSOLE)
-    seconds = time.perf_counter() - start
-    status = read_status(folder)
-    if code < 0 or status.get("state") not in ("finished", "failed", "interrupted"):
-        status = record_death(folder, code, _last_line(folder / CONSOLE))
+    status = run_in_child(script, list(hydra.overrides.task), folder)
     if status["state"] == "finished":
-        score = _score(folder)
+        seconds, score = time.perf_counter() - start, score_of(folder)
         log.info("%s: %s %.4f, %.0f s", name, status["monitor"], score, seconds)
         return score
     log.error(
@@ -98,6 +87,31 @@ def run_in_child(script: str) -> float:
         folder / CONSOLE,
     )
     return math.nan
+
+
+def run_in_child(script: str, words: Sequence[str], folder: Path) -> dict[str, Any]:
+    """`python <script> <words>` in a folder; status.json as it is at the end.
+
+    A run that was cut off goes on from its last checkpoint, a failed one starts anew.
+    """
+    place = hydra_quoted(folder)
+    state = read_status(folder).get("state")
+    if state in ("running", "interrupted") and (folder / LAST).is_file():
+        words = [f"resume={place}"]
+    else:
+        _clear(folder)
+        words = [*words, f"hydra.run.dir={place}"]
+    code = _run([sys.executable, script, *words], folder / CONSOLE)
+    status = read_status(folder)
+    if code < 0 or status.get("state") not in ("finished", "failed", "interrupted"):
+        status = record_death(folder, code, _last_line(folder / CONSOLE))
+    return status
+
+
+def score_of(folder: Path) -> float:
+    """The monitored metric of a finished run."""
+    metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
+    return metrics[read_status(folder)["monitor"]]
 
 
 def end_with_parent() -> None:
@@ -146,8 +160,3 @@ def _clear(folder: Path) -> None:
     for name in ("checkpoints", "tensorboard", "figures"):
         shutil.rmtree(folder / name, ignore_errors=True)
     (folder / HISTORY).unlink(missing_ok=True)
-
-
-def _score(folder: Path) -> float:
-    metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
-    return metrics[read_status(folder)["monitor"]]

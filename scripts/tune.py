@@ -1,0 +1,58 @@
+"""Search for the best settings: `python scripts/tune.py 'model.alpha=interval(1,100)'`.
+
+Words are those of train.py; those with choice(...), range(...) or interval(...) are searched
+by Optuna's TPE, `trials=20` of them. Runs go to outputs/tune/<study>/<number>; the same
+`study=<name>` again goes on where it was, and `trials=40` adds to it.
+"""
+
+import logging
+import sys
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from imex_experiments.runs.command import parse_arguments, run_command
+from imex_experiments.runs.errors import ConfigError, SweepError
+
+try:
+    from imex_experiments.runs.tuning import TrialState, tune
+except ModuleNotFoundError as error:
+    missing = error.name
+
+
+@dataclass
+class Arguments:
+    study: str = "study"
+    trials: int = 20
+
+
+def main() -> None:
+    own = {field.name for field in fields(Arguments)}
+    mine = [word for word in sys.argv[1:] if word.partition("=")[0] in own]
+    args = parse_arguments(Arguments, mine)
+    if "tune" not in globals():
+        raise ConfigError(f"{missing} is missing: pip install 'imex-experiments[tune]'")
+    if args.trials < 1:
+        raise ConfigError(f"trials must be >= 1, got {args.trials}")
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    words = [word for word in sys.argv[1:] if word not in mine]
+    folder = Path("outputs/tune") / args.study
+    study = tune(Path(__file__).parents[1] / "train.py", folder, words, args.trials)
+    scored = [t for t in study.trials if t.state is TrialState.COMPLETE]
+    if not scored:
+        raise SweepError(f"{folder}: none of {len(study.trials)} trials has a score")
+    table = Table(title=f"{folder}: best of {len(study.trials)} trials")
+    table.add_column("run")
+    table.add_column("score", justify="right")
+    table.add_column("settings")
+    sign = -1 if study.direction.name == "MAXIMIZE" else 1
+    for trial in sorted(scored, key=lambda t: sign * (t.value or 0))[:10]:
+        settings = "  ".join(f"{key}={value}" for key, value in trial.params.items())
+        table.add_row(str(folder / str(trial.number)), f"{trial.value:.4f}", settings)
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    run_command(main)
