@@ -13,6 +13,7 @@ from imex_experiments.callbacks import History
 from imex_experiments.runs.assemble import build_network, build_task, build_trainer
 from imex_experiments.runs.build import build
 from imex_experiments.runs.command import job, run_command
+from imex_experiments.runs.devices import alone_after_fit, is_first_process
 from imex_experiments.runs.evaluation import evaluate, last_epoch
 from imex_experiments.runs.layout import BEST, FIGURES, LAST
 from imex_experiments.runs.load_run import read_checkpoint
@@ -52,6 +53,8 @@ def train(cfg: DictConfig) -> float:
 
         trainer.fit(task, data, ckpt_path=folder / LAST if cfg.resume else None)
 
+        if not alone_after_fit(trainer):
+            return 0.0
         final = last_epoch(trainer.callback_metrics)
         task.load_state_dict(read_checkpoint(folder / BEST)["state_dict"])
         kept = evaluate(task, data, cfg.trainer)
@@ -66,7 +69,8 @@ def train(cfg: DictConfig) -> float:
 def main() -> None:
     """Hydra reads sys.argv; a resumed run or sweep gets the words of its first command."""
     end_with_parent()
-    sys.argv[1:] = resumed_sweep(resumed_arguments(sys.argv[1:]))
+    if is_first_process():
+        sys.argv[1:] = resumed_sweep(resumed_arguments(sys.argv[1:]))
     train()
 
 

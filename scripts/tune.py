@@ -33,7 +33,9 @@ def main() -> None:
     mine = [word for word in sys.argv[1:] if word.partition("=")[0] in own]
     args = parse_arguments(Arguments, mine)
     if "tune" not in globals():
-        raise ConfigError(f"{missing} is missing: pip install 'imex-experiments[tune]'")
+        raise ConfigError(
+            f"{missing} is missing: pip install -c constraints.txt -e '.[tune]'"
+        )
     if args.trials < 1:
         raise ConfigError(f"trials must be >= 1, got {args.trials}")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")

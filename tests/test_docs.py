@@ -43,7 +43,9 @@ def commands() -> list[str]:
     for page in PAGES:
         for block in blocks(page, "bash"):
             found += [
-                line for line in block.replace("\\\n", " ").splitlines() if line.strip()
+                line
+                for line in block.replace("\\\n", " ").splitlines()
+                if line.strip() and not line.startswith("#")
             ]
     return [
         line for line in found if not line.startswith(SET_UP) and "ralston" not in line
@@ -93,6 +95,16 @@ def depth_run(python: Command, tmp_path_factory: pytest.TempPathFactory) -> Path
     return run
 
 
+@pytest.fixture(scope="module")
+def sweep(python: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sweep where the documentation says <sweep>."""
+    cwd = tmp_path_factory.mktemp("sweep")
+    done = python(str(ROOT / "train.py"), "-m", "seed=0,1", *TINY, cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    (folder,) = (cwd / "outputs/sweeps").iterdir()
+    return folder
+
+
 @pytest.mark.docs
 @pytest.mark.parametrize("command", commands())
 def test_command(
@@ -110,7 +122,9 @@ def test_command(
         path = nyu_sample_path(tmp_path, 24, 0)
         make_nyu_sample(path, 24, 0)
         command = command.replace("<nyu_depth_v2_labeled.mat>", str(path))
-    command = command.replace("<run>", str(trained))
+    if "<sweep>" in command:
+        command = command.replace("<sweep>", str(request.getfixturevalue("sweep")))
+    command = command.replace("<run>", str(trained)).replace("<partition>", "gpu")
     command = command.replace("images=<folder>", f"images={folder}/test/images")
     command = command.replace("out=<folder>", f"out={tmp_path}/out")
     command = command.replace("<file>", f"{tmp_path}/file")
@@ -125,9 +139,17 @@ def test_command(
         return
     assert first == "python", command
     if words[0] == "train.py":
-        resumed = any(word.startswith("resume=") for word in words)
+        resumed = any("resume=" in word for word in words)
         small = TINY_DEPTH if "nyu" in command else TINY
         words += [] if resumed else small
+        if "init.address=" in command or "slurm" in command:
+            words += ["--cfg", "hydra"]  # no cluster here: what it would be asked for
+        elif "ray_gpu" in command and not torch.cuda.is_available():
+            words.append("hydra.launcher.ray.init.num_gpus=2")
+        if "trainer=ddp" in command and not torch.cuda.is_available():
+            words += ["trainer.accelerator=cpu", "trainer.devices=2"]
+    if words[0] == "scripts/tune.py":
+        words = [w for w in words if not w.startswith("trials=")] + ["trials=1", *TINY]
     if words[0] == "scripts/side_by_side.py":
         words = [*(w for w in words if not w.startswith("images=")), "images=[0,1]"]
     done = python(str(ROOT / words[0]), *words[1:], cwd=tmp_path)

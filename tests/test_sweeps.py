@@ -1,6 +1,7 @@
 """Sweeps as a user runs them: real jobs, a real Ray, and real ways to die."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -10,10 +11,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 from conftest import ROOT, Command
 
 TRAIN = str(ROOT / "train.py")
+TUNE = str(ROOT / "scripts" / "tune.py")
 SABOTAGED = str(ROOT / "tests" / "sabotaged_train.py")
 TINY = [
     "trainer.max_epochs=2",
@@ -160,3 +163,79 @@ def test_a_sweep_that_cannot_work_is_refused_before_its_first_job(
     assert complaint in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+ABSENT = """
+import sys, types
+sys.modules["optuna"] = None
+sys.modules["hydra_plugins"] = types.ModuleType("hydra_plugins")
+sys.modules["hydra_plugins"].__path__ = []
+"""
+"""A sitecustomize.py: as if Optuna and the launchers were not installed."""
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        ([TRAIN, "-m", "hydra/launcher=ray_cpu"], "hydra-ray-launcher is missing: pip"),
+        ([TRAIN, "-m", "hydra/launcher=slurm"], "hydra-submitit-launcher is missing:"),
+        ([TUNE, "model.h=interval(0.5,1)"], "optuna is missing: pip install -c"),
+    ],
+)
+def test_what_is_not_installed_is_named_with_the_install_line(
+    words: list[str], complaint: str, python: Command, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(ABSENT)
+    paths = os.pathsep.join([str(tmp_path), str(ROOT)])
+    done = python(*words, cwd=tmp_path, PYTHONPATH=paths)
+    assert done.returncode == 2, done.stderr
+    assert complaint in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_study_is_searched_and_goes_on(python: Command, tmp_path: Path) -> None:
+    words = ["study=alpha", "model.alpha=tag(log,interval(1,100))", *TINY]
+    first = python(TUNE, *words, "trials=1", cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    diverging = python(TUNE, *words, "trials=2", "optimizer.lr=1e30", cwd=tmp_path)
+    assert diverging.returncode == 0, diverging.stderr
+    study = optuna.load_study(
+        study_name="alpha", storage=f"sqlite:///{tmp_path}/outputs/tune/alpha/study.db"
+    )
+    assert study.direction.name == "MAXIMIZE"
+    assert [t.state.name for t in study.trials] == ["COMPLETE", "PRUNED"]
+    run = tmp_path / "outputs/tune/alpha/0"
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert study.best_value == metrics["val/miou"]
+    status = json.loads((run / "status.json").read_text())
+    assert status["alpha"] == pytest.approx(study.best_params["model.alpha"])
+    assert 1 <= status["alpha"] <= 100
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["model.h=1"], "nothing to tune"),
+        (["model.h=choice(1,2)", "trials=0"], "trials must be >= 1, got 0"),
+        (["model.h=glob(*)"], "use choice(...), range(...) or interval(...)"),
+    ],
+)
+def test_a_search_that_cannot_work_is_refused(
+    words: list[str], complaint: str, python: Command, tmp_path: Path
+) -> None:
+    done = python(TUNE, *words, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert complaint in done.stderr
+
+
+def test_two_devices_train_one_network(python: Command, tmp_path: Path) -> None:
+    devices = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
+    done = python(TRAIN, *devices, *TINY, "data.batch_size=4", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (run,) = (tmp_path / "outputs/qtips/imexnet").iterdir()
+    assert json.loads((run / "status.json").read_text())["state"] == "finished"
+    rows = (run / "metrics.csv").read_text().splitlines()
+    assert [row.split(",")[:2] for row in rows[1:]] == [["1", "2"], ["2", "4"]]
+    writers = {path.name.split(".")[-2] for path in run.glob("tensorboard/events*")}
+    assert len(writers) == 1, "one process writes"
+    assert done.stdout.count("parameters") == 1

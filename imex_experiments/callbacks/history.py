@@ -43,7 +43,7 @@ class History(pl.Callback):
         self._since = time.perf_counter()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        if self.path.exists():
+        if trainer.is_global_zero and self.path.exists():
             known = [
                 row
                 for row in read_history(self.path.parent)
@@ -68,7 +68,7 @@ class History(pl.Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Write the row here: checkpoints are saved right after, and must not know more."""
-        if not self._losses:
+        if not self._losses or not trainer.is_global_zero:
             return
         row: dict[str, Any] = {
             "epoch": trainer.current_epoch + 1,

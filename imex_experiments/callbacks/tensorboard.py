@@ -20,9 +20,9 @@ MOST_HPARAMS = 15
 
 
 def writer_of(trainer: pl.Trainer) -> SummaryWriter | None:
-    """The run's event writer, None without a TensorBoard logger."""
+    """The run's event writer, None without a TensorBoard logger or in a helper process."""
     for logger in trainer.loggers:
-        if isinstance(logger, TensorBoardLogger):
+        if trainer.is_global_zero and isinstance(logger, TensorBoardLogger):
             return logger.experiment
     return None
 

@@ -30,6 +30,11 @@ from imex_experiments.runs.sweep import run_job
 Arguments = TypeVar("Arguments")
 FULL_ERROR = "HYDRA_FULL_ERROR"
 
+PLUGINS = {"ray": "hydra-ray-launcher", "submitit_slurm": "hydra-submitit-launcher"}
+"""Launchers of other packages, and who brings them."""
+
+INSTALL_CLUSTER = "pip install -c constraints.txt -e '.[cluster]'"
+
 
 def run_command(main: Callable[[], object]) -> NoReturn:
     """Run a command and end the process by the contract of `runs.errors`.
@@ -61,6 +66,7 @@ def hush_lightning() -> None:
         ".*does not have many workers.*",
         ".*smaller than the logging interval.*",
         ".*LeafSpec.*",
+        ".*sync_dist=True.*",
     ):
         warnings.filterwarnings("ignore", pattern)
 
@@ -139,6 +145,9 @@ def _told(error: BaseException) -> BaseException:
 def _hydra_message(error: Exception) -> str:
     cause = error.__cause__
     first = (str(error) or str(cause)).splitlines()[0]
+    absent = [plugin for name, plugin in PLUGINS.items() if f"/{name}'" in first]
+    if absent and "Could not load 'hydra/launcher/" in first:
+        return f"hydra/launcher: {absent[0]} is missing: {INSTALL_CLUSTER}"
     if isinstance(error, MissingConfigException) and error.options:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
         return f"{group}={name}: no such choice; known: {', '.join(error.options)}"

@@ -24,8 +24,10 @@ def evaluate(task: Task, data: Any, trainer: DictConfig) -> dict[str, float]:
 
 
 def quiet_trainer(trainer: DictConfig, **options: Any) -> pl.Trainer:
-    """A trainer as configured, but without logger, checkpoints, progress bar, callbacks."""
+    """A trainer as configured, but on one device, and one that leaves no traces."""
     quiet: dict[str, Any] = {
+        "devices": 1,
+        "strategy": "auto",
         "logger": False,
         "callbacks": None,
         "enable_checkpointing": False,

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
+from imex_experiments.runs.devices import is_first_process
 from imex_experiments.runs.errors import (
     StorageError,
     Terminated,
@@ -35,6 +36,9 @@ PACKAGES = ("imex-experiments", "torch", "pytorch-lightning", "hydra-core")
 @contextmanager
 def alone_in(folder: Path, seconds: float = 30.0) -> Iterator[None]:
     """Hold the run folder for this process; StorageError if another one keeps it."""
+    if not is_first_process():
+        yield
+        return
     try:
         with FileLock(folder / LOCK, timeout=seconds):
             yield
@@ -52,6 +56,9 @@ def recording(folder: Path, **facts: Any) -> Iterator[dict[str, Any]]:
     number of threads and the device. What the body adds to the dictionary that it gets is
     written with the end. SIGTERM ends the body like an exception.
     """
+    if not is_first_process():
+        yield {}
+        return
     status: dict[str, Any] = {
         "state": "running",
         **facts,

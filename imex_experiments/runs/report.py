@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from imex_experiments.networks.cost import count_flops, count_parameters, parts
 from imex_experiments.runs.build import refusing
+from imex_experiments.runs.devices import is_first_process
 from imex_experiments.runs.files import write_json
 from imex_experiments.runs.layout import FIGURES, METRICS, resume_command
 from imex_experiments.tasks import Task
@@ -39,7 +40,8 @@ def show_network(
         )
     table.add_section()
     table.add_row("total", "", f"{counts['total']:,}", f"{flops['total'] / 1e6:.2f}")
-    Console().print(table)
+    if is_first_process():
+        Console().print(table)
     return {
         "parameters": counts["total"],
         "flops": flops["total"],
