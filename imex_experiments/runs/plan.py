@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -26,6 +27,7 @@ from imex_experiments.runs.command import hush_lightning
 from imex_experiments.runs.errors import ConfigError
 from imex_experiments.runs.evaluation import quiet_trainer
 from imex_experiments.runs.preflight import preflight
+from imex_experiments.runs.record import read_status
 
 
 @dataclass(frozen=True)
@@ -87,22 +89,25 @@ def check_points(points: Sequence[Point]) -> None:
 
 
 def show_plan(config: DictConfig, points: Sequence[Point]) -> None:
-    """Print how many jobs, how many at once, and what the largest of them costs."""
+    """Print how many jobs, how many at once, and what the largest costs, if all are new."""
+    folder = Path(config.hydra.sweep.dir)
     at_once = jobs_at_once(config.hydra.launcher)
-    largest = max(points, key=lambda point: _flops(point.config))
-    estimate = estimate_in_child(largest.config)
     table = Table(title="the sweep", show_header=False)
-    table.add_row("folder", str(config.hydra.sweep.dir))
+    table.add_row("folder", str(folder))
     table.add_row("jobs", str(len(points)))
     table.add_row("at once", str(at_once or "as the cluster has room"))
-    table.add_row("largest", " ".join(largest.swept) or "all alike")
-    table.add_row("its training", f"about {_duration(estimate.seconds)}")
-    table.add_row("its memory", f"{estimate.memory / 2**30:.1f} GiB")
-    if at_once:
-        rounds = -(-len(points) // at_once)
-        table.add_row(
-            "all jobs", f"at most about {_duration(rounds * estimate.seconds)}"
-        )
+    if folder.exists():
+        states = [read_status(job).get("state") for job in folder.glob("[0-9]*_*")]
+        table.add_row("finished", str(states.count("finished")))
+    else:
+        largest = max(points, key=lambda point: _flops(point.config))
+        estimate = estimate_in_child(largest.config)
+        table.add_row("largest", " ".join(largest.swept) or "all alike")
+        table.add_row("its training", f"about {_duration(estimate.seconds)}")
+        table.add_row("its memory", f"{estimate.memory / 2**30:.1f} GiB")
+        if at_once:
+            seconds = -(-len(points) // at_once) * estimate.seconds
+            table.add_row("all jobs", f"at most about {_duration(seconds)}")
     Console().print(table)
 
 
