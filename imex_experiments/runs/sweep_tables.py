@@ -86,8 +86,8 @@ def differences(comparison: Comparison) -> TextTable:
     note = (
         f"Implicit (alpha > 0) minus explicit (alpha = 0) in {comparison.metric}, same seed "
         f"and settings; {sign} favours the implicit one. An explicit model ignores alpha: "
-        "its one run is the partner of every alpha. The last row averages the settings "
-        "that all seeds have within each seed first, so that it counts seeds."
+        "its one run is the partner of every alpha. A row over several settings takes "
+        "those that all seeds have and averages within each seed first: it counts seeds."
     )
     if not comparison.pairs:
         note = "None: no implicit and explicit runs have equal settings."

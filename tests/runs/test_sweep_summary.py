@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 from scipy import stats
 from sweep_folders import make_job, make_sweep
 
@@ -82,7 +83,9 @@ def test_explicit_run_is_the_partner_of_every_alpha_and_its_repeats_are_no_sampl
         for seed in (0, 1)
         for alpha, score in ((1.0, 2.0), (3.0, 4.0))
     ]
-    jobs += [job("resnet", s, 1.0, run=f"{a}-{s}") for s in (0, 1) for a in (1, 3, 10)]
+    jobs += [  # repeats that differ, as nondeterministic arithmetic would let them
+        job("resnet", s, float(n), run=f"{n}-{s}") for s in (0, 1) for n in (0, 1, 2)
+    ]
     comparison = compare(jobs)
     explicit = comparison.groups[0]
     assert explicit.setting.network == "resnet"
@@ -207,10 +210,17 @@ def test_varied_overrides_become_columns_with_the_value_in_force(
     """An override that one run was not given counts with its configured value."""
     make_job(tmp_path / "a", words=("optimizer.lr=0.1", "trainer.max_epochs=2"))
     make_job(tmp_path / "b", words=("optimizer.lr=0.2", "trainer.max_epochs=2"))
-    rows = result_rows(collect_jobs([tmp_path / "b", tmp_path / "a", tmp_path / "a"]))
+    c = make_job(tmp_path / "c")  # by default what run a was given
+    config = OmegaConf.merge(
+        OmegaConf.load(c / ".hydra/config.yaml"),
+        {"optimizer": {"lr": 0.1}, "trainer": {"max_epochs": 2}},
+    )
+    OmegaConf.save(config, c / ".hydra/config.yaml")
+    rows = result_rows(collect_jobs([tmp_path / name for name in "cbaa"]))
     assert [(row["run"], row["optimizer.lr"]) for row in rows] == [
         ("a", "0.1"),
         ("b", "0.2"),
+        ("c", "0.1"),
     ]
     assert "trainer.max_epochs" not in rows[0]
 
