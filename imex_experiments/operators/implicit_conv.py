@@ -1,6 +1,7 @@
 """Products with a real even symbol, and with them (I + h L)^-1 x.
 
-Shapes: x (B, C, H, W) real; symbol (C, H, W // 2 + 1) or anything that broadcasts to it.
+Shapes: x (B, C, H, W) real; symbol (C, H, W // 2 + 1) where periodic, else (C, H, W), or
+anything that broadcasts to it.
 """
 
 from typing import Any
@@ -8,75 +9,143 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from imex_experiments.operators.boundary import (
-    from_spectrum,
-    spectral_weights,
-    spectrum,
-)
+from imex_experiments.operators.precision import without_autocast
+from imex_experiments.operators.transforms import Transform, choose
 
 
 class _SymbolProduct(torch.autograd.Function):
-    """y = F^-1 (t F x). The product is symmetric, so the gradient of x is the same product.
+    """y = S x and its spectrum X = F x, S = F^-1 t F.
 
-    d loss / d t(k) = w_k / (H W) sum_b Re(conj(g^(k)) x^(k)). Only x and t are kept.
+    S is symmetric: the gradient of x is the same product S g, whose spectrum G gives that
+    of t. Gradients of spectra are those of the inner product of `Transform.cross`, in
+    which F^-1 is the adjoint of F. X is an output so that second derivatives find x
+    through it; beside t it is all that is kept, and only where t has a gradient.
     """
 
-    generate_vmap_rule = True
+    @staticmethod
+    def forward(x: Tensor, t: Tensor, transform: Transform) -> tuple[Tensor, Tensor]:
+        with without_autocast(x):
+            X = transform.forward(x)
+            return transform.inverse(transform.multiply(X, t)), X
 
     @staticmethod
-    def forward(x: Tensor, t: Tensor) -> Tensor:
-        return from_spectrum(spectrum(x).mul_(t), _size(x))
+    def setup_context(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
+        _, t, ctx.transform = inputs
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(output[1] if ctx.needs_input_grad[1] else None, t)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        x, t = ctx.saved_tensors
+    def backward(
+        ctx: Any, g: Tensor | None, gX: Tensor | None
+    ) -> tuple[Tensor | None, Tensor | None, None]:
+        X, t = ctx.saved_tensors
         grad_x = grad_t = None
-        g_hat = spectrum(g)
-        if ctx.needs_input_grad[1]:
-            grad_t = _cross_spectrum(spectrum(x), g_hat, _size(x)).sum_to_size(t.shape)
-        if ctx.needs_input_grad[0]:
-            # Under double backward the product must be differentiated again as a whole.
-            again = torch.is_grad_enabled()
-            grad_x = (
-                _SymbolProduct.apply(g, t)
-                if again
-                else from_spectrum(g_hat.mul_(t), _size(x))
-            )
-        return grad_x, grad_t
+        if g is not None:
+            grad_x, G = _SymbolProduct.apply(g, t, ctx.transform)
+            if ctx.needs_input_grad[1]:
+                grad_t = _Cross.apply(X, G, ctx.transform)
+        if gX is not None:  # only under double backward
+            back = _Inverse.apply(gX, t, ctx.transform)
+            grad_x = back if grad_x is None else grad_x + back
+        return grad_x, grad_t, None
 
 
-def _size(x: Tensor) -> tuple[int, int]:
-    return x.shape[-2], x.shape[-1]
+class _Cross(torch.autograd.Function):
+    """The gradient of t, linear in X and in G."""
+
+    @staticmethod
+    def forward(X: Tensor, G: Tensor, transform: Transform) -> Tensor:
+        return transform.cross(X, G)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        *spectra, ctx.transform = inputs
+        ctx.save_for_backward(*spectra)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        X, G = ctx.saved_tensors
+        return (
+            ctx.transform.multiply(G, grad),
+            ctx.transform.multiply(X, grad),
+            None,
+        )
 
 
-def _cross_spectrum(x_hat: Tensor, g_hat: Tensor, size: tuple[int, int]) -> Tensor:
-    """w / (H W) sum_b Re(conj(g^) x^), the derivative of <g, F^-1 t x^> in t."""
-    product = x_hat.real * g_hat.real + x_hat.imag * g_hat.imag
-    return product.sum(0) * spectral_weights(size, like=product)
+class _Inverse(torch.autograd.Function):
+    """x = F^-1 X, whose adjoint F is the second output of the product with any t."""
+
+    @staticmethod
+    def forward(X: Tensor, t: Tensor, transform: Transform) -> Tensor:
+        with without_autocast(t):
+            return transform.inverse(X.clone())
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        _, t, ctx.transform = inputs
+        ctx.save_for_backward(t)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None]:
+        return _SymbolProduct.apply(g, *ctx.saved_tensors, ctx.transform)[1], None, None
 
 
-def symbol_product(x: Tensor, symbol: Tensor) -> Tensor:
+def symbol_product(
+    x: Tensor, symbol: Tensor, boundary: str = "periodic", backend: str = "auto"
+) -> Tensor:
     """F^-1 (symbol * F x) per channel, for any real even symbol.
 
-    Half-precision images are transformed in float32 and returned in their own dtype.
+    Half-precision images are transformed in float32 and returned in their own dtype,
+    inside of autocast as well; their memory layout does not matter.
     Differentiable twice in both arguments. ValueError for images that are not real
-    floating point (B, C, H, W).
+    floating point (B, C, H, W), a symbol of another size, an unknown boundary or backend.
     """
+    F = transform_of(x, boundary, backend)
+    return apply_factors(x, factors_of(symbol, x, F), F)
+
+
+def transform_of(x: Tensor, boundary: str, backend: str) -> Transform:
+    """The transform for images like x; ValueError as in `symbol_product`."""
     if x.ndim != 4 or not x.is_floating_point():
         raise ValueError(
             f"images must be floating point (B, C, H, W), got {x.dtype} {tuple(x.shape)}"
         )
-    wide = torch.promote_types(x.dtype, torch.float32)
-    return _SymbolProduct.apply(x.to(wide), symbol.to(wide)).to(x.dtype)
+    return choose((x.shape[-2], x.shape[-1]), boundary, backend)
 
 
-def implicit_conv(x: Tensor, symbol: Tensor, h: float | Tensor) -> Tensor:
+def factors_of(symbol: Tensor, x: Tensor, F: Transform) -> Tensor:
+    """The symbol laid out and at the precision in which F multiplies images like x."""
+    whole = (x.shape[1], *F.waves)
+    try:
+        symbol = symbol.expand(whole)
+    except RuntimeError as error:
+        raise ValueError(
+            f"symbol of shape {tuple(symbol.shape)} does not fit {whole}, "
+            f"images are {tuple(x.shape)}"
+        ) from error
+    return F.factors(symbol.to(torch.promote_types(x.dtype, torch.float32)))
+
+
+def apply_factors(x: Tensor, t: Tensor, F: Transform) -> Tensor:
+    """F^-1 (t * F x), t = factors_of(symbol, x, F)."""
+    y = x.to(t.dtype)
+    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        y, _ = _SymbolProduct.apply(y, t, F)
+    else:  # a compiler derives the same backward from the products themselves
+        with without_autocast(x):
+            y = F.inverse(F.multiply(F.forward(y), t))
+    return y.to(x.dtype)
+
+
+def implicit_conv(
+    x: Tensor,
+    symbol: Tensor,
+    h: float | Tensor,
+    boundary: str = "periodic",
+    backend: str = "auto",
+) -> Tensor:
     """(I + h L)^-1 x = F^-1 (F x / (1 + h lambda)), lambda >= 0 the symbol of L.
 
     Symmetric and a contraction; means are kept where lambda(0) = 0 (IMEXnet, Algorithm 1).
     """
-    return symbol_product(x, 1 / (1 + h * symbol))
+    return symbol_product(x, 1 / (1 + h * symbol), boundary, backend)

@@ -4,6 +4,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from imex_experiments.runs.assemble import lightning
 from imex_experiments.runs.build import build
 from imex_experiments.tasks import Task
 
@@ -21,7 +22,7 @@ def evaluate(task: Task, data: Any, trainer: DictConfig) -> dict[str, float]:
         "enable_progress_bar": False,
         "enable_model_summary": False,
     }
-    runner = build(trainer, "trainer", **quiet)
+    runner = build(lightning(trainer), "trainer", **quiet)
     (scores,) = runner.validate(task, data, verbose=False)
     if "test" in data.splits:
         (test_scores,) = runner.test(task, data, verbose=False)
