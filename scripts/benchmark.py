@@ -31,7 +31,7 @@ from imex_experiments.integrators import ForwardEuler, Imex, TimeGrid
 from imex_experiments.networks import DynamicBlock
 from imex_experiments.plots.costs import costs_figure
 from imex_experiments.runs.command import parse_arguments, run_command
-from imex_experiments.runs.errors import ConfigError
+from imex_experiments.runs.errors import ConfigError, nearest
 from imex_experiments.runs.files import write_json
 from imex_experiments.runs.timing import Timing, interleaved, peak_bytes
 from imex_experiments.terms import DoubleLayer, GramDiffusion, ImplicitConv2d
@@ -44,6 +44,7 @@ GROWTH_CHANNELS = 8
 class Arguments:
     out: str = MISSING
     device: str = "cpu"
+    clock: str = "wall"  # or cpu: seconds computed, for a machine with other work
     shapes: list[list[int]] = field(
         default_factory=lambda: [
             [8, 16, 64, 64],
@@ -55,6 +56,7 @@ class Arguments:
         ]
     )
     sides: list[int] = field(default_factory=lambda: [32, 64, 128, 256, 512])
+    without: list[str] = field(default_factory=list)  # names of what not to time
     rounds: int = 9
     seconds: float = 12.0  # per shape and direction, whatever `rounds` asks for
     epochs: int = 5
@@ -125,12 +127,16 @@ def work(module: nn.Module, x: Tensor, backward: bool) -> Callable[[], object]:
 
 def time_shape(shape: list[int], args: Arguments) -> dict[str, Any]:
     x = torch.randn(*shape, device=args.device)
-    modules = {k: m.to(args.device) for k, m in candidates(shape[1]).items()}
+    modules = {
+        name: module.to(args.device)
+        for name, module in candidates(shape[1]).items()
+        if name not in args.without
+    }
     found: dict[str, Any] = {"shape": shape}
     for direction in ("forward", "forward and backward"):
         backward = direction != "forward"
         jobs = {name: work(module, x, backward) for name, module in modules.items()}
-        timings = interleaved(jobs, args.rounds, args.seconds, args.device)
+        timings = interleaved(jobs, args.rounds, args.seconds, clock_of(args))
         found[direction] = {name: t.as_dict() for name, t in timings.items()}
         if backward:
             for name, job in jobs.items():
@@ -146,7 +152,7 @@ def time_growth(args: Arguments) -> dict[str, list[dict[str, float]]]:
         for backend in ("fft", "gemm"):
             layer = ImplicitConv2d(GROWTH_CHANNELS, alpha=10.0, backend=backend)
             jobs[f"{backend} {side}"] = work(layer.to(args.device), x, backward=True)
-    timings = interleaved(jobs, args.rounds, args.seconds, args.device)
+    timings = interleaved(jobs, args.rounds, args.seconds, clock_of(args))
     return {
         backend: [
             {"side": side, **timings[f"{backend} {side}"].as_dict()}
@@ -175,6 +181,10 @@ def time_epochs(epochs: int) -> dict[str, Any]:
                     at = [float(row["seconds"]) for row in csv.DictReader(file)]
             seconds[model] += list(np.diff(at))
     return {model: Timing(tuple(s)).as_dict() for model, s in seconds.items()}
+
+
+def clock_of(args: Arguments) -> Any:
+    return "cuda" if args.device == "cuda" else args.clock
 
 
 def machine(device: str) -> dict[str, Any]:
@@ -219,11 +229,16 @@ def main() -> None:
     args = parse_arguments(Arguments)
     if args.device not in ("cpu", "cuda"):
         raise ConfigError(f"device={args.device}: expected cpu or cuda")
+    if args.clock not in ("wall", "cpu"):
+        raise ConfigError(f"clock={args.clock}: expected wall or cpu")
     if args.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device=cuda: there is no CUDA device")
+    for name in args.without:
+        if name not in candidates(1) or name == "ResNet block":
+            raise ConfigError(f"without={name}: {nearest(name, candidates(1))}")
     torch.manual_seed(0)
     results: dict[str, Any] = {
-        "machine": machine(args.device),
+        "machine": {**machine(args.device), "clock": clock_of(args)},
         "shapes": [time_shape(shape, args) for shape in args.shapes],
         "growth": time_growth(args),
     }

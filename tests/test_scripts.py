@@ -81,6 +81,7 @@ def test_predict_writes_labels_and_overlays(
         ("export", ["run=x", "format=tf", "out=y"], 2, "expected onnx or torch"),
         ("export", ["run=x", "format=torch", "out=y.onnx"], 2, "ends in .pt2"),
         ("benchmark", ["out=b.json", "device=tpu"], 2, "expected cpu or cuda"),
+        ("benchmark", ["out=b.json", "without=[solv]"], 2, "did you mean 'solve'?"),
         ("make_qtips", ["out=o", "lengths=[9,5]"], 2, "lengths must be"),
     ],
 )

@@ -24,15 +24,16 @@ def costs_figure(
     figure = Figure(figsize=(11, 4), layout="constrained")
     ratios, growing = figure.subplots(1, 2)
     places = np.arange(len(shapes))
-    width = 0.8 / len(SHOWN)
-    for index, name in enumerate(SHOWN):
+    shown = [name for name in SHOWN if all(name in s[DIRECTION] for s in shapes)]
+    width = 0.8 / len(shown)
+    for index, name in enumerate(shown):
         base = np.array([s[DIRECTION]["ResNet block"]["median"] for s in shapes])
         median, spread = (
             np.array([s[DIRECTION][name][key] for s in shapes]) / base
             for key in ("median", "spread")
         )
         ratios.bar(
-            places + (index - (len(SHOWN) - 1) / 2) * width,
+            places + (index - (len(shown) - 1) / 2) * width,
             median,
             width,
             yerr=spread,

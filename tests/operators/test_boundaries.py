@@ -21,6 +21,7 @@ from imex_experiments.operators.stencils import (
     laplacian,
     zero_mean,
 )
+from imex_experiments.operators.transforms import choose
 
 MODES = {"periodic": "circular", "neumann": "replicate", "dirichlet": "constant"}
 SIZES = [(6, 6), (7, 5), (5, 8)]
@@ -190,3 +191,20 @@ def test_stencils_that_are_not_finite_are_refused() -> None:
     taps[1, 0, 2] = torch.nan
     with pytest.raises(ValueError, match=r"finite, got nan among \(2, 3, 3\)"):
         gram_symbol(taps, (8, 8))
+
+
+@pytest.mark.parametrize(
+    ("boundary", "size", "backend"),
+    [
+        ("periodic", (64, 64), "Fft"),
+        ("periodic", (16, 16), "Gemm"),
+        ("periodic", (67, 64), "Gemm"),
+        ("periodic", (521, 521), "Fft"),
+        ("neumann", (64, 64), "Gemm"),
+        ("dirichlet", (768, 768), "Fft"),
+    ],
+)
+def test_auto_takes_what_was_measured_to_be_faster(
+    boundary: str, size: tuple[int, int], backend: str
+) -> None:
+    assert type(choose(size, boundary)).__name__ == boundary.capitalize() + backend

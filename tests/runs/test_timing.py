@@ -26,6 +26,11 @@ def test_time_is_that_of_the_job() -> None:
     assert timings["fast"].as_dict()["median"] < 0.01
 
 
+def test_cpu_clock_stands_still_while_nothing_is_computed() -> None:
+    (timing,) = interleaved({"a": lambda: time.sleep(0.05)}, 3, 60, "cpu").values()
+    assert timing.as_dict()["median"] < 0.02
+
+
 def test_no_round_is_begun_when_the_time_is_over() -> None:
     (timing,) = interleaved({"a": lambda: None}, rounds=50, seconds=0).values()
     assert len(timing.samples) == 3
