@@ -4,6 +4,7 @@ Shapes: x (B, C, H, W) real; symbol (C, H, W // 2 + 1) where periodic, else (C, 
 anything that broadcasts to it.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -11,6 +12,9 @@ from torch import Tensor
 
 from imex_experiments.operators.precision import without_autocast
 from imex_experiments.operators.transforms import Transform, choose
+
+BLOCK_BYTES = 2**19
+"""Images solved at a time on a CPU: with their spectra they stay in its second cache."""
 
 
 class _SymbolProduct(torch.autograd.Function):
@@ -22,11 +26,12 @@ class _SymbolProduct(torch.autograd.Function):
     through it; beside t it is all that is kept, and only where t has a gradient.
     """
 
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(x: Tensor, t: Tensor, transform: Transform) -> tuple[Tensor, Tensor]:
-        with without_autocast(x):
-            X = transform.forward(x)
-            return transform.inverse(transform.multiply(X, t)), X
+        X = transform.new_spectrum(x if t.requires_grad else x[:0])
+        return _product(x, t, transform, X if t.requires_grad else None), X
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
@@ -39,15 +44,58 @@ class _SymbolProduct(torch.autograd.Function):
         ctx: Any, g: Tensor | None, gX: Tensor | None
     ) -> tuple[Tensor | None, Tensor | None, None]:
         X, t = ctx.saved_tensors
+        # gX and recorded gradients appear under double backward alone.
+        if g is not None and gX is None and not torch.is_grad_enabled():
+            return *_product_and_cross(g, t, ctx.transform, X), None
         grad_x = grad_t = None
         if g is not None:
             grad_x, G = _SymbolProduct.apply(g, t, ctx.transform)
-            if ctx.needs_input_grad[1]:
+            if X is not None:
                 grad_t = _Cross.apply(X, G, ctx.transform)
-        if gX is not None:  # only under double backward
+        if gX is not None:
             back = _Inverse.apply(gX, t, ctx.transform)
             grad_x = back if grad_x is None else grad_x + back
         return grad_x, grad_t, None
+
+
+def _product(x: Tensor, t: Tensor, F: Transform, X: Tensor | None = None) -> Tensor:
+    """S x, block by block; the spectrum of x is written to X if that is given."""
+    y = torch.empty_like(x, memory_format=torch.contiguous_format)
+    with without_autocast(x):
+        for block, channels in _blocks(x):
+            spectrum = F.forward(x[block])
+            if X is not None:
+                X[block] = spectrum
+            y[block] = F.inverse(F.multiply(spectrum, t[..., channels, :, :]))
+    return y
+
+
+def _product_and_cross(
+    g: Tensor, t: Tensor, F: Transform, X: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    """S g and, if X is given, the gradient of t, block by block."""
+    grad_x = torch.empty_like(g, memory_format=torch.contiguous_format)
+    grad_t = None if X is None else torch.zeros_like(t)
+    with without_autocast(g):
+        for block, channels in _blocks(g):
+            spectrum = F.forward(g[block])
+            if X is not None and grad_t is not None:
+                grad_t[..., channels, :, :] += F.cross(X[block], spectrum)
+            grad_x[block] = F.inverse(F.multiply(spectrum, t[..., channels, :, :]))
+    return grad_x, grad_t
+
+
+def _blocks(x: Tensor) -> Iterator[tuple[tuple[slice, slice], slice]]:
+    """Images and channels that are solved at a time, and the channels alone."""
+    batch, channels, height, width = x.shape
+    planes = batch * channels
+    if x.is_cpu:
+        planes = max(1, BLOCK_BYTES // (height * width * x.element_size()))
+    many, wide = max(1, planes // max(1, channels)), min(planes, channels)
+    for i in range(0, batch, many):
+        for j in range(0, channels, max(1, wide)):
+            some = slice(j, min(j + wide, channels))
+            yield (slice(i, min(i + many, batch)), some), some
 
 
 class _Cross(torch.autograd.Function):
@@ -129,11 +177,13 @@ def factors_of(symbol: Tensor, x: Tensor, F: Transform) -> Tensor:
 def apply_factors(x: Tensor, t: Tensor, F: Transform) -> Tensor:
     """F^-1 (t * F x), t = factors_of(symbol, x, F)."""
     y = x.to(t.dtype)
-    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
-        y, _ = _SymbolProduct.apply(y, t, F)
-    else:  # a compiler derives the same backward from the products themselves
+    if torch.compiler.is_compiling():  # derives the same backward from the products
         with without_autocast(x):
             y = F.inverse(F.multiply(F.forward(y), t))
+    elif torch.is_grad_enabled():
+        y, _ = _SymbolProduct.apply(y, t, F)
+    else:
+        y = _product(y, t, F)
     return y.to(x.dtype)
 
 

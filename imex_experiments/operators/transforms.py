@@ -39,6 +39,10 @@ class Transform(ABC):
         """The last two sides of a symbol."""
         return self.size
 
+    def new_spectrum(self, x: Tensor) -> Tensor:
+        """Room for F x."""
+        return torch.empty_like(x, memory_format=torch.contiguous_format)
+
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
         """X = F x."""
@@ -70,6 +74,10 @@ class Periodic(Transform):
 
 class PeriodicFft(Periodic):
     """The real FFT, half a spectrum along the width."""
+
+    def new_spectrum(self, x: Tensor) -> Tensor:
+        kind = torch.promote_types(x.dtype, torch.complex32)
+        return x.new_empty((*x.shape[:2], *self.waves), dtype=kind)
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.fft.rfft2(x)

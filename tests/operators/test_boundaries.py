@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 from torch.nn import functional as F
 
+from imex_experiments.operators import implicit_conv as implicit_conv_module
 from imex_experiments.operators.boundary import (
     BOUNDARIES,
     PADDINGS,
@@ -208,3 +209,24 @@ def test_auto_takes_what_was_measured_to_be_faster(
     boundary: str, size: tuple[int, int], backend: str
 ) -> None:
     assert type(choose(size, boundary)).__name__ == boundary.capitalize() + backend
+
+
+@pytest.mark.parametrize("planes", [1, 2, 3, 7])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_blocks_of_any_size_give_the_same(
+    backend: str, planes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One plane at a time, parts of an image, several images, and a rest."""
+    x, g = torch.randn(2, 5, 3, 6, 7, dtype=torch.float64)
+    symbol = torch.rand(3, 6, 4, dtype=torch.float64)
+    symbol = (symbol + symbol.flip(-2).roll(1, -2)) / 2
+    results = []
+    for block in (2**20, planes * 6 * 7 * 8):
+        monkeypatch.setattr(implicit_conv_module, "BLOCK_BYTES", block)
+        inputs = x.clone().requires_grad_(), symbol.clone().requires_grad_()
+        y = symbol_product(*inputs, backend=backend)
+        with torch.no_grad():
+            plain = symbol_product(x, symbol, backend=backend)
+        results.append([y, plain, *torch.autograd.grad(y, inputs, g)])
+    for whole, parts in zip(*results, strict=True):
+        torch.testing.assert_close(parts, whole, rtol=0, atol=1e-12)
