@@ -43,6 +43,10 @@ lint: $(READY) ## Check format, style and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+.PHONY: benchmark
+benchmark: $(READY) ## Measure what the implicit step costs (minutes): outputs/benchmark.json
+	$(BIN)/python scripts/benchmark.py out=outputs/benchmark.json
+
 .PHONY: dashboard
 dashboard: $(READY) ## Open TensorBoard on localhost:6006 over all runs
 	$(BIN)/tensorboard --logdir outputs --host localhost

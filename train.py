@@ -10,7 +10,12 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from imex_experiments.callbacks import History
-from imex_experiments.runs.assemble import build_network, build_task, build_trainer
+from imex_experiments.runs.assemble import (
+    build_network,
+    build_task,
+    build_trainer,
+    wants_compile,
+)
 from imex_experiments.runs.build import build
 from imex_experiments.runs.command import job, run_command
 from imex_experiments.runs.devices import alone_after_fit, is_first_process
@@ -43,11 +48,10 @@ def train(cfg: DictConfig) -> float:
         network = build_network(cfg, data)
         cost = show_network(network, data.image_shape)
         task = build_task(cfg, network, data.facts)
-        status |= {
-            "h": network.h,
-            "alpha": network.alpha,
-        }  # alpha = 0 for explicit ones
+        status |= {"h": network.h, "alpha": network.alpha}
         status |= {"monitor": task.monitor, "mode": task.mode}
+        if wants_compile(cfg):
+            network.compile()  # in place: the names in a checkpoint stay what they are
         trainer: Any = build_trainer(cfg)
         (history,) = (c for c in trainer.callbacks if isinstance(c, History))
 

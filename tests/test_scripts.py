@@ -83,6 +83,10 @@ def test_predict_writes_labels_and_overlays(
         ("compare", [], 2, "runs: missing; usage: runs=... out=... metric=..."),
         ("compare", ["."], 4, ".: an empty folder; give a run's or a sweep's"),
         ("make_qtips", ["out=o", "train=many"], 2, "train: "),
+        ("export", ["run=x", "format=tf", "out=y"], 2, "expected onnx or torch"),
+        ("export", ["run=x", "format=torch", "out=y.onnx"], 2, "ends in .pt2"),
+        ("benchmark", ["out=b.json", "device=tpu"], 2, "expected cpu or cuda"),
+        ("benchmark", ["out=b.json", "without=[solv]"], 2, "did you mean 'solve'?"),
         ("make_qtips", ["out=o", "lengths=[9,5]"], 2, "lengths must be"),
     ],
 )
@@ -242,3 +246,49 @@ def test_drawing_what_is_not_there_is_refused(
     assert done.returncode == code
     assert complaint in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("format_", ["torch", "onnx"])
+def test_export_gives_the_same_labels_elsewhere(
+    format_: str, python: Command, trained: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / {"torch": "net.pt2", "onnx": "net.onnx"}[format_]
+    if format_ == "onnx":
+        for package in ("onnx", "onnxruntime", "onnxscript"):
+            pytest.importorskip(package, reason="pip install -e '.[export]'")
+    done = python(script("export"), f"run={trained}", f"format={format_}", f"out={out}")
+    assert done.returncode == 0, done.stderr
+    images = make_qtips(5, QtipsRecipe(), 1)["images"]
+    if format_ == "torch":
+        logits = torch.export.load(out).module()(images)
+    else:
+        session = pytest.importorskip("onnxruntime").InferenceSession(out)
+        logits = torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
+    task = load_run(trained)
+    with torch.no_grad():
+        expected = task(images)
+    assert (logits - expected).abs().max() < 1e-4
+    assert torch.equal(logits.argmax(1).to(torch.uint8), task.predict(images))
+
+
+def test_benchmark_measures_and_draws(python: Command, tmp_path: Path) -> None:
+    out = tmp_path / "cost.json"
+    sizes = [
+        "shapes=[[2,2,32,32]]",
+        "sides=[32,48]",
+        "rounds=3",
+        "seconds=0",
+        "epochs=0",
+    ]
+    done = python(script("benchmark"), f"out={out}", *sizes)
+    assert done.returncode == 0, done.stderr
+    results = json.loads(out.read_text())
+    (row,) = results["shapes"]
+    both = row["forward and backward"]
+    assert {"ResNet block", "IMEX block", "solve", "Algorithm 1"} <= both.keys()
+    assert all(t["median"] > 0 and t["runs"] == 3 for t in both.values())
+    assert both["IMEX block"]["peak_bytes"] > both["solve"]["peak_bytes"] > 0
+    assert [p["side"] for p in results["growth"]["fft"]] == [32, 48]
+    assert results["machine"]["torch"] == torch.__version__
+    with Image.open(out.with_suffix(".png")) as image:
+        assert image.size == (1650, 600)

@@ -1,10 +1,13 @@
 """The one network that every model configuration builds."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from imex_experiments.integrators import Integrator, TimeGrid
 from imex_experiments.networks.connectors import Connector, Head
@@ -21,6 +24,9 @@ class DynamicNet(nn.Module):
     boundary=)` an operator L. `layer` and `steps` are one for all blocks or a list with one
     per block. Only the integrator tells an explicit network from an implicit one; a
     network without L has the same f, drawn from the same random numbers.
+    `boundary` is that of L and, where `padding` is None, of all convolutions.
+    `checkpoint_blocks` keeps only what enters a block and computes its inside again for
+    the backward pass: memory no longer grows with the steps of a block.
     ValueError for h <= 0, alpha < 0, steps < 1, even kernels, unknown names.
     """
 
@@ -36,11 +42,14 @@ class DynamicNet(nn.Module):
         h: float = 1.0,
         alpha: float = 1.0,
         boundary: str = "periodic",
-        padding: str = "zeros",
+        padding: str | None = "zeros",
         norm: str = "batch",
         activation: str = "relu",
+        checkpoint_blocks: bool = False,
     ) -> None:
         super().__init__()
+        self.checkpoint_blocks = checkpoint_blocks
+        padding = boundary if padding is None else padding
         self.h, self.alpha = h, alpha if integrator.uses_operator else 0.0
         if not widths or min(widths) < 1:
             raise ValueError(
@@ -64,7 +73,42 @@ class DynamicNet(nn.Module):
         self.head = Head(widths[-1], out_channels)
 
     def forward(self, y: Tensor) -> Tensor:
-        return self.head(self.stages(y))
+        for stage in self.stages:
+            y = (
+                self._again_in_backward(stage, y)
+                if self._recomputes(stage)
+                else stage(y)
+            )
+        return self.head(y)
+
+    def _recomputes(self, stage: nn.Module) -> bool:
+        return (
+            self.checkpoint_blocks
+            and torch.is_grad_enabled()
+            and isinstance(stage, DynamicBlock)
+        )
+
+    @staticmethod
+    def _again_in_backward(stage: nn.Module, y: Tensor) -> Tensor:
+        def contexts() -> tuple[AbstractContextManager, AbstractContextManager]:
+            return nullcontext(), untracked(stage)
+
+        return checkpoint(stage, y, use_reentrant=False, context_fn=contexts)
+
+
+@contextmanager
+def untracked(module: nn.Module) -> Iterator[None]:
+    """Batch norms that normalise as ever and leave their running averages as they are."""
+    norms: list[Any] = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
+    before = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, (momentum, batches) in zip(norms, before, strict=True):
+            norm.momentum = momentum
+            norm.num_batches_tracked.copy_(batches)
 
 
 def _per_block(value: Any, name: str, blocks: int) -> Sequence[Any]:

@@ -1,6 +1,6 @@
 """Boundaries: one name gives the padding of explicit steps and the transform of implicit ones.
 
-Shapes: images (B, C, H, W); spectra (B, C, H, W // 2 + 1), complex.
+Shapes: images (B, C, H, W); kernels (C_out, C_in, k, k).
 """
 
 import torch
@@ -9,72 +9,81 @@ from torch.nn import functional as F
 
 from imex_experiments.operators.stencils import require_odd
 
-PADDING_MODES = {"periodic": "circular", "zeros": "constant"}
-"""Padding of explicit convolutions -> mode of `torch.nn.functional.pad`."""
-
-BOUNDARIES = ("periodic",)
+BOUNDARIES = ("periodic", "neumann", "dirichlet")
 """Boundaries whose transform diagonalises the implicit operator."""
+
+PADDINGS = ("zeros", *BOUNDARIES)
+"""Paddings of explicit convolutions; dirichlet pads with zeros, neumann with the edge."""
+
+WHY_NOT_REFLECT = (
+    "; reflect is not offered: its stencil matrices are not symmetric, so (I + h L)^-1 "
+    "would not be its own transpose; use neumann"
+)
 
 
 def require_boundary(name: str) -> str:
     """The name itself; ValueError with the choices for an unknown one."""
-    if name not in BOUNDARIES:
-        raise ValueError(
-            f"boundary must be one of {', '.join(BOUNDARIES)}, got {name!r}"
-        )
-    return name
+    return _require("boundary", name, BOUNDARIES)
 
 
 def require_padding(name: str) -> str:
     """The name itself; ValueError with the choices for an unknown one."""
-    if name not in PADDING_MODES:
+    return _require("padding", name, PADDINGS)
+
+
+def _require(what: str, name: str, choices: tuple[str, ...]) -> str:
+    if name not in choices:
+        why = WHY_NOT_REFLECT if name == "reflect" else ""
         raise ValueError(
-            f"padding must be one of {', '.join(PADDING_MODES)}, got {name!r}"
+            f"{what} must be one of {', '.join(choices)}, got {name!r}{why}"
         )
     return name
 
 
 def convolve(y: Tensor, kernel: Tensor, padding: str) -> Tensor:
-    """K y at the size of y; kernel (C_out, C_in, k, k), k odd."""
-    margin = require_odd(kernel.shape[-1]) // 2
-    if min(y.shape[-2:]) < kernel.shape[-1]:
-        raise ValueError(
-            f"image of size {tuple(y.shape[-2:])} is smaller than the kernel "
-            f"{tuple(kernel.shape[-2:])}"
-        )
-    if padding == "zeros":
-        return F.conv2d(y, kernel, padding=margin)
-    return F.conv2d(F.pad(y, [margin] * 4, mode=PADDING_MODES[padding]), kernel)
+    """K y at the size of y, k odd; ValueError for an image smaller than the kernel."""
+    margin = _margin(y, kernel)
+    if padding == "periodic":
+        return F.conv2d(F.pad(y, [margin] * 4, mode="circular"), kernel)
+    if padding == "neumann":
+        return F.conv2d(_repeat_edge(_repeat_edge(y, -2, margin), -1, margin), kernel)
+    return F.conv2d(y, kernel, padding=margin)
 
 
 def convolve_adjoint(y: Tensor, kernel: Tensor, padding: str) -> Tensor:
     """K^T y, the adjoint of `convolve` in the Euclidean product.
 
     For zero and periodic padding it is the convolution with the point-reflected kernel,
-    input and output channels exchanged.
+    input and output channels exchanged. For neumann what falls outside of the image is
+    added to its edge.
     """
-    return convolve(y, kernel.transpose(0, 1).flip(-2, -1), padding)
+    if padding != "neumann":
+        return convolve(y, kernel.transpose(0, 1).flip(-2, -1), padding)
+    margin = _margin(y, kernel)
+    full = F.conv_transpose2d(y, kernel)
+    return _fold_into_edge(_fold_into_edge(full, -2, margin), -1, margin)
 
 
-def spectrum(x: Tensor) -> Tensor:
-    """x^ = F x, the half spectrum of a real image."""
-    return torch.fft.rfft2(x)
+def _margin(y: Tensor, kernel: Tensor) -> int:
+    margin = require_odd(kernel.shape[-1]) // 2
+    if min(y.shape[-2:]) < kernel.shape[-1]:
+        raise ValueError(
+            f"image of size {tuple(y.shape[-2:])} is smaller than the kernel "
+            f"{tuple(kernel.shape[-2:])}"
+        )
+    return margin
 
 
-def from_spectrum(x_hat: Tensor, size: tuple[int, int]) -> Tensor:
-    """F^-1 x^, the real image of the given size."""
-    return torch.fft.irfft2(x_hat, s=size)
+def _repeat_edge(y: Tensor, dim: int, margin: int) -> Tensor:
+    """Replicate padding along one axis (Inductor mistakes the strides of F.pad's)."""
+    first, last = y.narrow(dim, 0, 1), y.narrow(dim, -1, 1)
+    return torch.cat([first] * margin + [y] + [last] * margin, dim)
 
 
-def spectral_weights(size: tuple[int, int], like: Tensor) -> Tensor:
-    """w / (H W): how often each column of the half spectrum counts in an inner product.
-
-    <x, y> = sum_k w_k Re(conj(x^) y^) / (H W), w = 1 on the self-conjugate columns
-    (the first, and the last of an even width), else 2.
-    """
-    height, width = size
-    weights = like.new_full((width // 2 + 1,), 2 / (height * width))
-    weights[0] /= 2
-    if width % 2 == 0:
-        weights[-1] /= 2
-    return weights
+def _fold_into_edge(z: Tensor, dim: int, margin: int) -> Tensor:
+    """The adjoint of `_repeat_edge`."""
+    size = z.shape[dim] - 2 * margin
+    before, inside, after = z.split([margin + 1, size - 2, margin + 1], dim)
+    return torch.cat(
+        [before.sum(dim, keepdim=True), inside, after.sum(dim, keepdim=True)], dim
+    )

@@ -1,82 +1,201 @@
 """Products with a real even symbol, and with them (I + h L)^-1 x.
 
-Shapes: x (B, C, H, W) real; symbol (C, H, W // 2 + 1) or anything that broadcasts to it.
+Shapes: x (B, C, H, W) real; symbol (C, H, W // 2 + 1) where periodic, else (C, H, W), or
+anything that broadcasts to it.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from imex_experiments.operators.boundary import (
-    from_spectrum,
-    spectral_weights,
-    spectrum,
-)
+from imex_experiments.operators.precision import without_autocast
+from imex_experiments.operators.transforms import Transform, choose
+
+BLOCK_BYTES = 2**19
+"""Images solved at a time on a CPU: with their spectra they stay in its second cache."""
 
 
 class _SymbolProduct(torch.autograd.Function):
-    """y = F^-1 (t F x). The product is symmetric, so the gradient of x is the same product.
+    """y = S x and its spectrum X = F x, S = F^-1 t F.
 
-    d loss / d t(k) = w_k / (H W) sum_b Re(conj(g^(k)) x^(k)). Only x and t are kept.
+    S is symmetric: the gradient of x is the same product S g, whose spectrum G gives that
+    of t. Gradients of spectra are those of the inner product of `Transform.cross`, in
+    which F^-1 is the adjoint of F. X is an output so that second derivatives find x
+    through it; beside t it is all that is kept, and only where t has a gradient.
     """
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor, t: Tensor) -> Tensor:
-        return from_spectrum(spectrum(x).mul_(t), _size(x))
+    def forward(x: Tensor, t: Tensor, transform: Transform) -> tuple[Tensor, Tensor]:
+        X = transform.new_spectrum(x if t.requires_grad else x[:0])
+        return _product(x, t, transform, X if t.requires_grad else None), X
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
+    def setup_context(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
+        _, t, ctx.transform = inputs
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(output[1] if ctx.needs_input_grad[1] else None, t)
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        x, t = ctx.saved_tensors
+    def backward(
+        ctx: Any, g: Tensor | None, gX: Tensor | None
+    ) -> tuple[Tensor | None, Tensor | None, None]:
+        X, t = ctx.saved_tensors
+        # gX and recorded gradients appear under double backward alone.
+        if g is not None and gX is None and not torch.is_grad_enabled():
+            return *_product_and_cross(g, t, ctx.transform, X), None
         grad_x = grad_t = None
-        g_hat = spectrum(g)
-        if ctx.needs_input_grad[1]:
-            grad_t = _cross_spectrum(spectrum(x), g_hat, _size(x)).sum_to_size(t.shape)
-        if ctx.needs_input_grad[0]:
-            # Under double backward the product must be differentiated again as a whole.
-            again = torch.is_grad_enabled()
-            grad_x = (
-                _SymbolProduct.apply(g, t)
-                if again
-                else from_spectrum(g_hat.mul_(t), _size(x))
-            )
-        return grad_x, grad_t
+        if g is not None:
+            grad_x, G = _SymbolProduct.apply(g, t, ctx.transform)
+            if X is not None:
+                grad_t = _Cross.apply(X, G, ctx.transform)
+        if gX is not None:
+            back = _Inverse.apply(gX, t, ctx.transform)
+            grad_x = back if grad_x is None else grad_x + back
+        return grad_x, grad_t, None
 
 
-def _size(x: Tensor) -> tuple[int, int]:
-    return x.shape[-2], x.shape[-1]
+def _product(x: Tensor, t: Tensor, F: Transform, X: Tensor | None = None) -> Tensor:
+    """S x, block by block; the spectrum of x is written to X if that is given."""
+    y = torch.empty_like(x, memory_format=torch.contiguous_format)
+    with without_autocast(x):
+        for block, channels in _blocks(x):
+            spectrum = F.forward(x[block])
+            if X is not None:
+                X[block] = spectrum
+            y[block] = F.inverse(F.multiply(spectrum, t[..., channels, :, :]))
+    return y
 
 
-def _cross_spectrum(x_hat: Tensor, g_hat: Tensor, size: tuple[int, int]) -> Tensor:
-    """w / (H W) sum_b Re(conj(g^) x^), the derivative of <g, F^-1 t x^> in t."""
-    product = x_hat.real * g_hat.real + x_hat.imag * g_hat.imag
-    return product.sum(0) * spectral_weights(size, like=product)
+def _product_and_cross(
+    g: Tensor, t: Tensor, F: Transform, X: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    """S g and, if X is given, the gradient of t, block by block."""
+    grad_x = torch.empty_like(g, memory_format=torch.contiguous_format)
+    grad_t = None if X is None else torch.zeros_like(t)
+    with without_autocast(g):
+        for block, channels in _blocks(g):
+            spectrum = F.forward(g[block])
+            if X is not None and grad_t is not None:
+                grad_t[..., channels, :, :] += F.cross(X[block], spectrum)
+            grad_x[block] = F.inverse(F.multiply(spectrum, t[..., channels, :, :]))
+    return grad_x, grad_t
 
 
-def symbol_product(x: Tensor, symbol: Tensor) -> Tensor:
+def _blocks(x: Tensor) -> Iterator[tuple[tuple[slice, slice], slice]]:
+    """Images and channels that are solved at a time, and the channels alone."""
+    batch, channels, height, width = x.shape
+    planes = batch * channels
+    if x.is_cpu:
+        planes = max(1, BLOCK_BYTES // (height * width * x.element_size()))
+    many, wide = max(1, planes // max(1, channels)), min(planes, channels)
+    for i in range(0, batch, many):
+        for j in range(0, channels, max(1, wide)):
+            some = slice(j, min(j + wide, channels))
+            yield (slice(i, min(i + many, batch)), some), some
+
+
+class _Cross(torch.autograd.Function):
+    """The gradient of t, linear in X and in G."""
+
+    @staticmethod
+    def forward(X: Tensor, G: Tensor, transform: Transform) -> Tensor:
+        return transform.cross(X, G)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        *spectra, ctx.transform = inputs
+        ctx.save_for_backward(*spectra)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        X, G = ctx.saved_tensors
+        return (
+            ctx.transform.multiply(G, grad),
+            ctx.transform.multiply(X, grad),
+            None,
+        )
+
+
+class _Inverse(torch.autograd.Function):
+    """x = F^-1 X, whose adjoint F is the second output of the product with any t."""
+
+    @staticmethod
+    def forward(X: Tensor, t: Tensor, transform: Transform) -> Tensor:
+        with without_autocast(t):
+            return transform.inverse(X.clone())
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        _, t, ctx.transform = inputs
+        ctx.save_for_backward(t)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None]:
+        return _SymbolProduct.apply(g, *ctx.saved_tensors, ctx.transform)[1], None, None
+
+
+def symbol_product(
+    x: Tensor, symbol: Tensor, boundary: str = "periodic", backend: str = "auto"
+) -> Tensor:
     """F^-1 (symbol * F x) per channel, for any real even symbol.
 
-    Half-precision images are transformed in float32 and returned in their own dtype.
+    Half-precision images are transformed in float32 and returned in their own dtype,
+    inside of autocast as well; their memory layout does not matter.
     Differentiable twice in both arguments. ValueError for images that are not real
-    floating point (B, C, H, W).
+    floating point (B, C, H, W), a symbol of another size, an unknown boundary or backend.
     """
+    F = transform_of(x, boundary, backend)
+    return apply_factors(x, factors_of(symbol, x, F), F)
+
+
+def transform_of(x: Tensor, boundary: str, backend: str) -> Transform:
+    """The transform for images like x; ValueError as in `symbol_product`."""
     if x.ndim != 4 or not x.is_floating_point():
         raise ValueError(
             f"images must be floating point (B, C, H, W), got {x.dtype} {tuple(x.shape)}"
         )
-    wide = torch.promote_types(x.dtype, torch.float32)
-    return _SymbolProduct.apply(x.to(wide), symbol.to(wide)).to(x.dtype)
+    return choose((x.shape[-2], x.shape[-1]), boundary, backend)
 
 
-def implicit_conv(x: Tensor, symbol: Tensor, h: float | Tensor) -> Tensor:
+def factors_of(symbol: Tensor, x: Tensor, F: Transform) -> Tensor:
+    """The symbol laid out and at the precision in which F multiplies images like x."""
+    whole = (x.shape[1], *F.waves)
+    try:
+        symbol = symbol.expand(whole)
+    except RuntimeError as error:
+        raise ValueError(
+            f"symbol of shape {tuple(symbol.shape)} does not fit {whole}, "
+            f"images are {tuple(x.shape)}"
+        ) from error
+    return F.factors(symbol.to(torch.promote_types(x.dtype, torch.float32)))
+
+
+def apply_factors(x: Tensor, t: Tensor, F: Transform) -> Tensor:
+    """F^-1 (t * F x), t = factors_of(symbol, x, F)."""
+    y = x.to(t.dtype)
+    if torch.compiler.is_compiling():  # derives the same backward from the products
+        with without_autocast(x):
+            y = F.inverse(F.multiply(F.forward(y), t))
+    elif torch.is_grad_enabled():
+        y, _ = _SymbolProduct.apply(y, t, F)
+    else:
+        y = _product(y, t, F)
+    return y.to(x.dtype)
+
+
+def implicit_conv(
+    x: Tensor,
+    symbol: Tensor,
+    h: float | Tensor,
+    boundary: str = "periodic",
+    backend: str = "auto",
+) -> Tensor:
     """(I + h L)^-1 x = F^-1 (F x / (1 + h lambda)), lambda >= 0 the symbol of L.
 
     Symmetric and a contraction; means are kept where lambda(0) = 0 (IMEXnet, Algorithm 1).
     """
-    return symbol_product(x, 1 / (1 + h * symbol))
+    return symbol_product(x, 1 / (1 + h * symbol), boundary, backend)

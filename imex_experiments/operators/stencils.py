@@ -1,14 +1,13 @@
 """Stencils and their real symbols.
 
-Shapes: taps (C, kh, kw), kh and kw odd; symbols (C, H, W // 2 + 1), the half spectrum
-of `torch.fft.rfft2`, wave numbers k = (2 pi i / H, 2 pi j / W).
+Shapes: taps (C, kh, kw), kh and kw odd. Symbols of a periodic boundary (C, H, W // 2 + 1),
+the half spectrum of `torch.fft.rfft2`; of neumann and dirichlet boundaries (C, H, W).
 """
-
-from contextlib import nullcontext
-from functools import lru_cache
 
 import torch
 from torch import Tensor
+
+from imex_experiments.operators.precision import constant, without_autocast
 
 LAPLACIAN = (
     (-1 / 6, -4 / 6, -1 / 6),
@@ -38,27 +37,42 @@ def zero_mean(taps: Tensor) -> Tensor:
     return taps - taps.mean(dim=(-2, -1), keepdim=True)
 
 
-@lru_cache(maxsize=64)
+def _turns(offsets: int, side: int, waves: int, boundary: str) -> Tensor:
+    """k d / 2 pi, (offsets, waves), float64; d counted from the centre.
+
+    k = 2 pi i / n where periodic, pi i / n for neumann, pi (i + 1) / (n + 1) for
+    dirichlet. k d is reduced modulo one turn in integers: exact to rounding.
+    """
+    shift, period = {"periodic": (0, side), "neumann": (0, 2 * side)}.get(
+        boundary, (1, 2 * (side + 1))
+    )
+    d, k = torch.arange(offsets) - offsets // 2, torch.arange(waves) + shift
+    return (torch.outer(d, k) % period).double() / period
+
+
+@constant
 def _phases(
     kernel: tuple[int, int],
     size: tuple[int, int],
+    boundary: str,
     dtype: torch.dtype,
     device: torch.device,
 ) -> tuple[Tensor, Tensor]:
-    """cos(k.d) and sin(k.d), each (kh kw, H (W // 2 + 1)), d counted from the centre.
+    """cos(k.d) and sin(k.d), each (kh kw, number of wave vectors k).
 
-    k.d is reduced modulo one turn in integers, so the angles are exact to rounding.
+    Neumann and dirichlet waves are products of cosines or sines along the axes, on which
+    a stencil acts through cos(k1 d1) cos(k2 d2) alone: it is symmetrised in both axes.
     """
     (kh, kw), (height, width) = kernel, size
-    rows = torch.outer(torch.arange(kh) - kh // 2, torch.arange(height)) % height
-    columns = (
-        torch.outer(torch.arange(kw) - kw // 2, torch.arange(width // 2 + 1)) % width
-    )
-    turns = (rows.double() / height)[:, None, :, None] + (columns.double() / width)[
-        None, :, None, :
-    ]
-    angle = (2 * torch.pi * turns).reshape(kh * kw, -1)
-    return angle.cos().to(device, dtype), angle.sin().to(device, dtype)
+    waves = width // 2 + 1 if boundary == "periodic" else width
+    rows = 2 * torch.pi * _turns(kh, height, height, boundary)[:, None, :, None]
+    columns = 2 * torch.pi * _turns(kw, width, waves, boundary)[None, :, None, :]
+    if boundary == "periodic":
+        even, odd = (rows + columns).cos(), (rows + columns).sin()
+    else:
+        even = rows.cos() * columns.cos()
+        odd = torch.zeros_like(even)
+    return tuple(p.reshape(kh * kw, -1).to(device, dtype) for p in (even, odd))  # type: ignore[return-value]
 
 
 def _check(taps: Tensor, size: tuple[int, int]) -> None:
@@ -73,34 +87,48 @@ def _check(taps: Tensor, size: tuple[int, int]) -> None:
                 f"image of size {tuple(size)} is smaller than "
                 f"the stencil {tuple(taps.shape[1:])}"
             )
+    # Asking a GPU would make it wait, and a traced graph cannot ask.
+    if taps.device.type == "cpu" and not torch.compiler.is_compiling():
+        bad = taps.detach()[~taps.detach().isfinite()]
+        if len(bad):
+            raise ValueError(
+                f"taps must be finite, got {float(bad[0])} among {tuple(taps.shape)}"
+            )
 
 
 def _sum_over_taps(taps: Tensor, phases: Tensor, size: tuple[int, int]) -> Tensor:
-    """sum_d b_d phase(k.d), (C, H, W // 2 + 1); never in half precision."""
-    device = taps.device.type
-    autocast = torch.amp.is_autocast_available(device)  # the meta device has none
-    with torch.autocast(device, enabled=False) if autocast else nullcontext():
+    """sum_d b_d phase(k.d), one image of wave vectors per channel; never in half precision."""
+    with without_autocast(taps):
         return (taps.flatten(1) @ phases).unflatten(1, (size[0], -1))
 
 
-def even_symbol(taps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Symbol of a point-symmetric stencil: lambda(k) = sum_d b_d cos(k.d), real."""
+def _phases_like(
+    taps: Tensor, size: tuple[int, int], boundary: str
+) -> tuple[Tensor, Tensor]:
     _check(taps, size)
-    cosines, _ = _phases((taps.shape[1], taps.shape[2]), size, taps.dtype, taps.device)
+    kernel = (taps.shape[1], taps.shape[2])
+    return _phases(kernel, size, boundary, taps.dtype, taps.device)
+
+
+def even_symbol(
+    taps: Tensor, size: tuple[int, int], boundary: str = "periodic"
+) -> Tensor:
+    """Symbol of a point-symmetric stencil: lambda(k) = sum_d b_d cos(k.d), real."""
+    cosines, _ = _phases_like(taps, size, boundary)
     return _sum_over_taps(taps, cosines, size)
 
 
-def gram_symbol(taps: Tensor, size: tuple[int, int]) -> Tensor:
+def gram_symbol(
+    taps: Tensor, size: tuple[int, int], boundary: str = "periodic"
+) -> Tensor:
     """Symbol of B^T B: lambda(k) = |B^(k)|^2 = (b.C)^2 + (b.S)^2 >= 0, real and even.
 
     Two real (C x kh kw)(kh kw x H W / 2) products; no padded kernel, no FFT, and the
-    kernel's centring cancels in the modulus.
+    kernel's centring cancels in the modulus. Neumann and dirichlet boundaries take the
+    part of B that is symmetric in both axes, b.C alone.
     """
-    _check(taps, size)
-    cosines, sines = _phases(
-        (taps.shape[1], taps.shape[2]), size, taps.dtype, taps.device
-    )
-    real, imaginary = (
-        _sum_over_taps(taps, phases, size) for phases in (cosines, sines)
-    )
-    return real.square() + imaginary.square()
+    cosines, sines = _phases_like(taps, size, boundary)
+    even = _sum_over_taps(taps, cosines, size).square()
+    if boundary != "periodic":
+        return even
+    return even + _sum_over_taps(taps, sines, size).square()

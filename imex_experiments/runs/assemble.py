@@ -1,13 +1,17 @@
 """The parts of an experiment, built from its configuration."""
 
+import os
+import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
-from omegaconf import DictConfig
+import torch
+from omegaconf import DictConfig, open_dict
 from torch import nn
 
 from imex_experiments.runs.build import TRAINING, build
+from imex_experiments.runs.errors import ConfigError
 from imex_experiments.tasks import Task
 
 
@@ -35,8 +39,30 @@ def build_trainer(cfg: DictConfig) -> pl.Trainer:
     """The trainer with all callbacks that are not null, and the logger."""
     callbacks = [build(node, f"callbacks.{key}") for key, node in cfg.callbacks.items()]
     return build(
-        cfg.trainer,
+        lightning(cfg.trainer),
         "trainer",
         callbacks=[callback for callback in callbacks if callback is not None],
         logger=build(cfg.logger, "logger"),
     )
+
+
+def lightning(trainer: DictConfig) -> DictConfig:
+    """The trainer's node without `compile`, which is ours and not Lightning's."""
+    theirs = trainer.copy()
+    with open_dict(theirs):
+        theirs.pop("compile", None)
+    return theirs
+
+
+def wants_compile(cfg: DictConfig) -> bool:
+    """trainer.compile; ConfigError if it is no bool or there is nothing to compile with."""
+    wanted = cfg.trainer.get("compile", False)
+    if not isinstance(wanted, bool):
+        raise ConfigError(f"trainer.compile={wanted}: expected true or false")
+    compiler = os.environ.get("CXX", "g++")
+    if wanted and not torch.cuda.is_available() and shutil.which(compiler) is None:
+        raise ConfigError(
+            f"trainer.compile=true: no C++ compiler {compiler!r} found; install one, "
+            "name it in CXX, or leave trainer.compile out"
+        )
+    return wanted

@@ -5,6 +5,7 @@ from typing import Any
 import pytorch_lightning as pl
 from omegaconf import DictConfig
 
+from imex_experiments.runs.assemble import lightning
 from imex_experiments.runs.build import build
 from imex_experiments.tasks import Task
 
@@ -34,7 +35,7 @@ def quiet_trainer(trainer: DictConfig, **options: Any) -> pl.Trainer:
         "enable_progress_bar": False,
         "enable_model_summary": False,
     }
-    return build(trainer, "trainer", **{**quiet, **options})
+    return build(lightning(trainer), "trainer", **{**quiet, **options})
 
 
 def last_epoch(metrics: dict[str, Any]) -> dict[str, float]:

@@ -5,7 +5,7 @@ import copy
 import torch
 from omegaconf import DictConfig
 
-from imex_experiments.runs.assemble import build_network
+from imex_experiments.runs.assemble import build_network, lightning, wants_compile
 from imex_experiments.runs.build import build, check, refusing
 from imex_experiments.runs.resume import refuse_changes
 
@@ -27,8 +27,9 @@ def preflight(cfg: DictConfig) -> None:
     ConfigError with key and value for the first thing that cannot work.
     """
     refuse_changes(cfg)
+    wants_compile(cfg)
     for part in PARTS:
-        check(cfg[part], part)
+        check(lightning(cfg.trainer) if part == "trainer" else cfg[part], part)
     data = build(cfg.data, "data")
     network = build_network(cfg, data)
     with refusing("model"):

@@ -6,13 +6,19 @@ alpha scales L everywhere, and alpha = 0 makes the solve the identity, bit for b
 
 import math
 from abc import ABC, abstractmethod
-from typing import Literal
+from operator import is_
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
 
 from imex_experiments.operators.boundary import require_boundary
-from imex_experiments.operators.implicit_conv import implicit_conv, symbol_product
+from imex_experiments.operators.implicit_conv import (
+    apply_factors,
+    factors_of,
+    symbol_product,
+    transform_of,
+)
 from imex_experiments.operators.stencils import (
     even_symbol,
     gram_symbol,
@@ -20,18 +26,31 @@ from imex_experiments.operators.stencils import (
     require_odd,
     zero_mean,
 )
+from imex_experiments.operators.transforms import Transform, require_backend
 
 
 class Diffusion(nn.Module, ABC):
-    """L = alpha x a stencil, diagonal in the transform of its boundary."""
+    """L = alpha x a stencil, diagonal in the transform of its boundary.
 
-    def __init__(self, channels: int, alpha: float, boundary: str = "periodic") -> None:
+    In evaluation mode and without gradients the factors of the solve are kept for as
+    long as size, step and weights stay what they are.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        alpha: float,
+        boundary: str = "periodic",
+        backend: str = "auto",
+    ) -> None:
         super().__init__()
         if not (alpha >= 0 and math.isfinite(alpha)):
             raise ValueError(f"alpha must be >= 0 and finite, got {alpha}")
         self.channels = channels
         self.alpha = alpha
         self.boundary = require_boundary(boundary)
+        self.backend = require_backend(backend)
+        self._kept: tuple[Any, Tensor] | None = None
 
     @abstractmethod
     def symbol(self, size: tuple[int, int]) -> Tensor:
@@ -39,13 +58,47 @@ class Diffusion(nn.Module, ABC):
 
     def forward(self, y: Tensor) -> Tensor:
         """L y."""
-        return symbol_product(y, self.alpha * self.symbol((y.shape[-2], y.shape[-1])))
+        symbol = self.alpha * self.symbol((y.shape[-2], y.shape[-1]))
+        return symbol_product(y, symbol, self.boundary, self.backend)
 
     def solve(self, y: Tensor, h: float | Tensor) -> Tensor:
         """(I + h L)^-1 y."""
         if self.alpha == 0:
             return y
-        return implicit_conv(y, self.alpha * self.symbol((y.shape[-2], y.shape[-1])), h)
+        F = transform_of(y, self.boundary, self.backend)
+        return apply_factors(y, self._factors(y, h, F), F)
+
+    def _factors(self, y: Tensor, h: float | Tensor, F: Transform) -> Tensor:
+        """Those of 1 / (1 + h lambda) for images like y."""
+
+        def make() -> Tensor:
+            return factors_of(1 / (1 + h * self.alpha * self.symbol(F.size)), y, F)
+
+        traced = torch.compiler.is_compiling()
+        if self.training or torch.is_grad_enabled() or traced or isinstance(h, Tensor):
+            return make()
+        # The tensors themselves and not their addresses, which are used again; every
+        # change in place raises a version.
+        weights = [*self.parameters(), *self.buffers()]
+        if any(weight.is_inference() for weight in weights):
+            return make()  # has no version
+        key = (F, h, self.alpha, y.dtype, y.device, [w._version for w in weights])
+        if self._kept is not None:
+            (known, whose), factors = self._kept
+            same = len(whose) == len(weights) and all(map(is_, whose, weights))
+            if same and known == key:
+                return factors
+        factors = make()
+        self._kept = (key, weights), factors
+        return factors
+
+    def train(self, mode: bool = True) -> Self:
+        self._kept = None
+        return super().train(mode)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        self._kept = None  # moves change weights without a new version
+        return super()._apply(fn, recurse)
 
     def extra_repr(self) -> str:
         return f"{self.channels}, alpha={self.alpha}, boundary={self.boundary}"
@@ -69,12 +122,18 @@ class LaplacianDiffusion(Diffusion):
 
     stencil: Tensor
 
-    def __init__(self, channels: int, alpha: float, boundary: str = "periodic") -> None:
-        super().__init__(channels, alpha, boundary)
+    def __init__(
+        self,
+        channels: int,
+        alpha: float,
+        boundary: str = "periodic",
+        backend: str = "auto",
+    ) -> None:
+        super().__init__(channels, alpha, boundary, backend)
         self.register_buffer("stencil", laplacian()[None], persistent=False)
 
     def symbol(self, size: tuple[int, int]) -> Tensor:
-        return even_symbol(self.stencil, size)
+        return even_symbol(self.stencil, size, self.boundary)
 
 
 class GramDiffusion(Diffusion):
@@ -92,8 +151,9 @@ class GramDiffusion(Diffusion):
         boundary: str = "periodic",
         kernel_size: int = 3,
         init: Literal["uniform", "laplacian"] = "uniform",
+        backend: str = "auto",
     ) -> None:
-        super().__init__(channels, alpha, boundary)
+        super().__init__(channels, alpha, boundary, backend)
         require_odd(kernel_size, at_least=3)
         # A forked generator leaves the weights of f where a network without L has them,
         # so that explicit and implicit networks of one seed start from the same f.
@@ -111,7 +171,7 @@ class GramDiffusion(Diffusion):
         return zero_mean(self.B)
 
     def symbol(self, size: tuple[int, int]) -> Tensor:
-        return gram_symbol(self.taps, size)
+        return gram_symbol(self.taps, size, self.boundary)
 
 
 class NormedGramDiffusion(GramDiffusion):
@@ -128,8 +188,9 @@ class NormedGramDiffusion(GramDiffusion):
         boundary: str = "periodic",
         kernel_size: int = 3,
         init: Literal["uniform", "laplacian"] = "uniform",
+        backend: str = "auto",
     ) -> None:
-        super().__init__(channels, alpha, boundary, kernel_size, init)
+        super().__init__(channels, alpha, boundary, kernel_size, init, backend)
         self.norm = nn.BatchNorm2d(channels)
 
     def solve(self, y: Tensor, h: float | Tensor) -> Tensor:
@@ -152,12 +213,13 @@ class ImplicitConv2d(nn.Module):
         kernel_size: int = 3,
         init: Literal["uniform", "laplacian"] = "laplacian",
         boundary: str = "periodic",
+        backend: str = "auto",
     ) -> None:
         super().__init__()
         if not (h >= 0 and math.isfinite(h)):
             raise ValueError(f"h must be >= 0 and finite, got {h}")
         self.h = h
-        self.L = GramDiffusion(channels, alpha, boundary, kernel_size, init)
+        self.L = GramDiffusion(channels, alpha, boundary, kernel_size, init, backend)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.L.solve(x, self.h)

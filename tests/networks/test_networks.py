@@ -15,7 +15,12 @@ from imex_experiments.integrators import (
 )
 from imex_experiments.networks import DynamicNet, UNet
 from imex_experiments.networks.cost import count_flops, count_parameters
-from imex_experiments.terms import DoubleLayer, GramDiffusion, SymmetricLayer
+from imex_experiments.terms import (
+    DoubleLayer,
+    GramDiffusion,
+    ImplicitConv2d,
+    SymmetricLayer,
+)
 
 
 def make(integrator: Integrator, alpha: float = 1.0, **options: object) -> DynamicNet:
@@ -96,6 +101,7 @@ def test_effective_alpha_is_recorded() -> None:
         ({"widths": []}, "widths must be"),
         ({"widths": [4, 0]}, "widths must be"),
         ({"boundary": "reflect"}, "boundary must be"),
+        ({"diffusion": partial(GramDiffusion, backend="mkl")}, "backend must be"),
         ({"padding": "same"}, "padding must be"),
     ],
 )
@@ -107,6 +113,61 @@ def test_unsound_options_are_refused_for_both_kinds(
         make(integrator, **options)
 
 
+@pytest.mark.parametrize("boundary", ["periodic", "neumann", "dirichlet"])
+def test_one_boundary_pads_and_solves(boundary: str) -> None:
+    """Constants stay constant where nothing is lost at the edge, and not else."""
+    network = make(Imex(), boundary=boundary, padding=None).eval()
+    spread = network(torch.ones(1, 1, 12, 10)).std((-2, -1)).max()
+    assert (spread < 1e-5) == (boundary != "dirichlet")
+
+
+def test_recomputed_blocks_change_neither_gradients_nor_batch_statistics() -> None:
+    kept, again = (make(Imex(), steps=2, checkpoint_blocks=c) for c in (False, True))
+    x = torch.randn(3, 1, 16, 16)
+    for network in (kept, again):
+        network(x).square().sum().backward()
+    for (name, one), other in zip(
+        kept.named_parameters(), again.parameters(), strict=True
+    ):
+        torch.testing.assert_close(one.grad, other.grad, msg=name)
+    for (name, one), other in zip(kept.named_buffers(), again.buffers(), strict=True):
+        torch.testing.assert_close(one, other, msg=name)
+
+
+def saved_bytes(network: nn.Module, x: torch.Tensor) -> int:
+    """What the forward pass keeps for the backward pass, beside the weights."""
+    kept: dict[int, int] = {}
+    weights = {p.untyped_storage().data_ptr() for p in network.parameters()}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        y = network(x)
+    assert y.requires_grad
+    return sum(kept.values())
+
+
+def test_recomputed_blocks_keep_less() -> None:
+    x = torch.randn(3, 1, 16, 16)
+    many = {c: make(Imex(), steps=6, checkpoint_blocks=c) for c in (False, True)}
+    assert saved_bytes(many[True], x) < 0.4 * saved_bytes(many[False], x)
+
+
+@pytest.mark.parametrize("backend", ["fft", "gemm"])
+def test_a_solve_keeps_one_tensor_of_the_size_of_its_input(backend: str) -> None:
+    layer = ImplicitConv2d(4, backend=backend)
+    x = torch.randn(8, 4, 32, 32, requires_grad=True)
+    spectrum = x.nbytes * (1 if backend == "gemm" else 2 * 17 / 32)
+    symbols = 8 * 4 * 32 * 32 * 4  # of one image, a few times
+    assert spectrum <= saved_bytes(layer, x) <= spectrum + symbols
+    layer.L.B.requires_grad_(False)
+    assert saved_bytes(layer, x) <= symbols
+
+
 def test_unet_keeps_the_size_and_says_which_sizes_it_takes() -> None:
     network = UNet(1, 4, [2, 3, 4])
     assert network(torch.zeros(2, 1, 16, 12)).shape == (2, 4, 16, 12)
@@ -115,7 +176,11 @@ def test_unet_keeps_the_size_and_says_which_sizes_it_takes() -> None:
 
 
 def test_flops_of_convolutions_and_transforms_are_counted() -> None:
-    explicit, implicit = make(ForwardEuler()), make(Imex())
+    explicit = make(ForwardEuler())
+    fft, gemm = (
+        make(Imex(), diffusion=partial(GramDiffusion, backend=backend))
+        for backend in ("fft", "gemm")
+    )
     pixels = 16 * 16
     convolutions = 2 * 9 * pixels * (1 * 4 + 2 * 4 * 4 + 4 * 8 + 2 * 8 * 8)
     head = 2 * pixels * 8 * 4
@@ -125,9 +190,10 @@ def test_flops_of_convolutions_and_transforms_are_counted() -> None:
     assert sum(v for k, v in flops.items() if k != "total") == flops["total"]
     transforms = 2 * 2.5 * pixels * math.log2(pixels)  # real, there and back
     symbols = 2 * 2 * 9 * (16 * 9)  # two products per channel
-    expected = (4 + 8) * (transforms + symbols)
-    added = count_flops(implicit, (1, 16, 16))["total"] - flops["total"]
-    assert added == expected
+    products = 4 * 2 * 16**3  # both axes, there and back
+    for implicit, solve in ((fft, transforms), (gemm, products)):
+        added = count_flops(implicit, (1, 16, 16))["total"] - flops["total"]
+        assert added == (4 + 8) * (solve + symbols)
 
 
 def test_counting_leaves_the_network_alone() -> None:

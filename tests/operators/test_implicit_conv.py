@@ -135,6 +135,29 @@ def test_half_precision_is_solved_in_float32(dtype: torch.dtype) -> None:
     torch.testing.assert_close(y, exact.to(dtype))
 
 
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("backend", ["fft", "gemm"])
+def test_autocast_does_not_touch_the_solve_nor_its_gradients(
+    backend: str, half: torch.dtype
+) -> None:
+    """For the image also where the backward pass is run inside of autocast."""
+    x = torch.randn(2, 3, 16, 16)
+    b = torch.rand(3, 3, 3)
+    results = []
+    for enabled in (False, True):
+        inputs = x.clone().requires_grad_(), b.clone().requires_grad_()
+        with torch.autocast("cpu", half, enabled=enabled):
+            symbol = gram_symbol(inputs[1], (16, 16))
+            y = implicit_conv(inputs[0], symbol, 1.0, backend=backend)
+            loss = y.square().sum()
+            inside = torch.autograd.grad(loss, inputs[0], retain_graph=True)
+        gradients = *inside, *torch.autograd.grad(loss, inputs)
+        assert y.dtype == torch.float32
+        results.append([y, *gradients])
+    for exact, cast in zip(*results, strict=True):
+        torch.testing.assert_close(cast, exact, rtol=1e-5, atol=1e-4)
+
+
 def test_autocast_does_not_touch_the_symbol() -> None:
     b = torch.rand(3, 3, 3)
     exact = gram_symbol(b, (16, 16))
@@ -142,12 +165,19 @@ def test_autocast_does_not_touch_the_symbol() -> None:
         torch.testing.assert_close(gram_symbol(b, (16, 16)), exact, rtol=0, atol=0)
 
 
-def test_layout_of_the_image_does_not_matter() -> None:
+@pytest.mark.parametrize("backend", ["fft", "gemm"])
+@pytest.mark.parametrize("boundary", ["periodic", "neumann", "dirichlet"])
+def test_layout_of_the_image_does_not_matter(boundary: str, backend: str) -> None:
     x = torch.randn(2, 3, 8, 10)
-    symbol = gram_symbol(torch.rand(3, 3, 3), (8, 10))
-    expected = implicit_conv(x, symbol, 1.0)
-    last = implicit_conv(x.to(memory_format=torch.channels_last), symbol, 1.0)
-    strided = implicit_conv(torch.cat([x, x], dim=-1)[..., :10], symbol, 1.0)
+    symbol = gram_symbol(torch.rand(3, 3, 3), (8, 10), boundary)
+    expected, last, strided = (
+        implicit_conv(image, symbol, 1.0, boundary, backend)
+        for image in (
+            x,
+            x.to(memory_format=torch.channels_last),
+            torch.cat([x, x], dim=-1)[..., :10],
+        )
+    )
     torch.testing.assert_close(last, expected)
     torch.testing.assert_close(strided, expected)
 

@@ -1,5 +1,8 @@
 """The operators as modules: alpha, the zero-mean stencil, and the drop-in layer."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
 import pytest
 import torch
 from torch import nn
@@ -43,11 +46,117 @@ def test_unsound_alpha_is_refused(alpha: float) -> None:
         GramDiffusion(3, alpha=alpha)
 
 
-def test_unknown_boundary_is_told_with_the_choices() -> None:
-    with pytest.raises(
-        ValueError, match="boundary must be one of periodic, got 'reflect'"
-    ):
-        GramDiffusion(3, alpha=1.0, boundary="reflect")
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("boundary", ["neumann", "dirichlet"])
+def test_solve_inverts_the_operator_within_walls(
+    kind: type[Diffusion], boundary: str
+) -> None:
+    L = kind(3, 2.5, boundary).double()
+    y = torch.randn(2, 3, 9, 8, dtype=torch.float64)
+    torch.testing.assert_close(L.solve(y + 0.3 * L(y), 0.3), y, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (
+            {"boundary": "reflect"},
+            "boundary must be one of .*, got 'reflect'; reflect is",
+        ),
+        ({"backend": "mkl"}, "backend must be one of auto, fft, gemm, got 'mkl'"),
+    ],
+)
+def test_unknown_names_are_told_with_the_choices(
+    options: dict[str, str], complaint: str
+) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        GramDiffusion(3, alpha=1.0, **options)
+
+
+@contextmanager
+def counting_symbols(L: Diffusion) -> Iterator[list[tuple[int, int]]]:
+    """The sizes that a symbol was computed for."""
+    sizes, symbol = [], L.symbol
+    L.symbol = lambda size: sizes.append(size) or symbol(size)  # type: ignore[method-assign]
+    yield sizes
+    L.symbol = symbol  # type: ignore[method-assign]
+
+
+def test_evaluation_computes_the_symbol_once() -> None:
+    L = GramDiffusion(2, alpha=3.0).eval()
+    y, wide = torch.randn(1, 2, 8, 8), torch.randn(1, 2, 8, 9)
+    with torch.no_grad(), counting_symbols(L) as sizes:
+        first, again = L.solve(y, 1.0), L.solve(y, 1.0)
+        L.solve(wide, 1.0)
+    assert sizes == [(8, 8), (8, 9)]
+    assert torch.equal(first, again)
+    with counting_symbols(L) as sizes:  # with gradients it is part of the graph
+        L.solve(y, 1.0).sum().backward()
+        L.solve(y, 1.0).sum().backward()
+    assert len(sizes) == 2
+
+
+def change_in_place(L: GramDiffusion) -> None:
+    with torch.no_grad():
+        L.B.mul_(2.0)
+
+
+def load_other_weights(L: GramDiffusion) -> None:
+    L.load_state_dict({"B": 2 * L.B.detach()})
+
+
+def train_with_other_data(L: GramDiffusion) -> None:
+    L.train()
+    L.B.data *= 2  # raises no version
+    L.eval()
+
+
+def replace_parameter(L: GramDiffusion) -> None:
+    L.B = nn.Parameter(2 * L.B.detach())
+
+
+def go_to_float64_and_back(L: GramDiffusion) -> None:
+    L.double()
+    L.B.data *= 2
+    L.float()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        change_in_place,
+        load_other_weights,
+        train_with_other_data,
+        replace_parameter,
+        go_to_float64_and_back,
+    ],
+)
+def test_kept_symbol_follows_the_weights(
+    change: Callable[[GramDiffusion], None],
+) -> None:
+    L = GramDiffusion(2, alpha=3.0, init="uniform").eval()
+    y = torch.randn(1, 2, 8, 8)
+    with torch.inference_mode():
+        before = L.solve(y, 1.0)
+    change(L)
+    fresh = GramDiffusion(2, alpha=3.0)
+    fresh.load_state_dict(L.state_dict())
+    with torch.no_grad():
+        after = L.solve(y, 1.0)
+    assert not torch.allclose(before, after)
+    torch.testing.assert_close(after, fresh.solve(y, 1.0))
+
+
+def test_kept_symbol_is_that_of_the_step_and_the_dtype() -> None:
+    L = GramDiffusion(2, alpha=3.0).eval()
+    y = torch.randn(1, 2, 8, 8)
+    with torch.no_grad():
+        for step in (1.0, 0.5):
+            torch.testing.assert_close(L.solve(y, step), L.train().solve(y, step))
+            L.eval()
+        exact = L.double().solve(y.double(), 1.0)
+        torch.testing.assert_close(L.float().solve(y, 1.0), exact.float())
+        assert exact.dtype == torch.float64
 
 
 def test_mean_of_the_stencil_has_no_effect_and_no_gradient() -> None:

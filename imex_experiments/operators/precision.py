@@ -1,0 +1,39 @@
+"""What keeps constants and arithmetic of the implicit solve at full precision."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache, wraps
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+Made = TypeVar("Made")
+
+
+def without_autocast(like: Tensor) -> AbstractContextManager[object]:
+    """A context in which products keep their dtype: autocast would make them bfloat16."""
+    device = like.device.type
+    available = torch.amp.is_autocast_available(device)  # the meta device has none
+    return torch.autocast(device, enabled=False) if available else nullcontext()
+
+
+def constant(make: Callable[..., Made]) -> Callable[..., Made]:
+    """Keep the last results of a function that makes constant tensors.
+
+    They are made outside of inference mode, because training may use them as well, and
+    anew while a graph is traced, because the tracer's tensors mean nothing outside.
+    """
+
+    @lru_cache(maxsize=64)
+    def kept(*args: Any) -> Made:
+        with torch.inference_mode(False):
+            return make(*args)
+
+    @wraps(make)
+    def call(*args: Any) -> Made:
+        if torch.compiler.is_compiling():
+            return make(*args)
+        return kept(*args)
+
+    return call

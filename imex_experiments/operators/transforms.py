@@ -1,0 +1,295 @@
+"""The transforms F that make a stencil diagonal, per boundary and backend.
+
+Shapes: images x (B, C, H, W); spectra X as the transform lays them out; symbols of a
+periodic boundary (C, H, W // 2 + 1), of neumann and dirichlet boundaries (C, H, W).
+
+`cross` takes the inner product in which F^-1 is the adjoint of F. For a half spectrum it
+is <X, G> = sum_k w_k Re(conj(X) G) / (H W), w = 1 on self-conjugate columns (the first, and
+the last of an even width), else 2; for a real orthogonal transform it is Euclidean.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from imex_experiments.operators.boundary import require_boundary
+from imex_experiments.operators.precision import constant
+
+BACKENDS = ("auto", "fft", "gemm")
+
+
+def require_backend(name: str) -> str:
+    """The name itself; ValueError with the choices for an unknown one."""
+    if name not in BACKENDS:
+        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {name!r}")
+    return name
+
+
+@dataclass(frozen=True)
+class Transform(ABC):
+    """F and F^-1 for images of one size, and what is done to a spectrum between them."""
+
+    size: tuple[int, int]
+
+    @property
+    def waves(self) -> tuple[int, int]:
+        """The last two sides of a symbol."""
+        return self.size
+
+    def new_spectrum(self, x: Tensor) -> Tensor:
+        """Room for F x."""
+        return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """X = F x."""
+
+    @abstractmethod
+    def inverse(self, X: Tensor) -> Tensor:
+        """x = F^-1 X. X may be overwritten."""
+
+    def factors(self, symbol: Tensor) -> Tensor:
+        """The symbol as `multiply` wants it."""
+        return symbol
+
+    def multiply(self, X: Tensor, t: Tensor) -> Tensor:
+        """The spectrum of the stencil's product, t = factors(symbol)."""
+        return X * t
+
+    def cross(self, X: Tensor, G: Tensor) -> Tensor:
+        """d <G, multiply(X, t)> / d t, summed over the batch."""
+        return (X * G).sum(0)
+
+
+class Periodic(Transform):
+    """Symbols are given on half a spectrum, as `torch.fft.rfft2` lays it out."""
+
+    @property
+    def waves(self) -> tuple[int, int]:
+        return self.size[0], self.size[1] // 2 + 1
+
+
+class PeriodicFft(Periodic):
+    """The real FFT, half a spectrum along the width."""
+
+    def new_spectrum(self, x: Tensor) -> Tensor:
+        kind = torch.promote_types(x.dtype, torch.complex32)
+        return x.new_empty((*x.shape[:2], *self.waves), dtype=kind)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.fft.rfft2(x)
+
+    def inverse(self, X: Tensor) -> Tensor:
+        if X.is_cpu:  # one axis after the other: half the time of irfft2
+            return torch.fft.irfft(torch.fft.ifft(X, dim=-2), n=self.size[1])
+        return torch.fft.irfft2(X, s=self.size)
+
+    def cross(self, X: Tensor, G: Tensor) -> Tensor:
+        parts = (torch.view_as_real(X) * torch.view_as_real(G)).sum(0)
+        return parts.sum(-1) * _column_weights(self.size, parts.dtype, parts.device)
+
+
+class PeriodicGemm(Periodic):
+    """Hartley's transform along both axes: M x M with M = cas(2 pi j k / n) / sqrt(n).
+
+    M is symmetric and M M = I. A wave and its mirror image share two coefficients, so a
+    symbol that is not symmetric in each axis mixes U(k) with U(-k):
+    (a U + b U-), a and b = (t(k1, -k2) +- t(k1, k2)) / 2.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows, columns = (_cas(n, x.dtype, x.device) for n in self.size)
+        return rows @ (x @ columns)
+
+    def inverse(self, X: Tensor) -> Tensor:
+        return self.forward(X)
+
+    def factors(self, symbol: Tensor) -> Tensor:
+        """(2, C, H, W): a and b."""
+        mirrored = _negate(symbol, -2)
+        unseen = slice(1, (self.size[1] + 1) // 2)  # columns that rfft2 leaves out
+        same, other = (
+            torch.cat([left, right[..., unseen].flip(-1)], -1)
+            for left, right in ((symbol, mirrored), (mirrored, symbol))
+        )
+        return torch.stack([other + same, other - same]) / 2
+
+    def multiply(self, X: Tensor, t: Tensor) -> Tensor:
+        a, b = t
+        return torch.addcmul(a * X, b, _negate(X, -2, -1))
+
+    def cross(self, X: Tensor, G: Tensor) -> Tensor:
+        return torch.stack([(X * G).sum(0), (_negate(X, -2, -1) * G).sum(0)])
+
+
+class ClosedGemm(Transform):
+    """An orthogonal real transform along each axis: A_H x A_W^T."""
+
+    matrix: Callable[[int, torch.dtype, torch.device], Tensor]
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows, columns = (type(self).matrix(n, x.dtype, x.device) for n in self.size)
+        return rows @ (x @ columns.mT)
+
+    def inverse(self, X: Tensor) -> Tensor:
+        rows, columns = (type(self).matrix(n, X.dtype, X.device) for n in self.size)
+        return rows.mT @ (X @ columns)
+
+
+@constant
+def _cas(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    j = torch.arange(n)
+    angle = 2 * torch.pi * (torch.outer(j, j) % n).double() / n
+    return ((angle.cos() + angle.sin()) / n**0.5).to(device, dtype)
+
+
+@constant
+def _dct(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """DCT-II, orthonormal: rows cos(pi k (2 j + 1) / 2 n)."""
+    k, j = torch.arange(n), torch.arange(n)
+    angle = torch.pi * (torch.outer(k, 2 * j + 1) % (4 * n)).double() / (2 * n)
+    matrix = angle.cos() * (2 / n) ** 0.5
+    matrix[0] /= 2**0.5
+    return matrix.to(device, dtype)
+
+
+@constant
+def _dst(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """DST-I, orthonormal and symmetric: sin(pi (k + 1) (j + 1) / (n + 1))."""
+    k = torch.arange(1, n + 1)
+    angle = torch.pi * (torch.outer(k, k) % (2 * n + 2)).double() / (n + 1)
+    return (angle.sin() * (2 / (n + 1)) ** 0.5).to(device, dtype)
+
+
+class NeumannGemm(ClosedGemm):
+    """DCT-II: waves with even extension about the edges of the outermost pixels."""
+
+    matrix = staticmethod(_dct)
+
+
+class DirichletGemm(ClosedGemm):
+    """DST-I: waves that vanish one pixel outside of the image."""
+
+    matrix = staticmethod(_dst)
+
+
+class NeumannFft(Transform):
+    """DCT-II by a real FFT of the even extension of twice the length."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._along_width(self._along_width(x).mT).mT
+
+    def inverse(self, X: Tensor) -> Tensor:
+        return self._back_along_width(self._back_along_width(X).mT).mT
+
+    @staticmethod
+    def _along_width(x: Tensor) -> Tensor:
+        n = x.shape[-1]
+        shift, _ = _half_sample_shifts(n, x.dtype, x.device)
+        return (torch.fft.rfft(torch.cat([x, x.flip(-1)], -1))[..., :n] * shift).real
+
+    @staticmethod
+    def _back_along_width(X: Tensor) -> Tensor:
+        n = X.shape[-1]
+        _, shift = _half_sample_shifts(n, X.dtype, X.device)
+        return torch.fft.irfft(X * shift, n=2 * n)[..., :n]
+
+
+class DirichletFft(Transform):
+    """DST-I by a real FFT of the odd extension of length 2 (n + 1)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._along_width(self._along_width(x).mT).mT
+
+    def inverse(self, X: Tensor) -> Tensor:
+        return self.forward(X)
+
+    @staticmethod
+    def _along_width(x: Tensor) -> Tensor:
+        n = x.shape[-1]
+        nothing = x.new_zeros(*x.shape[:-1], 1)
+        extended = torch.cat([nothing, x, nothing, -x.flip(-1)], -1)
+        return torch.fft.rfft(extended).imag[..., 1:-1] * -((2 * n + 2) ** -0.5)
+
+
+@constant
+def _half_sample_shifts(
+    n: int, dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """What moves the even extension by half a pixel and scales it, there and back."""
+    k = torch.arange(n)
+    back = torch.polar(
+        torch.full((n,), (2 * n) ** 0.5, dtype=torch.float64),
+        torch.pi * k.double() / (2 * n),
+    )
+    there = back.conj().resolve_conj() / (2 * n)
+    back[0] *= 2**0.5
+    there[0] /= 2**0.5
+    kind = torch.promote_types(dtype, torch.complex32)
+    return there.to(device, kind), back.to(device, kind)
+
+
+@constant
+def _column_weights(
+    size: tuple[int, int], dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """w / (H W) of the inner product of half spectra."""
+    height, width = size
+    weights = torch.full((width // 2 + 1,), 2 / (height * width), dtype=torch.float64)
+    weights[0] /= 2
+    if width % 2 == 0:
+        weights[-1] /= 2
+    return weights.to(device, dtype)
+
+
+def _negate(U: Tensor, *dims: int) -> Tensor:
+    """U(-k) along the given axes of wave numbers modulo their length."""
+    return U.flip(dims).roll([1] * len(dims), dims)
+
+
+TRANSFORMS: dict[tuple[str, str], type[Transform]] = {
+    ("periodic", "fft"): PeriodicFft,
+    ("periodic", "gemm"): PeriodicGemm,
+    ("neumann", "fft"): NeumannFft,
+    ("neumann", "gemm"): NeumannGemm,
+    ("dirichlet", "fft"): DirichletFft,
+    ("dirichlet", "gemm"): DirichletGemm,
+}
+
+
+def choose(size: tuple[int, int], boundary: str, backend: str = "auto") -> Transform:
+    """The transform of a boundary for images (H, W); `auto` takes the faster backend.
+
+    ValueError for unknown names.
+    """
+    if require_backend(backend) == "auto":
+        backend = _faster(size, boundary)
+    return TRANSFORMS[require_boundary(boundary), backend](size)
+
+
+def _faster(size: tuple[int, int], boundary: str) -> str:
+    """By the times of docs/performance.md, measured on one core of a CPU.
+
+    The time of a product grows with H + W. That of an FFT hardly does, but it is four
+    times as long for sides with a prime factor above 7, and that of the extended images
+    of neumann and dirichlet boundaries six times as long.
+    """
+    if torch.compiler.is_compiling():  # neither Inductor nor ONNX knows an inverse FFT
+        return "gemm"
+    rough = _largest_prime_factor(size) > 7
+    limit = 1024 if boundary != "periodic" else 512 if rough else 32
+    return "gemm" if sum(size) <= limit else "fft"
+
+
+def _largest_prime_factor(sides: tuple[int, int]) -> int:
+    """Of both sides together; FFT libraries have kernels up to 7."""
+    largest, rest = 1, sides[0] * sides[1]
+    factor = 2
+    while factor * factor <= rest:
+        while rest % factor == 0:
+            largest, rest = factor, rest // factor
+        factor += 1
+    return max(largest, rest)

@@ -1,0 +1,256 @@
+"""What an implicit step costs beside the layers around it.
+
+`python scripts/benchmark.py out=<file>.json` times, in one process and in turns, a ResNet
+block, an IMEX block, the solve alone, the published Algorithm 1, two depthwise
+convolutions and, if `neuralop` is installed, its spectral convolution; then the growth of
+the solve with the side of the image, and epochs of the main job beside those of its
+explicit twin (`epochs=0` leaves them out). It prints ratios, writes the JSON and a picture
+beside it. `device=cuda` replays CUDA graphs and reads the device's own clock.
+"""
+
+import csv
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import MISSING
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+from imex_experiments.integrators import ForwardEuler, Imex, TimeGrid
+from imex_experiments.networks import DynamicBlock
+from imex_experiments.plots.costs import costs_figure
+from imex_experiments.runs.command import parse_arguments, run_command
+from imex_experiments.runs.errors import ConfigError, nearest
+from imex_experiments.runs.files import write_json
+from imex_experiments.runs.timing import Timing, interleaved, peak_bytes
+from imex_experiments.terms import DoubleLayer, GramDiffusion, ImplicitConv2d
+
+ROOT = Path(__file__).parents[1]
+GROWTH_CHANNELS = 8
+
+
+@dataclass
+class Arguments:
+    out: str = MISSING
+    device: str = "cpu"
+    clock: str = "wall"  # or cpu: seconds computed, for a machine with other work
+    shapes: list[list[int]] = field(
+        default_factory=lambda: [
+            [8, 16, 64, 64],
+            [8, 64, 64, 64],
+            [8, 128, 64, 64],
+            [8, 256, 64, 64],
+            [1, 32, 240, 320],
+            [1, 64, 480, 640],
+        ]
+    )
+    sides: list[int] = field(default_factory=lambda: [32, 64, 128, 256, 512])
+    without: list[str] = field(default_factory=list)  # names of what not to time
+    rounds: int = 9
+    seconds: float = 12.0  # per shape and direction, whatever `rounds` asks for
+    epochs: int = 5
+
+
+class Algorithm1(nn.Module):
+    """IMEXnet, Algorithm 1, as printed: the kernel padded to the image and transformed,
+    and one image of the batch after the other."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.L = GramDiffusion(channels, alpha=10.0, init="laplacian")
+
+    def forward(self, x: Tensor) -> Tensor:
+        taps = self.L.taps
+        kernel = x.new_zeros(x.shape[1:])
+        kernel[:, : taps.shape[-2], : taps.shape[-1]] = taps
+        K = torch.fft.rfft2(kernel.roll((-1, -1), (-2, -1)))
+        t = 1 / (1 + self.L.alpha * (K.conj() * K).real)
+        solved = [
+            torch.fft.irfft2(torch.fft.rfft2(one) * t, s=x.shape[-2:]) for one in x
+        ]
+        return torch.stack(solved)
+
+
+def candidates(channels: int) -> dict[str, nn.Module]:
+    """What is timed, by name; the first is what the others are compared with."""
+    grid = TimeGrid.uniform(1.0, 1)
+    operator = partial(GramDiffusion, alpha=10.0, init="laplacian")
+    depthwise = partial(nn.Conv2d, channels, channels, groups=channels, bias=False)
+    modules: dict[str, nn.Module] = {
+        "ResNet block": DynamicBlock(
+            channels, grid, ForwardEuler(), DoubleLayer, operator
+        ),
+        "IMEX block": DynamicBlock(channels, grid, Imex(), DoubleLayer, operator),
+        "solve": ImplicitConv2d(channels, alpha=10.0),
+        "solve, fft": ImplicitConv2d(channels, alpha=10.0, backend="fft"),
+        "solve, gemm": ImplicitConv2d(channels, alpha=10.0, backend="gemm"),
+        "Algorithm 1": Algorithm1(channels),
+        "depthwise 3x3": depthwise(kernel_size=3, padding=1),
+        "depthwise 31x31": depthwise(kernel_size=31, padding=15),
+    }
+    try:
+        from neuralop.layers.spectral_convolution import SpectralConv
+    except ImportError:
+        return modules
+    modules["spectral convolution"] = SpectralConv(channels, channels, (32, 32))
+    return modules
+
+
+def work(module: nn.Module, x: Tensor, backward: bool) -> Callable[[], object]:
+    """One forward pass, or a forward and a backward pass."""
+    if not backward:
+
+        def forward() -> Tensor:
+            with torch.no_grad():
+                return module(x)
+
+        return forward
+    leaf = x.clone().requires_grad_()
+    wanted = [leaf, *module.parameters()]
+
+    def both() -> object:
+        return torch.autograd.grad(module(leaf), wanted, grad_outputs=x)
+
+    return both
+
+
+def time_shape(shape: list[int], args: Arguments) -> dict[str, Any]:
+    x = torch.randn(*shape, device=args.device)
+    modules = {
+        name: module.to(args.device)
+        for name, module in candidates(shape[1]).items()
+        if name not in args.without
+    }
+    found: dict[str, Any] = {"shape": shape}
+    for direction in ("forward", "forward and backward"):
+        backward = direction != "forward"
+        jobs = {name: work(module, x, backward) for name, module in modules.items()}
+        timings = interleaved(jobs, args.rounds, args.seconds, clock_of(args))
+        found[direction] = {name: t.as_dict() for name, t in timings.items()}
+        if backward:
+            for name, job in jobs.items():
+                found[direction][name]["peak_bytes"] = peak_bytes(job, args.device)
+    return found
+
+
+def time_growth(args: Arguments) -> dict[str, list[dict[str, float]]]:
+    """The solve, forward and backward, on (1, GROWTH_CHANNELS, n, n), per backend."""
+    jobs: dict[str, Callable[[], object]] = {}
+    for side in args.sides:
+        x = torch.randn(1, GROWTH_CHANNELS, side, side, device=args.device)
+        for backend in ("fft", "gemm"):
+            layer = ImplicitConv2d(GROWTH_CHANNELS, alpha=10.0, backend=backend)
+            jobs[f"{backend} {side}"] = work(layer.to(args.device), x, backward=True)
+    timings = interleaved(jobs, args.rounds, args.seconds, clock_of(args))
+    return {
+        backend: [
+            {"side": side, **timings[f"{backend} {side}"].as_dict()}
+            for side in args.sides
+        ]
+        for backend in ("fft", "gemm")
+    }
+
+
+def time_epochs(epochs: int) -> dict[str, Any]:
+    """Seconds per epoch of the main job and of its twin, validation included; and the
+    seconds that one pass over the training data takes by itself."""
+    seconds: dict[str, list[float]] = {"resnet": [], "imexnet": []}
+    for _ in range(2):  # in turns, so that a slow minute hits both
+        for model in seconds:
+            with tempfile.TemporaryDirectory() as folder:
+                words = [f"model={model}", "data=qtips", f"trainer.max_epochs={epochs}"]
+                command = [sys.executable, str(ROOT / "train.py"), *words]
+                done = subprocess.run(
+                    command, cwd=folder, capture_output=True, text=True
+                )
+                if done.returncode != 0:
+                    raise ConfigError(f"epochs={epochs}: {done.stderr.strip()}")
+                (path,) = Path(folder).rglob("metrics.csv")
+                with path.open(newline="") as file:
+                    at = [float(row["seconds"]) for row in csv.DictReader(file)]
+            seconds[model] += list(np.diff(at))
+    return {model: Timing(tuple(s)).as_dict() for model, s in seconds.items()}
+
+
+def clock_of(args: Arguments) -> Any:
+    return "cuda" if args.device == "cuda" else args.clock
+
+
+def machine(device: str) -> dict[str, Any]:
+    name = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        lines = info.read_text().splitlines()
+        names = [line.split(":")[1].strip() for line in lines if "model name" in line]
+        name = names[0] if names else name
+    return {
+        "cpu": name,
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
+        "torch": torch.__version__,
+    }
+
+
+def show(results: Mapping[str, Any]) -> None:
+    for direction in ("forward", "forward and backward"):
+        rows = results["shapes"]
+        table = Table(title=f"{direction}: milliseconds (ratio to the ResNet block)")
+        table.add_column("")
+        for row in rows:
+            table.add_column("x".join(map(str, row["shape"])), justify="right")
+        for name in rows[0][direction]:
+            cells = []
+            for row in rows:
+                timing, base = row[direction][name], row[direction]["ResNet block"]
+                ratio = timing["median"] / base["median"]
+                cells.append(
+                    f"{1e3 * timing['median']:.1f} ± {1e3 * timing['spread']:.1f} "
+                    f"({ratio:.2f})"
+                )
+            table.add_row(name, *cells)
+        Console().print(table)
+    for model, t in results.get("epochs", {}).items():
+        Console().print(f"epoch of {model}: {t['median']:.2f} ± {t['spread']:.2f} s")
+
+
+def main() -> None:
+    args = parse_arguments(Arguments)
+    if args.device not in ("cpu", "cuda"):
+        raise ConfigError(f"device={args.device}: expected cpu or cuda")
+    if args.clock not in ("wall", "cpu"):
+        raise ConfigError(f"clock={args.clock}: expected wall or cpu")
+    if args.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device=cuda: there is no CUDA device")
+    for name in args.without:
+        if name not in candidates(1) or name == "ResNet block":
+            raise ConfigError(f"without={name}: {nearest(name, candidates(1))}")
+    torch.manual_seed(0)
+    results: dict[str, Any] = {
+        "machine": {**machine(args.device), "clock": clock_of(args)},
+        "shapes": [time_shape(shape, args) for shape in args.shapes],
+        "growth": time_growth(args),
+    }
+    if args.epochs > 1:
+        results["epochs"] = time_epochs(args.epochs)
+    show(results)
+    out = Path(args.out)
+    write_json(out, results)
+    costs_figure(results["shapes"], results["growth"]).savefig(
+        out.with_suffix(".png"), dpi=150
+    )
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,232 @@
+"""Neumann and Dirichlet solves, against matrices made of torch's own padded convolution."""
+
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+from torch import Tensor
+from torch.autograd import gradcheck, gradgradcheck
+from torch.nn import functional as F
+
+from imex_experiments.operators import implicit_conv as implicit_conv_module
+from imex_experiments.operators.boundary import (
+    BOUNDARIES,
+    PADDINGS,
+    convolve,
+    convolve_adjoint,
+)
+from imex_experiments.operators.implicit_conv import implicit_conv, symbol_product
+from imex_experiments.operators.stencils import (
+    even_symbol,
+    gram_symbol,
+    laplacian,
+    zero_mean,
+)
+from imex_experiments.operators.transforms import choose
+
+MODES = {"periodic": "circular", "neumann": "replicate", "dirichlet": "constant"}
+SIZES = [(6, 6), (7, 5), (5, 8)]
+BACKENDS = ["fft", "gemm"]
+
+
+def dense(taps: Tensor, size: tuple[int, int], boundary: str) -> np.ndarray:
+    """The matrix of a padded convolution, one unit image after the other."""
+    units = torch.eye(size[0] * size[1], dtype=torch.float64).view(-1, 1, *size)
+    padded = F.pad(units, [1] * 4, mode=MODES[boundary])
+    return F.conv2d(padded, taps[None, None]).flatten(1).T.numpy()
+
+
+def symmetric_in_both_axes(taps: Tensor) -> Tensor:
+    taps = (taps + taps.flip(-1)) / 2
+    return (taps + taps.flip(-2)) / 2
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("boundary", BOUNDARIES)
+def test_gram_solve_agrees_with_dense_algebra(
+    boundary: str, size: tuple[int, int], backend: str
+) -> None:
+    generator = torch.Generator().manual_seed(2)
+    x = torch.randn(3, 1, *size, dtype=torch.float64, generator=generator)
+    b = torch.randn(1, 3, 3, dtype=torch.float64, generator=generator)
+    seen = b[0] if boundary == "periodic" else symmetric_in_both_axes(b[0])
+    B = dense(seen, size, boundary)
+    h, alpha = 0.7, 3.0
+    expected = scipy.linalg.solve(np.eye(len(B)) + h * alpha * B.T @ B, x.flatten(1).T)
+    y = implicit_conv(x, alpha * gram_symbol(b, size, boundary), h, boundary, backend)
+    np.testing.assert_allclose(y.flatten(1).T.numpy(), expected, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("boundary", BOUNDARIES)
+def test_product_with_the_laplacian_is_the_padded_convolution(
+    boundary: str, backend: str
+) -> None:
+    taps = laplacian().double()
+    x = torch.randn(2, 3, 9, 6, dtype=torch.float64)
+    symbol = even_symbol(taps[None], (9, 6), boundary)
+    expected = convolve(
+        x, taps.expand(3, 3, 3, 3) * torch.eye(3)[..., None, None], boundary
+    )
+    y = symbol_product(x, symbol, boundary, backend)
+    torch.testing.assert_close(y, expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)]
+)
+@pytest.mark.parametrize("size", [(64, 64), (37, 30), (17, 96)])
+@pytest.mark.parametrize("boundary", BOUNDARIES)
+def test_backends_agree_in_values_and_gradients(
+    boundary: str, size: tuple[int, int], dtype: torch.dtype, tolerance: float
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, g = torch.randn(2, 2, 3, *size, dtype=torch.float64, generator=generator).to(
+        dtype
+    )
+    b = torch.rand(3, 3, 3, dtype=torch.float64, generator=generator).to(dtype)
+    results = []
+    for backend in BACKENDS:
+        inputs = x.clone().requires_grad_(), b.clone().requires_grad_()
+        symbol = gram_symbol(zero_mean(inputs[1]), size, boundary)
+        y = implicit_conv(inputs[0], symbol, 10.0, boundary, backend)
+        results.append([y, *torch.autograd.grad((y * g).sum() / g.numel(), inputs)])
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("size", [(4, 4), (5, 3)])
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("boundary", BOUNDARIES)
+def test_first_and_second_derivatives(
+    boundary: str, backend: str, size: tuple[int, int]
+) -> None:
+    x = torch.randn(2, 2, *size, dtype=torch.float64, requires_grad=True)
+    b = torch.rand(2, 3, 3, dtype=torch.float64, requires_grad=True)
+    h = torch.tensor(0.8, dtype=torch.float64, requires_grad=True)
+
+    def solve(x: Tensor, b: Tensor, h: Tensor) -> Tensor:
+        return implicit_conv(x, gram_symbol(b, size, boundary), h, boundary, backend)
+
+    assert gradcheck(solve, (x, b, h))
+    assert gradgradcheck(solve, (x, b, h))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_third_derivative_in_the_image_and_the_symbol(backend: str) -> None:
+    """Of sum (S x)^3 along a line in (x, t), against that of the symbolic product."""
+    torch.manual_seed(0)
+    x, dx = torch.randn(2, 1, 1, 4, 5, dtype=torch.float64)
+    t, dt = torch.rand(2, 1, 4, 3, dtype=torch.float64)
+    # Real even symbols: mirrored on the columns that are their own conjugates.
+    t, dt = ((s + s.flip(-2).roll(1, -2)) / 2 for s in (t, dt))
+
+    def along(e: Tensor, product: str) -> Tensor:
+        return symbol_product(x + e * dx, t + e * dt, backend=product).pow(3).sum()
+
+    def derivatives(product: str) -> list[float]:
+        e = torch.zeros((), dtype=torch.float64, requires_grad=True)
+        values, y = [], along(e, product)
+        for _ in range(3):
+            (y,) = torch.autograd.grad(y, e, create_graph=True)
+            values.append(y.item())
+        return values
+
+    points = torch.linspace(-3, 3, 7, dtype=torch.float64)
+    samples = [float(along(p, "fft")) for p in points]
+    # A polynomial of degree 6 in e: seven samples determine it.
+    taylor = np.polynomial.Polynomial.fit(points.numpy(), samples, 6).convert().coef
+    expected = taylor[1:4] * [1, 2, 6]
+    np.testing.assert_allclose(derivatives(backend), expected, rtol=1e-8)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_an_impulse_at_one_edge_reaches_the_opposite_one_only_where_periodic(
+    backend: str,
+) -> None:
+    """h L of eq. 7: waves decay by half within a pixel or two, unless they go around."""
+    x = torch.zeros(1, 1, 64, 64, dtype=torch.float64)
+    x[..., 32, 0] = 1
+    seen = {}
+    for boundary in BOUNDARIES:
+        symbol = even_symbol(laplacian().double()[None], (64, 64), boundary)
+        y = implicit_conv(x, symbol, 10.0, boundary, backend)
+        seen[boundary] = float(y[..., :, -1].abs().max())
+    assert seen["periodic"] > 1e-2
+    assert seen["neumann"] < 1e-8
+    assert seen["dirichlet"] < 1e-8
+
+
+@pytest.mark.parametrize("padding", PADDINGS)
+@pytest.mark.parametrize("kernel_size", [3, 5])
+def test_adjoint_convolution_is_the_adjoint(padding: str, kernel_size: int) -> None:
+    K = torch.randn(3, 2, kernel_size, kernel_size, dtype=torch.float64)
+    x = torch.randn(2, 2, 7, 6, dtype=torch.float64)
+    y = torch.randn(2, 3, 7, 6, dtype=torch.float64)
+    forward = (convolve(x, K, padding) * y).sum()
+    backward = (x * convolve_adjoint(y, K, padding)).sum()
+    torch.testing.assert_close(forward, backward)
+
+
+@pytest.mark.parametrize(
+    ("boundary", "backend", "complaint"),
+    [
+        ("reflect", "auto", "got 'reflect'; reflect is not offered"),
+        ("torus", "auto", "boundary must be one of periodic, neumann, dirichlet, got"),
+        ("periodic", "dct", "backend must be one of auto, fft, gemm, got 'dct'"),
+    ],
+)
+def test_unknown_names_are_refused(boundary: str, backend: str, complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        symbol_product(torch.ones(1, 1, 4, 4), torch.ones(1, 4, 3), boundary, backend)
+
+
+def test_symbol_of_another_size_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"\(2, 4, 4\) does not fit \(2, 4, 3\)"):
+        symbol_product(torch.ones(1, 2, 4, 4), torch.ones(2, 4, 4))
+
+
+def test_stencils_that_are_not_finite_are_refused() -> None:
+    taps = torch.ones(2, 3, 3)
+    taps[1, 0, 2] = torch.nan
+    with pytest.raises(ValueError, match=r"finite, got nan among \(2, 3, 3\)"):
+        gram_symbol(taps, (8, 8))
+
+
+@pytest.mark.parametrize(
+    ("boundary", "size", "backend"),
+    [
+        ("periodic", (64, 64), "Fft"),
+        ("periodic", (16, 16), "Gemm"),
+        ("periodic", (67, 64), "Gemm"),
+        ("periodic", (521, 521), "Fft"),
+        ("neumann", (64, 64), "Gemm"),
+        ("dirichlet", (768, 768), "Fft"),
+    ],
+)
+def test_auto_takes_what_was_measured_to_be_faster(
+    boundary: str, size: tuple[int, int], backend: str
+) -> None:
+    assert type(choose(size, boundary)).__name__ == boundary.capitalize() + backend
+
+
+@pytest.mark.parametrize("planes", [1, 2, 3, 7])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_blocks_of_any_size_give_the_same(
+    backend: str, planes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One plane at a time, parts of an image, several images, and a rest."""
+    x, g = torch.randn(2, 5, 3, 6, 7, dtype=torch.float64)
+    symbol = torch.rand(3, 6, 4, dtype=torch.float64)
+    symbol = (symbol + symbol.flip(-2).roll(1, -2)) / 2
+    results = []
+    for block in (2**20, planes * 6 * 7 * 8):
+        monkeypatch.setattr(implicit_conv_module, "BLOCK_BYTES", block)
+        inputs = x.clone().requires_grad_(), symbol.clone().requires_grad_()
+        y = symbol_product(*inputs, backend=backend)
+        with torch.no_grad():
+            plain = symbol_product(x, symbol, backend=backend)
+        results.append([y, plain, *torch.autograd.grad(y, inputs, g)])
+    for whole, parts in zip(*results, strict=True):
+        torch.testing.assert_close(parts, whole, rtol=0, atol=1e-12)

@@ -1,0 +1,97 @@
+"""torch.compile: no graph breaks, the same numbers, the same names in a checkpoint."""
+
+import shutil
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import QUICK, ROOT, Command
+from torch import nn
+
+from imex_experiments import ImplicitConv2d, load_run
+from imex_experiments.integrators import Imex
+from imex_experiments.networks import DynamicNet
+from imex_experiments.terms import DoubleLayer, GramDiffusion
+
+needs_compiler = pytest.mark.skipif(
+    shutil.which("g++") is None, reason="Inductor needs g++ to compile for a CPU"
+)
+
+
+def network(boundary: str) -> nn.Module:
+    torch.manual_seed(0)
+    diffusion = partial(GramDiffusion, backend="gemm")
+    options = {"boundary": boundary, "padding": None, "alpha": 10.0}
+    return DynamicNet(1, 2, [2], Imex(), DoubleLayer, diffusion, **options)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("boundary", ["periodic", "neumann", "dirichlet"])
+def test_the_graph_has_no_breaks(boundary: str, training: bool) -> None:
+    torch.compiler.reset()
+    plain, traced = network(boundary), network(boundary)
+    names = list(traced.state_dict())
+    traced.compile(backend="aot_eager", fullgraph=True)
+    x = torch.randn(2, 1, 12, 9)
+    results = []
+    for net in (plain.train(training), traced.train(training)):
+        y = net(x)
+        y.square().sum().backward()
+        results.append([y, *(p.grad for p in net.parameters())])
+    torch.testing.assert_close(*results, rtol=1e-4, atol=1e-5)
+    assert list(traced.state_dict()) == names
+
+
+@needs_compiler
+def test_compiled_solve_has_the_same_gradients() -> None:
+    torch.compiler.reset()
+    layer = ImplicitConv2d(2, alpha=3.0, backend="gemm")
+    x = torch.randn(2, 2, 16, 16, requires_grad=True)
+    results = []
+    for solve in (layer, torch.compile(layer, fullgraph=True)):
+        y = solve(x)
+        results.append([y, *torch.autograd.grad(y.pow(3).sum(), [x, layer.L.B])])
+    torch.testing.assert_close(*results, rtol=1e-4, atol=1e-4)
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_compiled_run_is_loaded_like_any_other(
+    python: Command, trained: Path, tmp_path: Path
+) -> None:
+    words = [*QUICK, "trainer.compile=true"]
+    done = python(str(ROOT / "train.py"), *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (run,) = (tmp_path / "outputs/qtips/imexnet").iterdir()
+    assert load_run(run).state_dict().keys() == load_run(trained).state_dict().keys()
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["trainer.compile=yes_please"], "trainer.compile=yes_please: expected true"),
+        (["trainer.compile=true"], "no C++ compiler '/no/g++' found"),
+        (["model.boundary=reflect"], "got 'reflect'; reflect is not offered"),
+        (["model.diffusion.backend=mkl"], "backend must be one of auto, fft, gemm"),
+    ],
+)
+def test_what_cannot_work_is_refused(
+    words: list[str], complaint: str, python: Command, tmp_path: Path
+) -> None:
+    if "trainer.compile=true" in words and torch.cuda.is_available():
+        pytest.skip("a CUDA device needs no C++ compiler")
+    done = python(str(ROOT / "train.py"), *words, cwd=tmp_path, CXX="/no/g++")
+    assert done.returncode == 2
+    (line,) = done.stderr.strip().splitlines()
+    assert complaint in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_mixed_precision_trains_with_walls_and_recomputed_blocks(
+    python: Command, tmp_path: Path
+) -> None:
+    words = [*QUICK, "trainer.precision=bf16-mixed", "model.boundary=neumann"]
+    words += ["model.padding=null", "model.checkpoint_blocks=true"]
+    done = python(str(ROOT / "train.py"), *words, "data.train=16", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
