@@ -28,6 +28,9 @@ TINY += ["data.batch_size=4"]
 
 TINY_DEPTH = ["trainer.max_epochs=1", "data.image_size=[24,32]", "model.widths=[4,8]"]
 
+TINY_BENCHMARK = ["shapes=[[1,2,32,32]]", "sides=[32,48]", "rounds=3", "seconds=0"]
+TINY_BENCHMARK += ["epochs=0"]
+
 SET_UP = ("python3 -m venv", "pip install")
 """Lines that make the environment in which this very test runs: `make setup` runs them."""
 
@@ -150,6 +153,8 @@ def test_command(
             words += ["trainer.accelerator=cpu", "trainer.devices=2"]
     if words[0] == "scripts/tune.py":
         words = [w for w in words if not w.startswith("trials=")] + ["trials=1", *TINY]
+    if words[0] == "scripts/benchmark.py":
+        words += TINY_BENCHMARK
     if words[0] == "scripts/side_by_side.py":
         words = [*(w for w in words if not w.startswith("images=")), "images=[0,1]"]
     done = python(str(ROOT / words[0]), *words[1:], cwd=tmp_path)

@@ -275,7 +275,7 @@ def _faster(size: tuple[int, int], boundary: str) -> str:
 
     The time of a product grows with H + W. That of an FFT hardly does, but it is four
     times as long for sides with a prime factor above 7, and that of the extended images
-    of neumann and dirichlet boundaries six times as long.
+    of neumann and dirichlet boundaries six times or more.
     """
     if torch.compiler.is_compiling():  # neither Inductor nor ONNX knows an inverse FFT
         return "gemm"
