@@ -2,10 +2,12 @@
 
 import copy
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.utils.parametrize import ParametrizationList, is_parametrized
 from torch.utils.flop_counter import FlopCounterMode
 
 from imex_experiments.networks.connectors import Head
@@ -25,10 +27,16 @@ def count_parameters(network: nn.Module) -> dict[str, int]:
     counts = dict.fromkeys((*kinds, "other"), 0)
     for module in network.modules():
         kind = next((k for k, cls in kinds.items() if isinstance(module, cls)), "other")
-        counts[kind] += sum(
-            p.numel() for p in module.parameters(recurse=False) if p.requires_grad
-        )
+        counts[kind] += sum(p.numel() for p in _own(module) if p.requires_grad)
     return {**counts, "total": sum(counts.values())}
+
+
+def _own(module: nn.Module) -> Iterator[nn.Parameter]:
+    """The module's own parameters, those behind a constraint included."""
+    if not isinstance(module, ParametrizationList):
+        yield from module.parameters(recurse=False)
+        if is_parametrized(module):
+            yield from module.parametrizations.parameters()  # type: ignore[union-attr]
 
 
 def count_flops(
