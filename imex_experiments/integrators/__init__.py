@@ -6,6 +6,7 @@ from imex_experiments.integrators.explicit import (
     Midpoint,
     Verlet,
 )
+from imex_experiments.integrators.implicit import Theta
 from imex_experiments.integrators.integrate import integrate
 from imex_experiments.integrators.multistep import SBDF2
 from imex_experiments.integrators.semi_implicit import (
@@ -37,6 +38,7 @@ __all__ = [
     "Multistep",
     "Operator",
     "System",
+    "Theta",
     "TimeGrid",
     "Verlet",
     "integrate",

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 
 from imex_experiments.integrators import (
@@ -13,6 +14,7 @@ from imex_experiments.integrators import (
     TimeGrid,
     integrate,
 )
+from imex_experiments.integrators.reversible import Reversible, integrate_reversibly
 from imex_experiments.terms.weight_path import (
     PATHS,
     StepwisePath,
@@ -76,6 +78,9 @@ class DynamicBlock(nn.Module):
         return _Step(self, t1)
 
     def forward(self, y: Tensor) -> Tensor:
+        if getattr(self.integrator, "reversible", False) and torch.is_grad_enabled():
+            scheme, weights = cast(Reversible, self.integrator), list(self.parameters())
+            return integrate_reversibly(scheme, self, self.grid, y, weights)
         return integrate(self.integrator, self, self.grid, y)
 
 
