@@ -66,13 +66,14 @@ def read_records(archive: tarfile.TarFile, name: str) -> tuple[Tensor, Tensor]:
     content = file.read(member.size)
     if len(content) != member.size:
         raise DataError(f"{archive.name!s}: {name} is cut off")
-    records = torch.from_numpy(np.frombuffer(content, np.uint8).reshape(number, RECORD))
+    flat = torch.frombuffer(bytearray(content), dtype=torch.uint8)
+    records = flat.view(number, RECORD)
     labels = records[:, 0].clone()
     if int(labels.max()) >= len(CLASSES):
         raise DataError(
             f"{archive.name!s}: {name} has the label {int(labels.max())}, expected 0 to 9"
         )
-    return records[:, 1:].reshape(number, *IMAGE).clone(), labels
+    return records[:, 1:].reshape(number, *IMAGE), labels
 
 
 def write_stand_in(path: Path, per_file: int, seed: int = 0) -> None:
