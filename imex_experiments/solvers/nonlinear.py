@@ -66,8 +66,7 @@ def anderson(
             return r
         xs, rs = (torch.stack([v.flatten(1) for v in vs], 2) for vs in zip(*seen))  # noqa: B905
         dX, dR = xs.diff(dim=2), rs.diff(dim=2)
-        Q, R = torch.linalg.qr(dR)
-        c = torch.linalg.pinv(R) @ (Q.mT @ r.flatten(1).unsqueeze(2))
+        c = _least_squares(dR, r.flatten(1).unsqueeze(2))
         return r - ((dX + dR) @ c).view_as(x)
 
     return _iterate(update, func, x0, tol, max_iterations)
@@ -176,6 +175,15 @@ def _iterate(
         r = func(x) - x
         iterations += active
     return x, SolveInfo(rms(r), iterations, rms(r) <= tol)
+
+
+def _least_squares(A: Tensor, b: Tensor) -> Tensor:
+    """argmin |b - A c| of each sample, kept from columns that are nearly dependent."""
+    gram, identity = A.mT @ A, torch.eye(A.shape[2], dtype=A.dtype, device=A.device)
+    number = torch.finfo(A.dtype)
+    trace = gram.diagonal(dim1=1, dim2=2).sum(1)[:, None, None]
+    ridge = 10 * number.eps * trace + number.tiny
+    return torch.linalg.solve(gram + ridge * identity, A.mT @ b)
 
 
 def _downhill(J: Linearised, r: Tensor) -> Tensor:
