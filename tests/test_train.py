@@ -16,7 +16,7 @@ from conftest import QUICK, ROOT, Command
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from imex_experiments.data.cifar10 import ARCHIVE, write_stand_in
+from imex_experiments.data.cifar10 import ARCHIVE, CLASSES, write_stand_in
 from imex_experiments.data.image_folder import write_image_folder
 from imex_experiments.data.qtips import QtipsRecipe, make_qtips
 
@@ -188,6 +188,18 @@ def test_toy_and_cifar_experiments_train(
     run = the_run(tmp_path, "*")
     assert numbers(run)[f"test/{score}"] >= 0
     assert (run / "figures" / f"{figure}.png").stat().st_size > 1000
+    (tmp_path / "images").mkdir()
+    Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(tmp_path / "images/a.png")
+    words = [f"run={run}", f"images={tmp_path / 'images'}", f"out={tmp_path / 'out'}"]
+    done = python(str(ROOT / "scripts/predict.py"), *words)
+    if figure == "classes":
+        header, line = (tmp_path / "out/classes.csv").read_text().splitlines()
+        assert header == "image,class"
+        assert line.partition(",")[0] == "a.png"
+        assert line.partition(",")[2] in CLASSES
+    else:
+        assert done.returncode == 2
+        assert "it learned from points, not from images" in done.stderr
 
 
 @pytest.mark.parametrize("experiment", ["qtips_table1", "qtips_released"])

@@ -46,8 +46,10 @@ def count_flops(
 
     A multiplication and an addition count as two; convolutions, matrix products and FFTs
     are counted (5 n log2 n for a complex transform of n points, half for a real one),
-    pointwise work is not. Runs on the meta device: no memory, no arithmetic. Keys are the
-    names of the children, their children where a child is a Sequential, and "total".
+    pointwise work is not, and a step that is solved for counts as one evaluation of f:
+    its solver's work depends on the image. Runs on the meta device: no memory, no
+    arithmetic. Keys are the names of the children, their children where a child is a
+    Sequential, and "total".
     """
     shadow = copy.deepcopy(network).to("meta").eval()
     counter = FlopCounterMode(
