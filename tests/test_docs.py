@@ -28,6 +28,8 @@ TINY += ["data.batch_size=4"]
 
 TINY_DEPTH = ["trainer.max_epochs=1", "data.image_size=[24,32]", "model.widths=[4,8]"]
 
+TINY_TOY = ["trainer.max_epochs=1", "trainer.check_val_every_n_epoch=1"]
+
 SET_UP = ("python3 -m venv", "pip install")
 """Lines that make the environment in which this very test runs: `make setup` runs them."""
 
@@ -114,6 +116,7 @@ def test_command(
     if words[0] == "train.py":
         resumed = any(word.startswith("resume=") for word in words)
         small = TINY_DEPTH if "nyu" in command else TINY
+        small = TINY_TOY if "experiment=implicit" in command else small
         words += [] if resumed else small
     if words[0] == "scripts/side_by_side.py":
         words = [word for word in words if not word.startswith("images=")]
