@@ -7,7 +7,8 @@ For every 8-bit `<name>.png`, grey or colour as the network was trained, it writ
 - for segmentation `labels/<name>.png` (grey value = class) and `overlays/<name>.png` (the
   labels over the image);
 - for depth `depths/<name>.png` (16 bit, millimetres) and `colours/<name>.png` (one scale for
-  the folder, with its bar).
+  the folder, with its bar);
+- for classification `classes.csv`.
 
 The output folder must be new or empty.
 """
@@ -27,8 +28,9 @@ from imex_experiments.plots.segmentation import overlay
 from imex_experiments.plots.sheet import ColourBar, draw_sheet
 from imex_experiments.runs.build import refusing
 from imex_experiments.runs.command import parse_arguments, run_command
+from imex_experiments.runs.errors import ConfigError
 from imex_experiments.runs.load_run import load_run
-from imex_experiments.tasks import SegmentationTask, Task
+from imex_experiments.tasks import ClassificationTask, SegmentationTask, Task
 
 Arrays = dict[str, np.ndarray]
 
@@ -50,7 +52,10 @@ def main() -> None:
         raise DataError(f"images={folder}: {why}")
     require_empty(out)
     task: Task = load_run(args.run, args.checkpoint)
-    channels = task.hparams["facts"]["in_channels"]
+    facts = task.hparams["facts"]
+    if "range" in facts:
+        raise ConfigError(f"run={args.run}: it learned from points, not from images")
+    channels = facts["in_channels"]
     # All images are read and predicted before any file is written.
     images = {path.name: read_image(path, channels) for path in paths}
     predictions = {name: predict(task, image) for name, image in track(images.items())}
@@ -58,6 +63,10 @@ def main() -> None:
         save(out / "labels", predictions)
         overlays = {name: overlay(images[name], predictions[name]) for name in images}
         save(out / "overlays", overlays)
+    elif isinstance(task, ClassificationTask):
+        out.mkdir(parents=True)
+        lines = [f"{n},{facts['classes'][int(k)]}\n" for n, k in predictions.items()]
+        (out / "classes.csv").write_text("".join(["image,class\n", *lines]))
     else:
         depths = {name: depth[0] for name, depth in predictions.items()}
         millimetres = {

@@ -11,7 +11,7 @@ from pathlib import Path
 from omegaconf import MISSING
 from PIL import Image
 
-from imex_experiments.runs.build import build
+from imex_experiments.runs.build import build, refusing
 from imex_experiments.runs.command import parse_arguments, run_command
 from imex_experiments.runs.errors import ConfigError
 from imex_experiments.runs.load_run import load_config, load_run, read_metrics
@@ -54,7 +54,8 @@ def main() -> None:
         )
         for run, task in tasks.items()
     }
-    sheet = first.comparison(images, targets, predictions)
+    with refusing("runs"):
+        sheet = first.comparison(images, targets, predictions)
     Image.fromarray(sheet).save(args.out)
 
 

@@ -30,9 +30,14 @@ TINY_DEPTH = ["trainer.max_epochs=1", "data.image_size=[24,32]", "model.widths=[
 
 TINY_BENCHMARK = ["shapes=[[1,2,32,32]]", "sides=[32,48]", "rounds=3", "seconds=0"]
 TINY_BENCHMARK += ["epochs=0"]
+TINY_TOY = ["trainer.max_epochs=1", "trainer.check_val_every_n_epoch=1"]
 
 SET_UP = ("python3 -m venv", "pip install")
 """Lines that make the environment in which this very test runs: `make setup` runs them."""
+
+
+OWN_SCHEMES = {"ralston": "README.md", "heun": "docs/integrators.md"}
+"""Integrators that a page adds to the package: run where they have been added."""
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -51,7 +56,9 @@ def commands() -> list[str]:
                 if line.strip() and not line.startswith("#")
             ]
     return [
-        line for line in found if not line.startswith(SET_UP) and "ralston" not in line
+        line
+        for line in found
+        if not line.startswith(SET_UP) and not any(own in line for own in OWN_SCHEMES)
     ]
 
 
@@ -64,13 +71,13 @@ def overrides() -> list[str]:
     return [span for span in spans if "=" in span]
 
 
-def python_snippet(first_words: str) -> str:
-    (snippet,) = [
+def snippet(first_words: str, page: str = "README.md", language: str = "python") -> str:
+    (found,) = [
         block
-        for block in blocks(ROOT / "README.md", "python")
+        for block in blocks(ROOT / page, language)
         if block.startswith(first_words)
     ]
-    return snippet
+    return found
 
 
 def test_there_is_something_to_check() -> None:
@@ -144,6 +151,7 @@ def test_command(
     if words[0] == "train.py":
         resumed = any("resume=" in word for word in words)
         small = TINY_DEPTH if "nyu" in command else TINY
+        small = TINY_TOY if "experiment=implicit" in command else small
         words += [] if resumed else small
         if "init.address=" in command or "slurm" in command:
             words += ["--cfg", "hydra"]  # no cluster here: what it would be asked for
@@ -186,51 +194,71 @@ def test_override(
     assert done.returncode == 0, done.stderr
 
 
-def test_integrator_of_the_readme_trains_and_has_its_order(
-    python: Command, tmp_path: Path
+@pytest.mark.parametrize("name", OWN_SCHEMES)
+def test_integrator_of_a_page_trains_and_has_its_order(
+    name: str, python: Command, tmp_path: Path
 ) -> None:
-    """The snippet as it stands: its order on Y' = Y, then the command below it."""
-    snippet = python_snippet("# imex_experiments/integrators/ralston.py")
+    """The snippet as it stands: order 2 on Y' = (t + Y) / 2, then the command below it."""
+    page = OWN_SCHEMES[name]
+    code = snippet(f"# imex_experiments/integrators/{name}.py", page)
     names: dict[str, type] = {}
-    exec(snippet, names)
+    exec(code, names)
     growth = SimpleNamespace(f=lambda t, y: (t + y) / 2)  # Y = 3 exp(t/2) - t - 2
+    growth.during = lambda t0, t1: growth
     exact = 3 * torch.tensor(0.5, dtype=torch.float64).exp() - 3
+    scheme = names[name.capitalize()]()
     errors = [
         abs(
-            integrate(
-                names["Ralston"](), growth, TimeGrid.uniform(1 / n, n), exact * 0 + 1
-            )
-            - exact
+            integrate(scheme, growth, TimeGrid.uniform(1 / n, n), exact * 0 + 1) - exact
         )
         for n in (20, 40)
     ]
     assert float(torch.log2(errors[0] / errors[1])) == pytest.approx(2, abs=0.05)
 
-    for name in ("imex_experiments", "conf"):
-        shutil.copytree(ROOT / name, tmp_path / name)
+    for folder in ("imex_experiments", "conf"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
     shutil.copy(ROOT / "train.py", tmp_path)
-    (tmp_path / "imex_experiments/integrators/ralston.py").write_text(snippet)
+    (tmp_path / f"imex_experiments/integrators/{name}.py").write_text(code)
+    for block in blocks(ROOT / page, "yaml"):
+        path, _, content = block.removeprefix("# ").partition("\n")
+        (tmp_path / path).write_text(content)
     (command,) = re.findall(
-        r"^python (train\.py .*ralston.*)$", (ROOT / "README.md").read_text(), re.M
+        rf"^python (train\.py .*{name}.*)$", (ROOT / page).read_text(), re.M
     )
     done = python(*shlex.split(command), *TINY, cwd=tmp_path, PYTHONPATH=str(tmp_path))
     assert done.returncode == 0, done.stderr
 
 
+def test_refining_snippet_runs(python: Command, tmp_path: Path) -> None:
+    words = ["model=rk4", "model.interpolation=linear", *TINY]
+    done = python(str(ROOT / "train.py"), *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (run,) = (tmp_path / "outputs/qtips/rk4").iterdir()
+    code = snippet("from imex_experiments import load_run", "docs/integrators.md")
+    names: dict[str, torch.nn.Module] = {}
+    exec(code.replace("<run>", str(run)), names)
+    network, finer, richer = (names[n] for n in ("network", "finer", "richer"))
+    assert (
+        len(finer.blocks[0].grid.points) == 2 * len(network.blocks[0].grid.points) - 1
+    )
+    images = torch.randn(2, 1, 24, 24)
+    torch.testing.assert_close(richer(images), network(images))
+
+
 def test_drop_in_layer_of_the_readme_runs() -> None:
     names: dict[str, torch.Tensor] = {}
     exec(
-        python_snippet("import torch\nfrom imex_experiments import ImplicitConv2d"),
+        snippet("import torch\nfrom imex_experiments import ImplicitConv2d"),
         names,
     )
     assert names["features"].shape == (8, 64, 56, 56)
 
 
 def test_loading_snippet_of_the_readme_runs(trained: Path) -> None:
-    snippet = python_snippet("from imex_experiments import load_run")
+    code = snippet("from imex_experiments import load_run")
     images = make_qtips(3, QtipsRecipe(), 0)["images"]
     names: dict[str, object] = {"images": images}
-    exec(snippet.replace("<run>", str(trained)), names)
+    exec(code.replace("<run>", str(trained)), names)
     assert names["labels"].shape == (3, 64, 64)
 
 

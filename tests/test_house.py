@@ -9,10 +9,11 @@ PACKAGE = Path(__file__).parents[1] / "imex_experiments"
 
 ALLOWED: dict[str, set[str]] = {
     "operators": set(),
+    "solvers": set(),
     "plots": set(),
     "data": set(),
     "terms": {"operators"},
-    "integrators": set(),
+    "integrators": {"solvers"},
     "networks": {"terms", "integrators"},
     "tasks": {"plots"},
     "callbacks": {"plots", "runs"},

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import re
 import shutil
 from pathlib import Path
@@ -88,6 +89,8 @@ def test_predict_writes_labels_and_overlays(
         ("benchmark", ["out=b.json", "device=tpu"], 2, "expected cpu or cuda"),
         ("benchmark", ["out=b.json", "without=[solv]"], 2, "did you mean 'solve'?"),
         ("make_qtips", ["out=o", "lengths=[9,5]"], 2, "lengths must be"),
+        ("linear_stability", ["out=o", "h=0"], 2, "h and turns must be > 0"),
+        ("linear_stability", ["out=o", "alpha=-1"], 2, "alpha must be >= 0"),
     ],
 )
 def test_mistakes_are_one_line_and_an_exit_code(
@@ -292,3 +295,48 @@ def test_benchmark_measures_and_draws(python: Command, tmp_path: Path) -> None:
     assert results["machine"]["torch"] == torch.__version__
     with Image.open(out.with_suffix(".png")) as image:
         assert image.size == (1650, 600)
+
+
+def test_linear_stability_agrees_with_the_closed_forms(
+    python: Command, tmp_path: Path
+) -> None:
+    """Radii to 1e-10; |R| is 1 on the imaginary axis for the trapezoidal rule alone."""
+    out, alpha = tmp_path / "out", 0.5
+    words = [f"out={out}", f"alpha={alpha}", "points=13", "turns=1"]
+    done = python(script("linear_stability"), *words)
+    assert done.returncode == 0, done.stderr
+    with (out / "radii.csv").open() as file:
+        radii = list(csv.DictReader(file))
+    steps = [float(row["h"]) for row in radii]
+    assert steps == [k / 4 for k in range(1, 13)]
+    for h, row in zip(steps, radii, strict=True):
+        closed = {
+            "forward Euler": math.sqrt(1 + h**2),
+            "backward Euler": 1 / math.sqrt(1 + h**2),
+            "trapezoidal": 1.0,
+            "Verlet": 1.0 if h <= 2 else h**2 / 2 - 1 + h * math.sqrt(h**2 / 4 - 1),
+            "IMEX, alpha = 0.5": math.sqrt(1 + (h / (1 + alpha * h)) ** 2),
+        }
+        for name, radius in closed.items():
+            assert float(row[name]) == pytest.approx(radius, abs=1e-10), (name, h)
+    with (out / "regions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 13**2
+    for row in rows:
+        z = complex(float(row["re"]), float(row["im"]))
+        closed = {
+            "forward Euler": 1 + z,
+            "backward Euler": 1 / (1 - z) if z != 1 else None,
+            "trapezoidal": (1 + z / 2) / (1 - z / 2) if z != 2 else None,
+            "IMEX, alpha = 0.5": 1 + z / (1 + alpha),
+            "midpoint": 1 + z + z**2 / 2,
+            "RK4": 1 + z + z**2 / 2 + z**3 / 6 + z**4 / 24,
+        }
+        for name, R in closed.items():
+            if R is not None:
+                assert float(row[name]) == pytest.approx(abs(R), abs=1e-9), (name, z)
+    with (out / "trajectories.csv").open() as file:
+        assert {row["scheme"] for row in csv.DictReader(file)} == set(radii[0]) - {"h"}
+    for name in ("trajectories", "radii", "regions"):
+        with Image.open(out / f"{name}.png") as image:
+            assert image.size[0] > 800

@@ -16,6 +16,7 @@ from conftest import QUICK, ROOT, Command
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from imex_experiments.data.cifar10 import ARCHIVE, CLASSES, write_stand_in
 from imex_experiments.data.image_folder import write_image_folder
 from imex_experiments.data.qtips import QtipsRecipe, make_qtips
 
@@ -132,6 +133,75 @@ def test_depth_gives_the_same_numbers_with_any_number_of_workers(
     assert found[0] == found[1]
 
 
+SMALL = ["trainer.max_epochs=1", "trainer.log_every_n_steps=1", "data.batch_size=2"]
+SMALL += ["data.train=4", "data.val=2", "data.test=2", "data.image_size=24"]
+SMALL += ["data.lengths=[8,12]", "data.widths=[2,4]"]
+"""Images small enough for a scheme that evaluates f many times."""
+
+
+def test_every_scheme_trains(python: Command, tmp_path: Path) -> None:
+    """One step of time each from the command line; solves are told to TensorBoard."""
+    models = ["midpoint", "rk4", "verlet", "ars222", "sbdf2", "etd1", "theta"]
+    words = ["-m", f"model={','.join(models)}", "data=qtips", *SMALL]
+    done = python(TRAIN, *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (sweep,) = (tmp_path / "outputs/sweeps").iterdir()
+    runs = sorted(path for path in sweep.iterdir() if path.is_dir())
+    for run, model in zip(runs, models, strict=True):
+        status = json.loads((run / "status.json").read_text())
+        assert (status["state"], status["model"]) == ("finished", model)
+        assert numbers(run)["parameters"] > 1000
+        events = EventAccumulator(str(run / "tensorboard"))
+        events.Reload()
+        solver = {tag for tag in events.Tags()["scalars"] if tag.startswith("solver/")}
+        names = {"residual", "iterations", "converged"}
+        names |= {f"adjoint_{name}" for name in names}
+        assert solver == ({f"solver/{n}" for n in names} if model == "theta" else set())
+        if model == "theta":
+            assert events.Scalars("solver/residual")[0].value <= 1e-4
+            assert events.Scalars("solver/converged")[0].value == 1
+
+
+@pytest.mark.parametrize(
+    ("experiment", "words", "figure", "score"),
+    [
+        ("implicit_function1d", [], "fit", "rmse"),
+        ("implicit_spirals", [], "boundary", "accuracy"),
+        ("dynamic_blocks_cifar10", ["data.verify=false"], "classes", "accuracy"),
+    ],
+)
+def test_toy_and_cifar_experiments_train(
+    experiment: str,
+    words: list[str],
+    figure: str,
+    score: str,
+    python: Command,
+    tmp_path: Path,
+) -> None:
+    if experiment == "dynamic_blocks_cifar10":
+        write_stand_in(tmp_path / ARCHIVE, per_file=4)
+        words = [*words, f"data.root={tmp_path}", "data.batch_size=6"]
+    words = [f"experiment={experiment}", "trainer.max_epochs=2", *words]
+    words += ["trainer.check_val_every_n_epoch=1"] if "cifar" not in experiment else []
+    done = python(TRAIN, *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    run = the_run(tmp_path, "*")
+    assert numbers(run)[f"test/{score}"] >= 0
+    assert (run / "figures" / f"{figure}.png").stat().st_size > 1000
+    (tmp_path / "images").mkdir()
+    Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(tmp_path / "images/a.png")
+    words = [f"run={run}", f"images={tmp_path / 'images'}", f"out={tmp_path / 'out'}"]
+    done = python(str(ROOT / "scripts/predict.py"), *words)
+    if figure == "classes":
+        header, line = (tmp_path / "out/classes.csv").read_text().splitlines()
+        assert header == "image,class"
+        assert line.partition(",")[0] == "a.png"
+        assert line.partition(",")[2] in CLASSES
+    else:
+        assert done.returncode == 2
+        assert "it learned from points, not from images" in done.stderr
+
+
 @pytest.mark.parametrize("experiment", ["qtips_table1", "qtips_released"])
 def test_published_recipes_train(
     experiment: str, python: Command, tmp_path: Path
@@ -207,6 +277,49 @@ MISTAKES: dict[str, tuple[list[str], int, str]] = {
         ["data=nyu_depth", "model=imexnet_depth", "data.path=/no/where.mat"],
         3,
         "/no/where.mat: no such file; get nyu_depth_v2_labeled.mat",
+    ),
+    "times decrease": (
+        ["model=rk4", "model.times=[0,1,0.5]"],
+        2,
+        "model: time points must be finite and increasing, got (0, 1, 0.5)",
+    ),
+    "knots too short": (
+        ["model=rk4", "model.steps=2", "model.knots=[0,1]"],
+        2,
+        "model: knots must cover the time points, from 0.0 to 2.0, got [0, 1]",
+    ),
+    "theta outside": (
+        ["model=theta", "model.integrator.theta=1.5"],
+        2,
+        "theta must lie in [0, 1], got 1.5",
+    ),
+    "no tolerance": (
+        ["model=theta", "model.integrator.tol=0"],
+        2,
+        "tol must be > 0 and finite, got 0",
+    ),
+    "odd channels": (
+        ["model=verlet", "model.widths=[4,7]"],
+        2,
+        "model: Verlet splits the channels into two halves: widths must be even, got 7",
+    ),
+    "batch norm on interpolated weights": (
+        ["model=rk4", "model.interpolation=linear", "model.layer.norm=batch"],
+        2,
+        "model: norm=batch: between two knots the weights are interpolated",
+    ),
+    "no archive": (
+        ["experiment=dynamic_blocks_cifar10", "data.root=/no/where"],
+        3,
+        "/no/where/cifar-10-binary.tar.gz: no such file; get it from",
+    ),
+    "does not converge": (
+        [
+            *("model=theta", "model.integrator.max_iterations=1", *SMALL),
+            *("model.integrator.tol=1e-6", "callbacks.solver_log.stop=true"),
+        ],
+        5,
+        "solves did not converge at step 0, residual",
     ),
     "nothing to resume": (
         ["resume=/no/where"],

@@ -4,6 +4,7 @@ from imex_experiments.callbacks.batch_statistics import BatchStatistics
 from imex_experiments.callbacks.checkpoints import Checkpoints
 from imex_experiments.callbacks.finite_check import FiniteCheck
 from imex_experiments.callbacks.history import History
+from imex_experiments.callbacks.solver_log import SolverLog
 from imex_experiments.callbacks.tensorboard import CustomScalars, Figures, HParams
 
 __all__ = [
@@ -14,4 +15,5 @@ __all__ = [
     "FiniteCheck",
     "HParams",
     "History",
+    "SolverLog",
 ]

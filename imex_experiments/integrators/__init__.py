@@ -1,18 +1,45 @@
 """Time integrators: each class is one scheme, and its `step` reads like its equation."""
 
-from imex_experiments.integrators.explicit import ForwardEuler
+from imex_experiments.integrators.explicit import (
+    ClassicRK4,
+    ForwardEuler,
+    Midpoint,
+    Verlet,
+)
+from imex_experiments.integrators.implicit import Theta
 from imex_experiments.integrators.integrate import integrate
-from imex_experiments.integrators.semi_implicit import DiffusionReaction, Imex
-from imex_experiments.integrators.system import Integrator, Operator, System
+from imex_experiments.integrators.multistep import SBDF2
+from imex_experiments.integrators.semi_implicit import (
+    ARS222,
+    ETD1,
+    DiffusionReaction,
+    Imex,
+)
+from imex_experiments.integrators.system import (
+    Dynamics,
+    Integrator,
+    Multistep,
+    Operator,
+    System,
+)
 from imex_experiments.integrators.time_grid import TimeGrid
 
 __all__ = [
+    "ARS222",
+    "ETD1",
+    "SBDF2",
+    "ClassicRK4",
     "DiffusionReaction",
+    "Dynamics",
     "ForwardEuler",
     "Imex",
     "Integrator",
+    "Midpoint",
+    "Multistep",
     "Operator",
     "System",
+    "Theta",
     "TimeGrid",
+    "Verlet",
     "integrate",
 ]

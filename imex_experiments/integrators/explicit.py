@@ -1,5 +1,6 @@
 """Explicit schemes: f alone, no solve."""
 
+import torch
 from torch import Tensor
 
 from imex_experiments.integrators.system import System
@@ -13,3 +14,56 @@ class ForwardEuler:
     def step(self, system: System, t0: float, t1: float, y: Tensor) -> Tensor:
         f, h = system.f, t1 - t0
         return y + h * f(t0, y)
+
+
+class Midpoint:
+    """Y + h f(t + h/2, Y + h/2 f(t, Y)). Order 2.
+
+    Source: Hairer, Norsett, Wanner, Solving ODEs I, eq. II.1.4 (Runge 1895).
+    """
+
+    uses_operator = False
+
+    def step(self, system: System, t0: float, t1: float, y: Tensor) -> Tensor:
+        f, h = system.f, t1 - t0
+        middle = t0 + h / 2
+        return y + h * f(middle, y + h / 2 * f(t0, y))
+
+
+class ClassicRK4:
+    """Y + h/6 (k1 + 2 k2 + 2 k3 + k4), the classical scheme of Kutta. Order 4.
+
+    Source: Hairer, Norsett, Wanner, Solving ODEs I, Table II.1.2; DynamicBlocks, RK4.
+    """
+
+    uses_operator = False
+
+    def step(self, system: System, t0: float, t1: float, y: Tensor) -> Tensor:
+        f, h = system.f, t1 - t0
+        middle = t0 + h / 2
+        k1 = f(t0, y)
+        k2 = f(middle, y + h / 2 * k1)
+        k3 = f(middle, y + h / 2 * k2)
+        k4 = f(t1, y + h * k3)
+        return y + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
+
+
+class Verlet:
+    """Leapfrog for Q'' = f(t, Q) on Y = (Q, P), P = Q', halves of the channels. Order 2.
+
+    Q+h/2 = Q + h/2 P, P+ = P + h f(t + h/2, Q+h/2), Q+ = Q+h/2 + h/2 P+: one f per step.
+    Shapes: Y (B, 2 C, ...), f maps (B, C, ...) to the same.
+    Source: Haber and Ruthotto, Stable architectures for deep neural networks (2017),
+    sec. 4; the drift-kick-drift form of Hairer, Lubich, Wanner, Geometric Numerical
+    Integration, sec. I.1.4.
+    """
+
+    uses_operator = False
+    splits_state = True
+
+    def step(self, system: System, t0: float, t1: float, y: Tensor) -> Tensor:
+        f, h = system.f, t1 - t0
+        q, p = y.chunk(2, dim=1)
+        q = q + h / 2 * p
+        p = p + h * f(t0 + h / 2, q)
+        return torch.cat([q + h / 2 * p, p], dim=1)

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,42 @@ class TimeGrid:
     @classmethod
     def uniform(cls, h: float, steps: int) -> "TimeGrid":
         """t_k = k h for k = 0 ... steps; ValueError unless h > 0 is finite and steps >= 1."""
-        if not (h > 0 and math.isfinite(h)):
-            raise ValueError(f"h must be > 0 and finite, got {h}")
-        if steps < 1:
-            raise ValueError(f"steps must be >= 1, got {steps}")
+        _check(h, steps)
         return cls(tuple(k * h for k in range(steps + 1)))
+
+    @classmethod
+    def geometric(cls, h: float, steps: int, ratio: float) -> "TimeGrid":
+        """Every step `ratio` times the one before, over the same time: t_N = steps h.
+
+        ValueError unless h > 0 and ratio > 0 are finite and steps >= 1.
+        """
+        _check(h, steps)
+        if not (ratio > 0 and math.isfinite(ratio)):
+            raise ValueError(f"ratio must be > 0 and finite, got {ratio}")
+        if ratio == 1:
+            return cls.uniform(h, steps)
+        lengths = [ratio**k for k in range(steps)]
+        unit = steps * h / math.fsum(lengths)
+        return cls((0.0, *(unit * length for length in accumulate(lengths))))
+
+    def refined(self, factor: int) -> "TimeGrid":
+        """Every step cut into `factor` equal ones; the old points stay as they are."""
+        if factor < 1:
+            raise ValueError(f"factor must be >= 1, got {factor}")
+        inner = [
+            t0 + (t1 - t0) * k / factor
+            for t0, t1 in self.steps()
+            for k in range(factor)
+        ]
+        return TimeGrid((*inner, self.points[-1]))
 
     def steps(self) -> Iterator[tuple[float, float]]:
         """(t_0, t_1), (t_1, t_2), ..."""
         return pairwise(self.points)
+
+
+def _check(h: float, steps: int) -> None:
+    if not (h > 0 and math.isfinite(h)):
+        raise ValueError(f"h must be > 0 and finite, got {h}")
+    if steps < 1:
+        raise ValueError(f"steps must be >= 1, got {steps}")

@@ -1,12 +1,24 @@
-"""What stands between the blocks: connectors that change the width, and the head."""
+"""What stands around the blocks: connectors that change width and resolution, and heads."""
+
+from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from imex_experiments.terms.layers import Convolution, make_activation, make_norm
+from imex_experiments.terms.layers import Convolution
+from imex_experiments.terms.norms import make_activation, make_norm
+
+POOLS: dict[str, Callable[[], nn.Module]] = {
+    "none": nn.Identity,
+    "average": lambda: nn.AvgPool2d(2),
+    "max": lambda: nn.MaxPool2d(2),
+}
 
 
 class Connector(nn.Module):
-    """sigma(N(K Y)): C_in to C_out channels at the same resolution."""
+    """P(sigma(N(K Y + b))): C_in to C_out channels; a pool P halves the sides.
+
+    ValueError with the choices for an unknown pool.
+    """
 
     def __init__(
         self,
@@ -16,18 +28,36 @@ class Connector(nn.Module):
         padding: str = "zeros",
         norm: str = "batch",
         activation: str = "relu",
+        pool: str = "none",
+        bias: bool = False,
     ) -> None:
         super().__init__()
-        self.K = Convolution(in_channels, out_channels, kernel_size, padding)
+        if pool not in POOLS:
+            raise ValueError(f"pool must be one of {', '.join(POOLS)}, got {pool!r}")
+        self.K = Convolution(in_channels, out_channels, kernel_size, padding, bias)
         self.norm = make_norm(norm, out_channels)
         self.activation = make_activation(activation)
+        self.pool = POOLS[pool]()
 
     def forward(self, y: Tensor) -> Tensor:
-        return self.activation(self.norm(self.K(y)))
+        return self.pool(self.activation(self.norm(self.K(y))))
 
 
 class Head(nn.Conv2d):
-    """A 1 x 1 convolution from features to outputs, no bias, at input resolution."""
+    """Dense output: a 1 x 1 convolution from features to outputs, at their resolution."""
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__(in_channels, out_channels, kernel_size=1, bias=False)
+    def __init__(self, in_channels: int, out_channels: int, bias: bool = False) -> None:
+        super().__init__(in_channels, out_channels, kernel_size=1, bias=bias)
+
+
+class ClassHead(Head):
+    """One output per image: the mean over its pixels, then the 1 x 1 convolution.
+
+    Shapes: (B, C, H, W) to (B, K).
+    """
+
+    def forward(self, y: Tensor) -> Tensor:
+        return super().forward(y.mean((-2, -1), keepdim=True)).flatten(1)
+
+
+HEADS = {"dense": Head, "classes": ClassHead}

@@ -2,10 +2,12 @@
 
 import copy
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.utils.parametrize import ParametrizationList, is_parametrized
 from torch.utils.flop_counter import FlopCounterMode
 
 from imex_experiments.networks.connectors import Head
@@ -25,10 +27,16 @@ def count_parameters(network: nn.Module) -> dict[str, int]:
     counts = dict.fromkeys((*kinds, "other"), 0)
     for module in network.modules():
         kind = next((k for k, cls in kinds.items() if isinstance(module, cls)), "other")
-        counts[kind] += sum(
-            p.numel() for p in module.parameters(recurse=False) if p.requires_grad
-        )
+        counts[kind] += sum(p.numel() for p in _own(module) if p.requires_grad)
     return {**counts, "total": sum(counts.values())}
+
+
+def _own(module: nn.Module) -> Iterator[nn.Parameter]:
+    """The module's own parameters, those behind a constraint included."""
+    if not isinstance(module, ParametrizationList):
+        yield from module.parameters(recurse=False)
+        if is_parametrized(module):
+            yield from module.parametrizations.parameters()  # type: ignore[union-attr]
 
 
 def count_flops(
@@ -38,8 +46,10 @@ def count_flops(
 
     A multiplication and an addition count as two; convolutions, matrix products and FFTs
     are counted (5 n log2 n for a complex transform of n points, half for a real one),
-    pointwise work is not. Runs on the meta device: no memory, no arithmetic. Keys are the
-    names of the children, their children where a child is a Sequential, and "total".
+    pointwise work is not, and a step that is solved for counts as one evaluation of f:
+    its solver's work depends on the image. Runs on the meta device: no memory, no
+    arithmetic. Keys are the names of the children, their children where a child is a
+    Sequential, and "total".
     """
     shadow = copy.deepcopy(network).to("meta").eval()
     counter = FlopCounterMode(

@@ -1,50 +1,114 @@
 """A block of layers of one width: an ODE, a scheme and a time grid."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 
-from imex_experiments.integrators import Integrator, Operator, TimeGrid, integrate
-from imex_experiments.terms.weight_path import StepwisePath
+from imex_experiments.integrators import (
+    Integrator,
+    Multistep,
+    Operator,
+    TimeGrid,
+    integrate,
+)
+from imex_experiments.integrators.reversible import Reversible, integrate_reversibly
+from imex_experiments.terms.weight_path import (
+    PATHS,
+    StepwisePath,
+    covers,
+    refuse_batch_norm,
+)
 
 
 class DynamicBlock(nn.Module):
     """Y(t_0) to Y(t_N) of Y' = f(t, Y) with weights theta(t); (B, C, H, W) to the same.
 
-    `layer(channels)` makes f for one step, `diffusion(channels)` makes L; the latter is
-    called only if the integrator asks for an operator. Source: DynamicBlocks, sec. 2.
+    `layer(channels)` makes f for one step or knot, `diffusion(channels)` makes L; the
+    latter is called only if the integrator asks for an operator. The weights of f sit at
+    `knots`, by default the points of the grid, and are constant or linear in between; L is
+    constant in between. ValueError for knots that do not cover the grid, for odd channels
+    under a scheme that splits them, and for batch norm where it has no meaning.
+    Source: DynamicBlocks.
     """
 
     def __init__(
         self,
         channels: int,
         grid: TimeGrid,
-        integrator: Integrator,
+        integrator: Integrator | Multistep,
         layer: Callable[[int], nn.Module],
         diffusion: Callable[[int], nn.Module],
+        interpolation: str = "constant",
+        knots: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
+        if interpolation not in PATHS:
+            raise ValueError(
+                f"interpolation must be one of {', '.join(PATHS)}, got {interpolation!r}"
+            )
         self.grid = grid
         self.integrator = integrator
-        self.layers = StepwisePath(partial(layer, channels), grid.points)
+        tau = grid.points if knots is None else tuple(knots)
+        f = partial(layer, _channels_of_f(integrator, channels))
+        self.layers = PATHS[interpolation](f, tau)
         self.operators = (
-            StepwisePath(partial(diffusion, channels), grid.points)
+            StepwisePath(partial(diffusion, channels), tau)
             if integrator.uses_operator
             else None
         )
+        self._check(knots)
 
-    def f(self, t: float, y: Tensor) -> Tensor:
-        """The right-hand side with the weights in force at t."""
-        return self.layers.at(t)(y)
+    def _check(self, knots: Sequence[float] | None) -> None:
+        grid = self.grid.points
+        if not covers(self.layers.knots, grid):
+            raise ValueError(
+                f"knots must cover the time points, from {grid[0]} to {grid[-1]}, "
+                f"got {list(self.layers.knots)}"
+            )
+        if knots is not None:
+            refuse_batch_norm(self.layers, "with knots a module may serve many steps")
+        if getattr(self.integrator, "solves_samples", False):
+            refuse_batch_norm(self.layers, "the step is solved sample by sample")
 
-    def L(self, t: float) -> Operator:
-        """The implicit operator in force at t."""
-        assert self.operators is not None, (
-            "an integrator with uses_operator = False asked for L"
-        )
-        return cast(Operator, self.operators.at(t))
+    def during(self, t0: float, t1: float) -> "_Step":
+        """f and L of the step from t0 to t1."""
+        return _Step(self, t1)
 
     def forward(self, y: Tensor) -> Tensor:
+        if getattr(self.integrator, "reversible", False) and torch.is_grad_enabled():
+            scheme, weights = cast(Reversible, self.integrator), list(self.parameters())
+            return integrate_reversibly(scheme, self, self.grid, y, weights)
         return integrate(self.integrator, self, self.grid, y)
+
+
+class _Step:
+    """The system of one step: weights that change at its end do so after it."""
+
+    def __init__(self, block: DynamicBlock, end: float) -> None:
+        self.block = block
+        self.end = end
+
+    def f(self, t: float, y: Tensor) -> Tensor:
+        return self.block.layers.at(t, self.end)(y)
+
+    def L(self, t: float) -> Operator:
+        operators = self.block.operators
+        assert operators is not None, (
+            "an integrator with uses_operator = False asked for L"
+        )
+        return cast(Operator, operators.at(t, self.end))
+
+
+def _channels_of_f(integrator: Integrator | Multistep, channels: int) -> int:
+    """Half of the channels for a scheme that splits them, else all."""
+    if not getattr(integrator, "splits_state", False):
+        return channels
+    if channels % 2:
+        raise ValueError(
+            f"{type(integrator).__name__} splits the channels into two halves: widths "
+            f"must be even, got {channels}"
+        )
+    return channels // 2

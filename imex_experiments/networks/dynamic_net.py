@@ -1,25 +1,28 @@
 """The one network that every model configuration builds."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from imex_experiments.integrators import Integrator, TimeGrid
-from imex_experiments.networks.connectors import Connector, Head
+from imex_experiments.integrators import Integrator, Multistep, TimeGrid
+from imex_experiments.networks.connectors import HEADS, Connector
 from imex_experiments.networks.dynamic_block import DynamicBlock
+from imex_experiments.terms.constraints import constrain
 
 MakeLayer = Callable[..., nn.Module]
 
 
 class DynamicNet(nn.Module):
-    """connector, block, connector, block, ..., head, all at full resolution.
+    """connector, block, connector, block, ..., head.
 
-    Shapes: (B, in_channels, H, W) to (B, out_channels, H, W); one block per width.
+    Shapes: (B, in_channels, H, W) to (B, out_channels, H, W) for `head="dense"`, to
+    (B, out_channels) for `head="classes"`; one block per width.
     `layer(channels, padding=)` makes a right-hand side and `diffusion(channels, alpha=,
     boundary=)` an operator L. `layer` and `steps` are one for all blocks or a list with one
     per block. Only the integrator tells an explicit network from an implicit one; a
@@ -27,7 +30,15 @@ class DynamicNet(nn.Module):
     `boundary` is that of L and, where `padding` is None, of all convolutions.
     `checkpoint_blocks` keeps only what enters a block and computes its inside again for
     the backward pass: memory no longer grows with the steps of a block.
-    ValueError for h <= 0, alpha < 0, steps < 1, even kernels, unknown names.
+
+    Time: `steps` steps of h, each `ratio` times the one before over the same time, or the
+    points `times`. Weights: one module per step, or at `knots` with `interpolation`;
+    `time_penalty` scales their roughness in the loss. Connectors: `opening` and
+    `connector` are kernel sizes, `pool` halves the image behind every connector but the
+    first, `norm` and `activation` are theirs, `bias` adds one to them and to the head.
+    `constraint()` parametrises the convolutions of f.
+    ValueError for h <= 0, alpha < 0, steps < 1, even kernels, unknown names, unsound times
+    or knots.
     """
 
     def __init__(
@@ -35,28 +46,40 @@ class DynamicNet(nn.Module):
         in_channels: int,
         out_channels: int,
         widths: Sequence[int],
-        integrator: Integrator,
+        integrator: Integrator | Multistep,
         layer: MakeLayer | Sequence[MakeLayer],
         diffusion: Callable[..., nn.Module],
         steps: int | Sequence[int] = 1,
         h: float = 1.0,
         alpha: float = 1.0,
+        ratio: float = 1.0,
+        times: Sequence[float] | None = None,
+        knots: Sequence[float] | None = None,
+        interpolation: Literal["constant", "linear"] = "constant",
+        time_penalty: float = 0.0,
         boundary: str = "periodic",
         padding: str | None = "zeros",
         norm: str = "batch",
         activation: str = "relu",
         checkpoint_blocks: bool = False,
+        opening: int = 3,
+        connector: int = 3,
+        pool: Literal["none", "average", "max"] = "none",
+        head: Literal["dense", "classes"] = "dense",
+        bias: bool = False,
+        constraint: Callable[[], nn.Module] | None = None,
     ) -> None:
         super().__init__()
         self.checkpoint_blocks = checkpoint_blocks
         padding = boundary if padding is None else padding
         self.h, self.alpha = h, alpha if integrator.uses_operator else 0.0
-        if not widths or min(widths) < 1:
-            raise ValueError(
-                f"widths must be one or more positive integers, got {list(widths)}"
-            )
+        self.time_penalty = time_penalty
+        _check(widths, time_penalty, pool, head)
         diffusion = partial(diffusion, alpha=alpha, boundary=boundary)
         diffusion(1)  # alpha and boundary are checked for explicit networks as well
+        connect = partial(
+            Connector, padding=padding, norm=norm, activation=activation, bias=bias
+        )
         stages: list[nn.Module] = []
         for narrow, wide, make_layer, number in zip(
             [in_channels, *widths[:-1]],
@@ -65,12 +88,37 @@ class DynamicNet(nn.Module):
             _per_block(steps, "steps", len(widths)),
             strict=True,
         ):
-            grid = TimeGrid.uniform(h, number)
+            grid = (
+                TimeGrid.geometric(h, number, ratio)
+                if times is None
+                else TimeGrid(tuple(times))
+            )
             f = partial(make_layer, padding=padding)
-            stages.append(Connector(narrow, wide, 3, padding, norm, activation))
-            stages.append(DynamicBlock(wide, grid, integrator, f, diffusion))
+            first = not stages
+            stages.append(
+                connect(narrow, wide, opening)
+                if first
+                else connect(narrow, wide, connector, pool=pool)
+            )
+            stages.append(
+                DynamicBlock(wide, grid, integrator, f, diffusion, interpolation, knots)
+            )
+            if constraint is not None:
+                constrain(stages[-1], constraint)
         self.stages = nn.Sequential(*stages)
-        self.head = Head(widths[-1], out_channels)
+        self.head = HEADS[head](widths[-1], out_channels, bias)
+
+    @property
+    def blocks(self) -> list[DynamicBlock]:
+        """The integrated blocks, first to last."""
+        return [stage for stage in self.stages if isinstance(stage, DynamicBlock)]
+
+    def penalty(self) -> Tensor | None:
+        """What the loss is to add: `time_penalty` x the roughness of all weight paths."""
+        if self.time_penalty == 0:
+            return None
+        roughness = [block.layers.roughness() for block in self.blocks]
+        return self.time_penalty * torch.stack(roughness).sum()
 
     def forward(self, y: Tensor) -> Tensor:
         for stage in self.stages:
@@ -109,6 +157,19 @@ def untracked(module: nn.Module) -> Iterator[None]:
         for norm, (momentum, batches) in zip(norms, before, strict=True):
             norm.momentum = momentum
             norm.num_batches_tracked.copy_(batches)
+
+
+def _check(widths: Sequence[int], time_penalty: float, pool: str, head: str) -> None:
+    if not widths or min(widths) < 1:
+        raise ValueError(
+            f"widths must be one or more positive integers, got {list(widths)}"
+        )
+    if not (time_penalty >= 0 and math.isfinite(time_penalty)):
+        raise ValueError(f"time_penalty must be >= 0 and finite, got {time_penalty}")
+    if head not in HEADS:
+        raise ValueError(f"head must be one of {', '.join(HEADS)}, got {head!r}")
+    if pool != "none" and head == "dense":
+        raise ValueError(f"pool={pool}: a dense head needs the resolution of the input")
 
 
 def _per_block(value: Any, name: str, blocks: int) -> Sequence[Any]:

@@ -1,7 +1,15 @@
 """LightningModules: loss, metrics and figures around a network given to them."""
 
+from imex_experiments.tasks.classification import ClassificationTask
 from imex_experiments.tasks.depth import DepthTask
+from imex_experiments.tasks.regression import RegressionTask
 from imex_experiments.tasks.segmentation import SegmentationTask
 from imex_experiments.tasks.task import Task
 
-__all__ = ["DepthTask", "SegmentationTask", "Task"]
+__all__ = [
+    "ClassificationTask",
+    "DepthTask",
+    "RegressionTask",
+    "SegmentationTask",
+    "Task",
+]

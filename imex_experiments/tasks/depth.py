@@ -79,7 +79,7 @@ class DepthTask(Task):
             self.loss_name, self.depth(images), truth, valid_pixels(truth)
         )
         self.log("train/loss", loss, on_step=True, on_epoch=False, prog_bar=True)
-        return loss
+        return self.regularised(loss)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
         images, truth = batch

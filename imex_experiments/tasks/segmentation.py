@@ -60,7 +60,7 @@ class SegmentationTask(Task):
         images, labels = batch
         loss = self.loss(self(images), labels)
         self.log("train/loss", loss, on_step=True, on_epoch=False, prog_bar=True)
-        return loss
+        return self.regularised(loss)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
         images, labels = batch

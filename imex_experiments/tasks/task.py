@@ -63,6 +63,15 @@ class Task(pl.LightningModule):
         self.train(training)
         return prediction
 
+    def regularised(self, loss: Tensor) -> Tensor:
+        """The loss with what the network asks to be added: `network.penalty()`, if any."""
+        ask = getattr(self.network, "penalty", None)
+        penalty = None if ask is None else ask()
+        if penalty is None:
+            return loss
+        self.log("train/penalty", penalty, on_step=True, on_epoch=False)
+        return loss + penalty
+
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
 
@@ -74,11 +83,14 @@ class Task(pl.LightningModule):
     def figures(self, images: Tensor, targets: Tensor) -> dict[str, np.ndarray]:
         """Pictures of some samples, name -> (H, W, 3) uint8."""
 
-    @abstractmethod
     def comparison(
         self, images: Tensor, targets: Tensor, predictions: Mapping[str, Tensor]
     ) -> np.ndarray:
-        """One picture of what several networks predict, by title; (H, W, 3) uint8."""
+        """One picture of what several networks predict, by title; (H, W, 3) uint8.
+
+        ValueError for a task that has none.
+        """
+        raise ValueError(f"{type(self).__name__} has no picture that compares networks")
 
     def configure_optimizers(self) -> Any:
         assert self.make_optimizer is not None, (

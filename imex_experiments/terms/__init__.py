@@ -1,5 +1,6 @@
 """The right-hand side of the network's ODE. All trainable weights of a block live here."""
 
+from imex_experiments.terms.constraints import Bounded, SpectralNorm
 from imex_experiments.terms.diffusion import (
     GramDiffusion,
     IdentityDiffusion,
@@ -11,11 +12,13 @@ from imex_experiments.terms.layers import (
     Bottleneck,
     DoubleLayer,
     ReleasedLayer,
+    SkewSymmetricLayer,
     SymmetricLayer,
 )
 
 __all__ = [
     "Bottleneck",
+    "Bounded",
     "DoubleLayer",
     "GramDiffusion",
     "IdentityDiffusion",
@@ -23,5 +26,7 @@ __all__ = [
     "LaplacianDiffusion",
     "NormedGramDiffusion",
     "ReleasedLayer",
+    "SkewSymmetricLayer",
+    "SpectralNorm",
     "SymmetricLayer",
 ]

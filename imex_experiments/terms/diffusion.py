@@ -6,6 +6,7 @@ alpha scales L everywhere, and alpha = 0 makes the solve the identity, bit for b
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from operator import is_
 from typing import Any, Literal, Self
 
@@ -100,6 +101,13 @@ class Diffusion(nn.Module, ABC):
         self._kept = None  # moves change weights without a new version
         return super()._apply(fn, recurse)
 
+    def function(self, y: Tensor, g: Callable[[Tensor], Tensor]) -> Tensor:
+        """g(L) y for a real function g of the eigenvalues lambda of L, elementwise."""
+        if self.alpha == 0:
+            return g(y.new_zeros(())) * y
+        symbol = self.alpha * self.symbol((y.shape[-2], y.shape[-1]))
+        return symbol_product(y, g(symbol), self.boundary, self.backend)
+
     def extra_repr(self) -> str:
         return f"{self.channels}, alpha={self.alpha}, boundary={self.boundary}"
 
@@ -115,6 +123,9 @@ class IdentityDiffusion(Diffusion):
 
     def solve(self, y: Tensor, h: float | Tensor) -> Tensor:
         return y / (1 + h * self.alpha)
+
+    def function(self, y: Tensor, g: Callable[[Tensor], Tensor]) -> Tensor:
+        return g(y.new_tensor(self.alpha)) * y
 
 
 class LaplacianDiffusion(Diffusion):

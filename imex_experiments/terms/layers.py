@@ -4,7 +4,7 @@ Shapes: Y (B, C, H, W) to the same; kernels (C_out, C_in, k, k).
 A layer has fixed weights; the weight path makes f(t, Y) of it.
 """
 
-from collections.abc import Callable
+import math
 
 import torch
 from torch import Tensor, nn
@@ -15,40 +15,11 @@ from imex_experiments.operators.boundary import (
     require_padding,
 )
 from imex_experiments.operators.stencils import require_odd
-
-NORMS: dict[str, Callable[[int], nn.Module]] = {
-    "batch": nn.BatchNorm2d,
-    "instance": lambda channels: nn.InstanceNorm2d(channels, affine=True),
-    "group": lambda channels: nn.GroupNorm(1, channels),
-    "none": lambda channels: nn.Identity(),
-}
-
-ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
-    "relu": nn.ReLU,
-    "leaky_relu": nn.LeakyReLU,
-    "tanh": nn.Tanh,
-    "silu": nn.SiLU,
-}
-
-
-def make_norm(name: str, channels: int) -> nn.Module:
-    """A fresh norm; ValueError with the choices for an unknown name."""
-    if name not in NORMS:
-        raise ValueError(f"norm must be one of {', '.join(NORMS)}, got {name!r}")
-    return NORMS[name](channels)
-
-
-def make_activation(name: str) -> nn.Module:
-    """A fresh activation; ValueError with the choices for an unknown name."""
-    if name not in ACTIVATIONS:
-        raise ValueError(
-            f"activation must be one of {', '.join(ACTIVATIONS)}, got {name!r}"
-        )
-    return ACTIVATIONS[name]()
+from imex_experiments.terms.norms import make_activation, make_norm
 
 
 class Convolution(nn.Module):
-    """K y with the padding that the network's boundary asks for; no bias."""
+    """K y + b with the padding that the network's boundary asks for; b on demand."""
 
     def __init__(
         self,
@@ -56,6 +27,7 @@ class Convolution(nn.Module):
         out_channels: int,
         kernel_size: int = 3,
         padding: str = "zeros",
+        bias: bool = False,
     ) -> None:
         super().__init__()
         require_odd(kernel_size)
@@ -64,10 +36,12 @@ class Convolution(nn.Module):
             torch.empty(out_channels, in_channels, kernel_size, kernel_size)
         )
         nn.init.kaiming_uniform_(self.weight, a=5**0.5)
+        self.bias = nn.Parameter(torch.zeros(out_channels, 1, 1)) if bias else None
 
     def forward(self, y: Tensor) -> Tensor:
-        """K y."""
-        return convolve(y, self.weight, self.padding)
+        """K y + b."""
+        product = convolve(y, self.weight, self.padding)
+        return product if self.bias is None else product + self.bias
 
     def adjoint(self, y: Tensor) -> Tensor:
         """K^T y."""
@@ -131,6 +105,36 @@ class ReleasedLayer(SymmetricLayer):
     """
 
     sign = 1.0
+
+
+class SkewSymmetricLayer(nn.Module):
+    """f(Y) = sigma(N(K Y - K^T Y - gamma Y + b)), gamma >= 0. k^2 C^2 + C weights.
+
+    K - K^T is skew-symmetric: its eigenvalues are imaginary, and gamma moves them to the
+    left by itself. ValueError for gamma < 0. Source: Reshniak and Webster, eq. 8.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        kernel_size: int = 3,
+        padding: str = "zeros",
+        norm: str = "none",
+        activation: str = "tanh",
+        gamma: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if not (gamma >= 0 and math.isfinite(gamma)):
+            raise ValueError(f"gamma must be >= 0 and finite, got {gamma}")
+        self.K = Convolution(channels, channels, kernel_size, padding)
+        self.bias = nn.Parameter(torch.zeros(channels, 1, 1))
+        self.norm = make_norm(norm, channels)
+        self.activation = make_activation(activation)
+        self.gamma = gamma
+
+    def forward(self, y: Tensor) -> Tensor:
+        rotated = self.K(y) - self.K.adjoint(y) - self.gamma * y + self.bias
+        return self.activation(self.norm(rotated))
 
 
 class Bottleneck(nn.Module):

@@ -6,6 +6,7 @@ Every problem is checked first: its solution must satisfy its equation.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -13,13 +14,21 @@ import torch
 from torch import Tensor
 
 from imex_experiments.integrators import (
+    ARS222,
+    ETD1,
+    SBDF2,
+    ClassicRK4,
     DiffusionReaction,
     ForwardEuler,
     Imex,
     Integrator,
+    Midpoint,
+    Multistep,
     TimeGrid,
+    Verlet,
     integrate,
 )
+from imex_experiments.integrators.semi_implicit import phi
 from imex_experiments.terms.diffusion import (
     Diffusion,
     GramDiffusion,
@@ -32,12 +41,13 @@ torch_double = {"dtype": torch.float64}
 
 @dataclass
 class Problem:
-    """Y' = f(t, Y) [- L Y], with L(t) beside it and the exact Y(t)."""
+    """Y' = f(t, Y) [- L Y], or Q'' = f(t, Q) with Y = (Q, Q'), and the exact Y(t)."""
 
     right_hand_side: Callable[[float, Tensor], Tensor]
     operator: Diffusion
     exact: Callable[[float], Tensor]
     diffusive: bool
+    split: bool = False
 
     def f(self, t: float, y: Tensor) -> Tensor:
         return self.right_hand_side(t, y)
@@ -45,7 +55,13 @@ class Problem:
     def L(self, t: float) -> Diffusion:
         return self.operator
 
+    def during(self, t0: float, t1: float) -> "Problem":
+        return self
+
     def derivative(self, t: float, y: Tensor) -> Tensor:
+        if self.split:
+            q, p = y.chunk(2, dim=1)
+            return torch.cat([p, self.f(t, q)], dim=1)
         return self.f(t, y) - (self.operator(y) if self.diffusive else 0)
 
 
@@ -57,7 +73,7 @@ def mode(size: int = 16) -> Tensor:
 
 def eigenvalue(L: Diffusion) -> float:
     y = mode()
-    return float((L(y) * y).sum() / (y * y).sum())
+    return float((L(y).detach() * y).sum() / (y * y).sum())
 
 
 L_laplacian = LaplacianDiffusion(1, alpha=4.0).double()
@@ -93,15 +109,26 @@ PROBLEMS = {
         ),
         diffusive=True,
     ),
+    "swing": Problem(  # Q'' = -t^2 Q - sin(t^2 / 2), solved by cos(t^2 / 2)
+        lambda t, q: -(t**2) * q - math.sin(t**2 / 2) * mode(),
+        L_identity,
+        lambda t: torch.cat(
+            [math.cos(t**2 / 2) * mode(), -t * math.sin(t**2 / 2) * mode()], dim=1
+        ),
+        diffusive=False,
+        split=True,
+    ),
 }
 
-SCHEMES: list[tuple[Integrator, str, int]] = [
-    (ForwardEuler(), "logistic", 1),
-    (ForwardEuler(), "forced", 1),
-    (Imex(), "logistic", 1),
-    (Imex(), "forced", 1),
-    (DiffusionReaction(), "heat with source", 1),
-    (DiffusionReaction(), "damped", 1),
+EXPLICIT = ("logistic", "forced")
+DIFFUSIVE = ("heat with source", "damped")
+SCHEMES: list[tuple[Integrator | Multistep, str, int]] = [
+    *((scheme, name, 1) for scheme in (ForwardEuler(), Imex()) for name in EXPLICIT),
+    *((Midpoint(), name, 2) for name in EXPLICIT),
+    *((ClassicRK4(), name, 4) for name in EXPLICIT),
+    (Verlet(), "swing", 2),
+    *((scheme, n, 1) for scheme in (DiffusionReaction(), ETD1()) for n in DIFFUSIVE),
+    *((scheme, n, 2) for scheme in (ARS222(), SBDF2()) for n in DIFFUSIVE),
 ]
 
 
@@ -127,15 +154,144 @@ def grid(steps: int, kind: str) -> TimeGrid:
     ids=lambda v: v if isinstance(v, str) else type(v).__name__,
 )
 def test_order_of_convergence(
-    scheme: Integrator, name: str, order: int, kind: str
+    scheme: Integrator | Multistep, name: str, order: int, kind: str
 ) -> None:
     problem = PROBLEMS[name]
     errors = []
-    for steps in (200, 400):
+    coarse = 200 if order < 4 else 20  # finer grids reach rounding
+    for steps in (coarse, 2 * coarse):
         y = integrate(scheme, problem, grid(steps, kind), problem.exact(0.0))
         errors.append(float((y - problem.exact(1.0)).detach().abs().max()))
     assert math.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.1)
     assert errors[1] < 0.02
+
+
+class Recorded:
+    """f(t, y) = t + y / 2, and at which times and states it was asked for."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[float, float]] = []
+
+    def f(self, t: float, y: Tensor) -> Tensor:
+        self.calls.append((t, float(y)))
+        return t + y / 2
+
+    def L(self, t: float) -> Diffusion:
+        return L_identity  # S y = y / (1 + 0.6 h)
+
+    def during(self, t0: float, t1: float) -> "Recorded":
+        return self
+
+
+G = 1 - math.sqrt(0.5)
+STAGES: list[tuple[Integrator, list[tuple[float, float]]]] = [
+    # From Y(1) = 2 to t = 1.5, h = 1/2: f(1, 2) = 2.
+    (ForwardEuler(), [(1.0, 2.0)]),
+    (Midpoint(), [(1.0, 2.0), (1.25, 2.5)]),
+    (
+        ClassicRK4(),
+        # k1 = 2, k2 = 1.25 + 1.25 = 2.5, k3 = 1.25 + 2.625 / 2 = 2.5625
+        [(1.0, 2.0), (1.25, 2.5), (1.25, 2.625), (1.5, 3.28125)],
+    ),
+    (Imex(), [(1.0, 2.0)]),
+    (DiffusionReaction(), [(1.0, 2.0)]),
+    (ARS222(), [(1.0, 2.0), (1 + G / 2, (2 + G) / (1 + 0.3 * G))]),
+    (ETD1(), [(1.0, 2.0)]),
+]
+
+
+@pytest.mark.parametrize(
+    ("scheme", "stages"), STAGES, ids=[type(scheme).__name__ for scheme, _ in STAGES]
+)
+def test_stages_are_evaluated_where_the_scheme_says(
+    scheme: Integrator, stages: list[tuple[float, float]]
+) -> None:
+    recorded = Recorded()
+    scheme.step(recorded, 1.0, 1.5, torch.full((1, 1, 1, 1), 2.0, **torch_double))
+    assert [t for t, _ in recorded.calls] == pytest.approx([t for t, _ in stages])
+    assert [y for _, y in recorded.calls] == pytest.approx([y for _, y in stages])
+
+
+def test_verlet_evaluates_f_once_at_the_middle() -> None:
+    recorded = Recorded()
+    y = torch.tensor([2.0, 4.0], **torch_double).view(1, 2, 1, 1)
+    moved = Verlet().step(recorded, 1.0, 1.5, y)
+    assert recorded.calls == [(1.25, 3.0)]  # Q + h/2 P
+    p = 4 + 0.5 * (1.25 + 1.5)
+    assert moved.flatten().tolist() == [3 + 0.25 * p, p]
+
+
+def test_sbdf2_evaluates_f_once_per_step_and_remembers() -> None:
+    """Three steps by hand: Euler, then the formula with w = h / h- = 2 and 1/2."""
+    recorded = Recorded()
+    points = (0.0, 0.25, 0.75, 1.0)
+    end = integrate(
+        SBDF2(), recorded, TimeGrid(points), torch.ones(1, 1, 1, 1, **torch_double)
+    )
+    y = [1.0]
+    f = [0.5]
+    y.append((1 + 0.25 * f[0]) / (1 + 0.6 * 0.25))
+    for n, (h, w) in enumerate([(0.5, 2.0), (0.25, 0.5)], start=1):
+        f.append(points[n] + y[n] / 2)
+        explicit = (1 + w) * f[n] - w * f[n - 1]
+        right = (1 + w) * y[n] - w**2 / (1 + w) * y[n - 1] + h * explicit
+        y.append(right / ((1 + 2 * w) / (1 + w) + 0.6 * h))
+    assert [t for t, _ in recorded.calls] == list(points[:-1])
+    assert [state for _, state in recorded.calls] == pytest.approx(y[:-1])
+    assert float(end) == pytest.approx(y[-1])
+
+
+def test_sbdf2_forgets_between_integrations() -> None:
+    scheme, problem = SBDF2(), PROBLEMS["damped"]
+    y = problem.exact(0.0)
+    first, again = (integrate(scheme, problem, grid(3, "graded"), y) for _ in range(2))
+    assert torch.equal(first, again)
+
+
+@pytest.mark.parametrize("L", [L_identity, L_laplacian, L_gram])
+@pytest.mark.parametrize("kind", ["uniform", "graded"])
+def test_etd1_is_exact_without_f(L: Diffusion, kind: str) -> None:
+    problem = Problem(lambda t, y: 0 * y, L, lambda t: mode(), diffusive=True)
+    y = integrate(ETD1(), problem, grid(4, kind), mode()).detach()
+    torch.testing.assert_close(y, math.exp(-eigenvalue(L)) * mode(), rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("scheme", [ARS222(), ETD1(), SBDF2()])
+def test_without_l_the_schemes_are_explicit(scheme: Integrator | Multistep) -> None:
+    """alpha = 0 leaves a two-stage Runge-Kutta, Euler, and the two-step Adams formula."""
+    f = PROBLEMS["logistic"].right_hand_side
+    L = GramDiffusion(1, alpha=0.0)
+    problem = Problem(f, L, lambda t: mode(), diffusive=False)
+    y, h = mode(), 0.5
+    once = integrate(scheme, problem, TimeGrid((0.0, h)), y)
+    d = 1 - 1 / (2 * G)
+    stages = d * f(0, y) + (1 - d) * f(0, y + G * h * f(0, y))
+    euler = y + h * f(0, y)
+    expected = y + h * stages if isinstance(scheme, ARS222) else euler
+    torch.testing.assert_close(once, expected, rtol=0, atol=1e-14)
+    if isinstance(scheme, SBDF2):
+        twice = integrate(scheme, problem, TimeGrid((0.0, h, 2 * h)), y)
+        difference = 3 * twice - 4 * euler + y - 2 * h * (2 * f(0, euler) - f(0, y))
+        torch.testing.assert_close(difference, 0 * y, rtol=0, atol=1e-13)
+
+
+def test_phi_and_its_derivative_near_and_far_from_zero() -> None:
+    """Against their power series, summed in exact fractions."""
+    z = torch.tensor([0.0, 1e-12, 1e-4, 0.5, 0.999, 1.0, 3.0, 20.0], **torch_double)
+    z.requires_grad_()
+    value = phi(z)
+    (slope,) = torch.autograd.grad(value.sum(), z)
+    for x, v, s in zip(z.tolist(), value.tolist(), slope.tolist(), strict=True):
+        terms = [Fraction(1)]
+        for k in range(1, 120):
+            terms.append(terms[-1] * Fraction(-x) / (k + 1))
+        exact = float(sum(terms))
+        derivative = -sum(
+            Fraction(k + 1) * Fraction(-x) ** k / math.factorial(k + 2)
+            for k in range(120)
+        )
+        assert v == pytest.approx(exact, rel=1e-14)
+        assert s == pytest.approx(float(derivative), rel=1e-13)
 
 
 @pytest.mark.parametrize("L", [L_identity, L_laplacian, L_gram])
@@ -191,6 +347,23 @@ def test_a_block_needs_a_step() -> None:
         TimeGrid.uniform(1.0, 0)
 
 
+def test_geometric_steps_grow_by_their_ratio_over_the_same_time() -> None:
+    points = TimeGrid.geometric(0.5, 4, 2.0).points
+    assert points == pytest.approx([0, 2 / 15, 6 / 15, 14 / 15, 2.0])
+    assert TimeGrid.geometric(0.3, 3, 1.0) == TimeGrid.uniform(0.3, 3)
+    with pytest.raises(ValueError, match="ratio must be > 0 and finite, got 0"):
+        TimeGrid.geometric(0.5, 4, 0.0)
+
+
+def test_refined_grid_keeps_its_points() -> None:
+    grid = TimeGrid((0.0, 0.3, 1.0))
+    finer = grid.refined(3)
+    assert finer.points[::3] == grid.points
+    assert finer.points == pytest.approx([0, 0.1, 0.2, 0.3, 8 / 15, 23 / 30, 1])
+    with pytest.raises(ValueError, match="factor must be >= 1, got 0"):
+        grid.refined(0)
+
+
 def test_every_interval_is_stepped_once_and_in_order() -> None:
     seen = []
 
@@ -201,5 +374,6 @@ def test_every_interval_is_stepped_once_and_in_order() -> None:
             seen.append((t0, t1))
             return y
 
-    integrate(Recorder(), None, TimeGrid((0.0, 0.5, 2.0)), torch.zeros(1))
+    problem = PROBLEMS["logistic"]
+    integrate(Recorder(), problem, TimeGrid((0.0, 0.5, 2.0)), torch.zeros(1))
     assert seen == [(0.0, 0.5), (0.5, 2.0)]

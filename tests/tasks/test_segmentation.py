@@ -85,3 +85,23 @@ def test_figures_hold_all_samples_and_classes() -> None:
     # The first panel is the first image, enlarged.
     panel = sheet[22 : 22 + 128, 6 : 6 + 128, 0]
     assert (panel[::zoom, ::zoom] == images[0, 0].numpy()).all()
+
+
+def test_training_loss_takes_what_the_network_asks_for() -> None:
+    class Rough(nn.Conv2d):
+        def penalty(self) -> torch.Tensor:
+            return 3 * self.weight.square().sum()
+
+    class Plain(Rough):
+        def penalty(self) -> None:
+            return None
+
+    batch = torch.zeros(2, 1, 4, 4, dtype=torch.uint8), torch.zeros(2, 4, 4).byte()
+    losses = []
+    for kind in (Rough, Plain):
+        torch.manual_seed(0)
+        task = SegmentationTask(kind(1, 4, 1), FACTS)
+        task.log = lambda *_, **__: None
+        losses.append(task.training_step(batch, 0))
+    difference = 3 * task.network.weight.square().sum()
+    torch.testing.assert_close(losses[0] - losses[1], difference)

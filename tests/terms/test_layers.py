@@ -8,10 +8,10 @@ from imex_experiments.terms.layers import (
     Convolution,
     DoubleLayer,
     ReleasedLayer,
+    SkewSymmetricLayer,
     SymmetricLayer,
-    make_activation,
-    make_norm,
 )
+from imex_experiments.terms.norms import TvNorm, make_activation, make_norm
 
 
 @pytest.mark.parametrize("padding", ["zeros", "periodic"])
@@ -52,6 +52,29 @@ def test_symmetric_layer_has_a_semi_definite_jacobian(
     assert eigenvalues.max() > 1e-3
 
 
+@pytest.mark.parametrize("padding", ["zeros", "periodic"])
+@pytest.mark.parametrize("gamma", [0.0, 0.3])
+def test_skew_symmetric_layer_rotates_and_damps(padding: str, gamma: float) -> None:
+    """Eq. 8 with sigma = 1: the Jacobian is skew minus gamma I, eigenvalues on one line."""
+    f = SkewSymmetricLayer(2, padding=padding, activation="none", gamma=gamma).double()
+    y = torch.randn(1, 2, 4, 5, dtype=torch.float64)
+    J = torch.autograd.functional.jacobian(f, y).reshape(40, 40)
+    torch.testing.assert_close(J + J.T, -2 * gamma * torch.eye(40).double())
+    assert J.abs().max() > 0.1
+    torch.testing.assert_close(f(0 * y), f.bias.expand_as(y))
+    with pytest.raises(ValueError, match="gamma must be >= 0 and finite, got -1"):
+        SkewSymmetricLayer(2, gamma=-1.0)
+
+
+def test_tv_norm_gives_every_pixel_length_one_and_a_shift() -> None:
+    norm, y = TvNorm(3, eps=0.0), torch.randn(2, 3, 4, 5)
+    torch.testing.assert_close(norm(y).square().sum(1), torch.ones(2, 4, 5))
+    torch.testing.assert_close(norm(7 * y), norm(y))
+    nn.init.constant_(norm.bias, 2.0)
+    torch.testing.assert_close((norm(y) - 2).square().sum(1), torch.ones(2, 4, 5))
+    assert torch.isfinite(TvNorm(3)(0 * y)).all()
+
+
 def test_sizes_of_the_layers() -> None:
     def weights(layer: nn.Module) -> int:
         return sum(p.numel() for p in layer.parameters() if p.ndim == 4)
@@ -61,7 +84,9 @@ def test_sizes_of_the_layers() -> None:
 
 
 def test_unknown_names_are_told_with_the_choices() -> None:
-    with pytest.raises(ValueError, match="batch, instance, group, none, got 'bacth'"):
+    with pytest.raises(
+        ValueError, match="batch, instance, group, tv, none, got 'bacth'"
+    ):
         make_norm("bacth", 4)
     with pytest.raises(ValueError, match="relu"):
         make_activation("rleu")

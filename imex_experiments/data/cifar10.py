@@ -1,0 +1,166 @@
+"""data=cifar10: the binary version of CIFAR-10, from an archive that the user supplies.
+
+Shapes: images (N, 3, 32, 32) uint8, labels (N,) uint8. A record of the archive's files is
+one byte of label and 3 x 32 x 32 bytes of image.
+"""
+
+import hashlib
+import io
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import TensorDataset
+
+from imex_experiments.data.errors import DataError
+from imex_experiments.data.tensor_data import TensorData
+
+ARCHIVE = "cifar-10-binary.tar.gz"
+SIZE = 170_052_171
+MD5 = "c32a1d4ab5d03f1284b67883e8d87530"
+SOURCE = "https://www.cs.toronto.edu/~kriz/cifar.html"
+
+IMAGE = (3, 32, 32)
+RECORD = 1 + 3 * 32 * 32
+MOST_RECORDS = 10_000
+FOLDER = "cifar-10-batches-bin"
+TRAIN_FILES = tuple(f"{FOLDER}/data_batch_{i}.bin" for i in range(1, 6))
+TEST_FILE = f"{FOLDER}/test_batch.bin"
+CLASSES = (
+    *("airplane", "automobile", "bird", "cat", "deer"),
+    *("dog", "frog", "horse", "ship", "truck"),
+)
+
+
+def check_archive(path: Path) -> None:
+    """DataError unless the file is the published archive, by its size and MD5."""
+    size = path.stat().st_size
+    if size != SIZE:
+        raise DataError(
+            f"{path}: expected {SIZE:,} bytes, got {size:,}; get it again from {SOURCE}"
+        )
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "md5").hexdigest()
+    if digest != MD5:
+        raise DataError(
+            f"{path}: expected MD5 {MD5}, got {digest}; get it again from {SOURCE}"
+        )
+
+
+def read_records(archive: tarfile.TarFile, name: str) -> tuple[Tensor, Tensor]:
+    """Images and labels of one file; DataError if it is missing or of another format."""
+    try:
+        member = archive.getmember(name)
+    except KeyError as error:
+        raise DataError(f"{archive.name!s}: it has no {name}") from error
+    number, rest = divmod(member.size, RECORD)
+    file = archive.extractfile(member) if member.isreg() else None
+    if file is None or rest or not 1 <= number <= MOST_RECORDS:
+        raise DataError(
+            f"{archive.name!s}: {name} has {member.size:,} bytes, expected 1 to "
+            f"{MOST_RECORDS:,} records of {RECORD:,}"
+        )
+    content = file.read(member.size)
+    if len(content) != member.size:
+        raise DataError(f"{archive.name!s}: {name} is cut off")
+    flat = torch.frombuffer(bytearray(content), dtype=torch.uint8)
+    records = flat.view(number, RECORD)
+    labels = records[:, 0].clone()
+    if int(labels.max()) >= len(CLASSES):
+        raise DataError(
+            f"{archive.name!s}: {name} has the label {int(labels.max())}, expected 0 to 9"
+        )
+    return records[:, 1:].reshape(number, *IMAGE), labels
+
+
+def write_stand_in(path: Path, per_file: int, seed: int = 0) -> None:
+    """An archive of the same layout with generated images: a class is a colour and a slope.
+
+    It is not the published one, so it is read with verify=false.
+    """
+    random = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:32, :32] / 31
+    with tarfile.open(path, "w:gz") as archive:
+        for name in (*TRAIN_FILES, TEST_FILE):
+            labels = random.integers(0, len(CLASSES), per_file, dtype=np.uint8)
+            angle = 2 * np.pi * labels[:, None, None] / len(CLASSES)
+            slope = np.cos(angle) * rows + np.sin(angle) * columns
+            planes = [slope, -slope, np.broadcast_to(np.cos(angle), slope.shape)]
+            noise = random.normal(0, 0.1, (per_file, *IMAGE))
+            images = 128 + 60 * (np.stack(planes, axis=1) + noise)
+            pixels = images.clip(0, 255).astype(np.uint8).reshape(per_file, -1)
+            content = np.concatenate([labels[:, None], pixels], axis=1).tobytes()
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+
+
+class Cifar10Data(TensorData):
+    """Batches of images (B, 3, 32, 32) uint8 and labels (B,) uint8.
+
+    `root` holds cifar-10-binary.tar.gz, which is checked by size and MD5 unless
+    `verify=false`; the share `validation` of the training images, chosen by `seed`,
+    validates. DataError for a file that is missing, another one, or damaged.
+    """
+
+    in_channels = IMAGE[0]
+    out_channels = len(CLASSES)
+    image_shape = IMAGE
+
+    def __init__(
+        self,
+        root: str,
+        validation: float = 0.1,
+        batch_size: int = 64,
+        num_workers: int = 0,
+        seed: int = 0,
+        verify: bool = True,
+    ) -> None:
+        super().__init__(batch_size, num_workers)
+        if not 0 < validation < 1:
+            raise ValueError(f"validation must lie in (0, 1), got {validation}")
+        self.path = Path(root).expanduser() / ARCHIVE
+        self.validation, self.seed, self.verify = validation, seed, verify
+
+    def setup(self, stage: str | None = None) -> None:
+        if self.splits:
+            return
+        if not self.path.is_file():
+            raise DataError(f"{self.path}: no such file; get it from {SOURCE}")
+        if self.verify:
+            check_archive(self.path)
+        try:
+            with tarfile.open(self.path, "r:gz") as archive:
+                parts = [read_records(archive, name) for name in TRAIN_FILES]
+                test = read_records(archive, TEST_FILE)
+        except (tarfile.TarError, EOFError, OSError) as error:
+            raise DataError(f"{self.path}: not a readable archive ({error})") from error
+        images, labels = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+        order = torch.randperm(
+            len(images), generator=torch.Generator().manual_seed(self.seed)
+        )
+        held = max(1, round(self.validation * len(images)))
+        for split, chosen in (("train", order[held:]), ("val", order[:held])):
+            self.splits[split] = TensorDataset(images[chosen], labels[chosen])
+        self.splits["test"] = TensorDataset(*test)
+        if self.batch_size > len(self.splits["train"]):
+            raise DataError(
+                f"{self.path}: {len(self.splits['train'])} training images are fewer than "
+                f"data.batch_size={self.batch_size}"
+            )
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the training split tells: normalisation, and the names of the classes."""
+        images, _ = self.splits["train"].tensors
+        planes = [images[:, channel].float() for channel in range(self.in_channels)]
+        return {
+            "in_channels": self.in_channels,
+            "out_channels": self.out_channels,
+            "mean": [float(plane.mean()) for plane in planes],
+            "std": [max(float(plane.std()), 1.0) for plane in planes],
+            "classes": list(CLASSES),
+        }
