@@ -17,6 +17,7 @@ from imex_experiments.data.image_folder import write_image_folder
 from imex_experiments.data.nyu_sample import make_nyu_sample, nyu_sample_path
 from imex_experiments.data.qtips import QtipsRecipe, make_qtips
 from imex_experiments.integrators import TimeGrid, integrate
+from imex_experiments.runs.dashboard import CHROMIUM
 
 PAGES = [
     ROOT / "README.md",
@@ -110,7 +111,7 @@ def test_command(
         path = nyu_sample_path(tmp_path, 24, 0)
         make_nyu_sample(path, 24, 0)
         command = command.replace("<nyu_depth_v2_labeled.mat>", str(path))
-    command = command.replace("<run>", str(trained))
+    command = command.replace("<run>", str(trained)).replace("<sweep>", str(trained))
     command = command.replace("images=<folder>", f"images={folder}/test/images")
     command = command.replace("out=<folder>", f"out={tmp_path}/out")
     command = command.replace("<file>", f"{tmp_path}/file")
@@ -130,6 +131,8 @@ def test_command(
         words += [] if resumed else small
     if words[0] == "scripts/side_by_side.py":
         words = [*(w for w in words if not w.startswith("images=")), "images=[0,1]"]
+    if "screenshot" in words[0] and not any(map(shutil.which, CHROMIUM)):
+        pytest.skip("no Chromium: apt-get install chromium")
     done = python(str(ROOT / words[0]), *words[1:], cwd=tmp_path)
     assert done.returncode == 0, done.stderr
 
