@@ -12,7 +12,7 @@ from imex_experiments.runs.command import parse_arguments, run_command
 from imex_experiments.runs.dashboard import browsing, serving, sessions
 from imex_experiments.runs.errors import ConfigError
 
-WIDTH, ABOVE, ROW = 1800, 240, 38
+WIDTH, ABOVE, ROW = 2140, 210, 37
 """The page, pixels: its width, the height of all but the rows, and that of one row."""
 
 
@@ -33,9 +33,10 @@ def main() -> None:
         table = page.locator("vaadin-grid").first
         for run in runs:
             table.get_by_text(run, exact=True).wait_for()
-        # As if the edge of the first column were drawn aside: the names are long.
-        column = page.locator("vaadin-grid-column").first
-        column.evaluate("(column, width) => { column.width = width }", "340px")
+        # As if their edges were drawn: run names are long, all other columns short.
+        for index, column in enumerate(page.locator("vaadin-grid-column").all()):
+            width = "120px" if index else "390px"
+            column.evaluate("(column, width) => { column.width = width }", width)
         page.screenshot(path=args.out)
 
 
