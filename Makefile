@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # Words for train.py: make train ARGS="model=resnet seed=1"
 ARGS ?=
+# What `make dashboard` shows
+LOGDIR ?= outputs
 
 .DEFAULT_GOAL := help
 
@@ -48,8 +50,8 @@ benchmark: $(READY) ## Measure what the implicit step costs (minutes): outputs/b
 	$(BIN)/python scripts/benchmark.py out=outputs/benchmark.json
 
 .PHONY: dashboard
-dashboard: $(READY) ## Open TensorBoard on localhost:6006 over all runs
-	$(BIN)/tensorboard --logdir outputs --host localhost
+dashboard: $(READY) ## TensorBoard on localhost:6006 (one sweep: make dashboard LOGDIR=<sweep>)
+	$(BIN)/tensorboard --logdir "$(LOGDIR)" --host localhost
 
 .PHONY: clean
 clean: ## Remove the environment and all caches; runs in outputs/ stay

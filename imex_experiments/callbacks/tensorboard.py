@@ -1,22 +1,38 @@
 """What the dashboards need beside scalars: HParams sessions, a layout, and figures."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.loggers import TensorBoardLogger
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.hparams import metadata
-from tensorboard.plugins.hparams.api_pb2 import STATUS_FAILURE, STATUS_SUCCESS
+from tensorboard.plugins.hparams.api_pb2 import (
+    DATA_TYPE_FLOAT64,
+    DATA_TYPE_STRING,
+    STATUS_FAILURE,
+    STATUS_SUCCESS,
+    Experiment,
+    HParamInfo,
+    MetricInfo,
+    MetricName,
+)
 from tensorboard.plugins.hparams.plugin_data_pb2 import (
     HParamsPluginData,
     SessionEndInfo,
+    SessionStartInfo,
 )
 from torch.utils.tensorboard import SummaryWriter
-from torch.utils.tensorboard.summary import hparams as hparams_summaries
+
+from imex_experiments.runs.errors import is_interrupt
 
 MOST_HPARAMS = 15
+
+COMPARED = ("model", "alpha", "h", "lr", "seed")
+"""The columns to see first: TensorBoard shows five, those that are said to differ."""
+
+Setting = str | int | float
 
 
 def writer_of(trainer: pl.Trainer) -> SummaryWriter | None:
@@ -31,11 +47,13 @@ class HParams(pl.Callback):
     """One session of the HParams tab per run, with its true status at the end.
 
     `hparams` are flat values, the same keys and types in every run; h and alpha of the
-    network join them (an explicit network has alpha = 0). The columns of metrics are the
-    kept checkpoint's loss and score; no value is written for them here, so none is false.
+    network join them (an explicit network has alpha = 0). The columns of metrics are score
+    and loss of the kept checkpoint, which come at the end, and the score of the last epoch
+    until then; no value is written for them here, so none is false. A run that was
+    interrupted has no status: it may go on, and TensorBoard keeps the first one it reads.
     """
 
-    def __init__(self, hparams: Mapping[str, str | int | float]) -> None:
+    def __init__(self, hparams: Mapping[str, Setting]) -> None:
         if len(hparams) + 2 > MOST_HPARAMS:
             raise ValueError(
                 f"hparams must be at most {MOST_HPARAMS - 2}, got {len(hparams)}"
@@ -46,12 +64,10 @@ class HParams(pl.Callback):
         network = pl_module.network
         session = {**self.hparams, "h": float(network.h), "alpha": float(network.alpha)}
         score = pl_module.monitor.removeprefix("val/")
-        columns = [
-            f"{split}/{m}" for split in ("best/val", "test") for m in (score, "loss")
-        ]
-        experiment, start, _ = hparams_summaries(session, dict.fromkeys(columns))
-        self._write(trainer, experiment)
-        self._write(trainer, start)
+        columns = [f"best/val/{score}", f"test/{score}", f"val/{score}"]
+        columns += ["best/val/loss", "test/loss"]
+        self._write(trainer, _experiment(session, columns))
+        self._write(trainer, _session_start(session))
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         self._write(trainer, _session_end(STATUS_SUCCESS))
@@ -62,7 +78,8 @@ class HParams(pl.Callback):
         pl_module: Any,
         exception: BaseException,
     ) -> None:
-        self._write(trainer, _session_end(STATUS_FAILURE))
+        if not is_interrupt(exception):
+            self._write(trainer, _session_end(STATUS_FAILURE))
 
     @staticmethod
     def _write(trainer: pl.Trainer, summary: Summary) -> None:
@@ -70,12 +87,40 @@ class HParams(pl.Callback):
             writer._get_file_writer().add_summary(summary)
 
 
+def _experiment(settings: Mapping[str, Setting], metrics: Iterable[str]) -> Summary:
+    """The columns of the table. TensorBoard takes those of the first run that it reads."""
+    experiment = Experiment(
+        hparam_infos=[
+            HParamInfo(
+                name=name,
+                type=DATA_TYPE_STRING if isinstance(value, str) else DATA_TYPE_FLOAT64,
+                differs=name in COMPARED,
+            )
+            for name, value in settings.items()
+        ],
+        metric_infos=[MetricInfo(name=MetricName(tag=tag)) for tag in metrics],
+    )
+    return _summary(metadata.EXPERIMENT_TAG, experiment=experiment)
+
+
+def _session_start(settings: Mapping[str, Setting]) -> Summary:
+    start = SessionStartInfo(start_time_secs=time.time())
+    for name, value in settings.items():
+        if isinstance(value, str):
+            start.hparams[name].string_value = value
+        else:
+            start.hparams[name].number_value = value
+    return _summary(metadata.SESSION_START_INFO_TAG, session_start_info=start)
+
+
 def _session_end(status: int) -> Summary:
     end = SessionEndInfo(status=status, end_time_secs=time.time())
-    content = metadata.create_summary_metadata(HParamsPluginData(session_end_info=end))
-    return Summary(
-        value=[Summary.Value(tag=metadata.SESSION_END_INFO_TAG, metadata=content)]
-    )
+    return _summary(metadata.SESSION_END_INFO_TAG, session_end_info=end)
+
+
+def _summary(tag: str, **content: Any) -> Summary:
+    data = metadata.create_summary_metadata(HParamsPluginData(**content))
+    return Summary(value=[Summary.Value(tag=tag, metadata=data)])
 
 
 class CustomScalars(pl.Callback):

@@ -66,6 +66,11 @@ def root_cause(error: BaseException) -> BaseException:
     return error
 
 
+def is_interrupt(error: BaseException) -> bool:
+    """Whether Ctrl-C or SIGTERM ended the run, which can go on, and not a fault of it."""
+    return exit_code(root_cause(error)) in (130, 143)
+
+
 def one_line(error: BaseException) -> str:
     """The error in one line, with its type where the message alone says too little."""
     if isinstance(error, KeyboardInterrupt):

@@ -22,6 +22,7 @@ from imex_experiments.runs.errors import (
     StorageError,
     Terminated,
     exit_code,
+    is_interrupt,
     one_line,
     root_cause,
 )
@@ -72,7 +73,7 @@ def recording(folder: Path, **facts: Any) -> Iterator[dict[str, Any]]:
     except BaseException as caught:
         error = root_cause(caught)
         code = exit_code(error)
-        state = "interrupted" if code in (130, 143) else "failed"
+        state = "interrupted" if is_interrupt(error) else "failed"
         log.debug("the run ended early", exc_info=caught)
         reason = one_line(error)
         if state == "interrupted" and (folder / LAST).is_file():

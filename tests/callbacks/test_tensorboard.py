@@ -2,13 +2,18 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from PIL import Image
+from pytorch_lightning.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 from tensorboard.plugins.hparams import metadata
-from tensorboard.plugins.hparams.api_pb2 import STATUS_SUCCESS
+from tensorboard.plugins.hparams.api_pb2 import STATUS_FAILURE, STATUS_SUCCESS
+
+from imex_experiments.callbacks import HParams
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +61,10 @@ def test_hparams_session(events: EventAccumulator) -> None:
         plugin[metadata.SESSION_END_INFO_TAG]
     )
     columns = [info.name.tag for info in experiment.metric_infos]
-    assert columns == ["best/val/miou", "best/val/loss", "test/miou", "test/loss"]
+    assert columns == [
+        *("best/val/miou", "test/miou", "val/miou"),
+        *("best/val/loss", "test/loss"),
+    ]
     assert set(columns) <= set(events.Tags()["scalars"])
     values = dict(start.hparams.items())
     assert values["model"].string_value == "imexnet"
@@ -64,6 +72,27 @@ def test_hparams_session(events: EventAccumulator) -> None:
     assert values["h"].number_value == 1
     assert len(values) <= 15
     assert end.status == STATUS_SUCCESS
+
+
+@pytest.mark.parametrize(
+    ("error", "ends"),
+    [(ValueError("diverged"), True), (KeyboardInterrupt(), False)],
+    ids=["failed", "interrupted"],
+)
+def test_an_interrupted_session_has_no_end_and_may_succeed_later(
+    error: BaseException, ends: bool, tmp_path: Path
+) -> None:
+    """TensorBoard keeps the first status of a run, whatever a resumed one adds."""
+    logger = TensorBoardLogger(tmp_path, name="", version="")
+    trainer: Any = SimpleNamespace(loggers=[logger])
+    HParams({}).on_exception(trainer, None, error)
+    HParams({}).on_fit_end(trainer, None)
+    logger.experiment.close()
+    found = EventAccumulator(str(tmp_path)).Reload().PluginTagToContent("hparams")
+    end = metadata.parse_session_end_info_plugin_data(
+        found[metadata.SESSION_END_INFO_TAG]
+    )
+    assert end.status == (STATUS_FAILURE if ends else STATUS_SUCCESS)
 
 
 def test_custom_scalars_layout_names_existing_scalars(events: EventAccumulator) -> None:
