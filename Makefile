@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+DEV := $(VENV)/.dev
 # Words for train.py: make train ARGS="model=resnet seed=1"
 ARGS ?=
 # What `make dashboard` shows
@@ -17,30 +18,34 @@ help: ## This list
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet -c constraints.txt -e .
+	touch $@
+
+$(DEV): $(READY)
 	$(BIN)/pip install --quiet -c constraints.txt -e ".[dev]"
 	touch $@
 
 .PHONY: setup
-setup: $(READY) ## Make the environment in .venv
+setup: $(DEV) ## Make the environment in .venv, with launchers and test tools
 
 .PHONY: train
 train: $(READY) ## Train IMEXnet on Q-tips (other runs: make train ARGS="model=resnet")
 	$(BIN)/python train.py $(ARGS)
 
 .PHONY: test
-test: $(READY) ## Run the tests (a few minutes on two cores)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow and not docs"
+test: $(DEV) ## Run the tests (a few minutes on two cores)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow and not docs"
 
 .PHONY: test-slow
-test-slow: $(READY) ## Run the tests that train to the end
+test-slow: $(DEV) ## Run the tests that train to the end
 	$(BIN)/python -m pytest -m slow
 
 .PHONY: docs-check
-docs-check: $(READY) ## Run every command and snippet of README.md and docs/
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m docs
+docs-check: $(DEV) ## Run every command and snippet of README.md and docs/
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m docs
 
 .PHONY: lint
-lint: $(READY) ## Check format, style and types
+lint: $(DEV) ## Check format, style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy

@@ -14,6 +14,8 @@ from conftest import ROOT, Command
 from imex_experiments.runs.dashboard import CHROMIUM, ask, browsing, serving, sessions
 from imex_experiments.runs.errors import ConfigError
 
+pytestmark = pytest.mark.xdist_group("dashboard")  # one sweep for all of these tests
+
 SETTINGS = {"model", "data", "seed", "lr", "batch_size", "epochs", "h", "alpha"}
 
 METRICS = {
