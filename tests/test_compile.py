@@ -77,11 +77,11 @@ def test_compiled_run_is_loaded_like_any_other(
     ],
 )
 def test_what_cannot_work_is_refused(
-    words: list[str], complaint: str, python: Command, tmp_path: Path
+    words: list[str], complaint: str, forked: Command, tmp_path: Path
 ) -> None:
     if "trainer.compile=true" in words and torch.cuda.is_available():
         pytest.skip("a CUDA device needs no C++ compiler")
-    done = python(str(ROOT / "train.py"), *words, cwd=tmp_path, CXX="/no/g++")
+    done = forked(str(ROOT / "train.py"), *words, cwd=tmp_path, CXX="/no/g++")
     assert done.returncode == 2
     (line,) = done.stderr.strip().splitlines()
     assert complaint in line

@@ -98,10 +98,10 @@ def test_mistakes_are_one_line_and_an_exit_code(
     words: list[str],
     code: int,
     complaint: str,
-    python: Command,
+    forked: Command,
     tmp_path: Path,
 ) -> None:
-    done = python(script(name), *words, cwd=tmp_path)
+    done = forked(script(name), *words, cwd=tmp_path)
     assert done.returncode == code, done.stderr
     (line,) = done.stderr.strip().splitlines()
     assert line.startswith("error: ")
@@ -143,14 +143,14 @@ def test_predict_writes_depths_in_millimetres(python: Command, tmp_path: Path) -
 
 
 def test_colour_image_is_refused_before_anything_is_written(
-    python: Command, trained: Path, tmp_path: Path
+    forked: Command, trained: Path, tmp_path: Path
 ) -> None:
     images = tmp_path / "images"
     images.mkdir()
     Image.fromarray(np.zeros((64, 64), np.uint8)).save(images / "a.png")
     Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(images / "b.png")
     out = tmp_path / "out"
-    done = python(script("predict"), f"run={trained}", f"images={images}", f"out={out}")
+    done = forked(script("predict"), f"run={trained}", f"images={images}", f"out={out}")
     assert done.returncode == 3
     assert "b.png: expected an 8-bit grey image" in done.stderr
     assert not out.exists()
@@ -239,11 +239,11 @@ def test_drawing_what_is_not_there_is_refused(
     words: list[str],
     code: int,
     complaint: str,
-    python: Command,
+    forked: Command,
     trained: Path,
     tmp_path: Path,
 ) -> None:
-    done = python(
+    done = forked(
         script(name), f"runs=[{trained}]", f"out={tmp_path / 'x.png'}", *words
     )
     assert done.returncode == code

@@ -99,19 +99,6 @@ def test_alpha_zero_trains_exactly_like_the_resnet(
     assert implicit["parameters"] - explicit["parameters"] == 9 * (4 + 8 + 16)
 
 
-def test_multirun_makes_one_folder_per_job(python: Command, tmp_path: Path) -> None:
-    quick = [*QUICK, "trainer.max_epochs=1", "data.train=16"]
-    words = ["-m", "model=resnet,unet,diffusion_reaction", "model.h=0.5", *quick]
-    done = python(TRAIN, *words, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    (sweep,) = (tmp_path / "outputs/sweeps").iterdir()
-    runs = sorted(path for path in sweep.iterdir() if path.is_dir())
-    assert [run.name[0] for run in runs] == ["0", "1", "2"]
-    for run in runs:
-        assert json.loads((run / "status.json").read_text())["state"] == "finished"
-        assert (run / "metrics.json").exists()
-
-
 def test_depth_gives_the_same_numbers_with_any_number_of_workers(
     python: Command, tmp_path: Path
 ) -> None:
@@ -139,9 +126,20 @@ SMALL += ["data.lengths=[8,12]", "data.widths=[2,4]"]
 """Images small enough for a scheme that evaluates f many times."""
 
 
-def test_every_scheme_trains(python: Command, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "models",
+    [
+        ["verlet", "theta"],
+        pytest.param(
+            ["midpoint", "rk4", "ars222", "sbdf2", "etd1"], marks=pytest.mark.slow
+        ),
+    ],
+    ids=lambda models: "-".join(models),
+)
+def test_every_scheme_trains(
+    models: list[str], python: Command, tmp_path: Path
+) -> None:
     """One step of time each from the command line; solves are told to TensorBoard."""
-    models = ["midpoint", "rk4", "verlet", "ars222", "sbdf2", "etd1", "theta"]
     words = ["-m", f"model={','.join(models)}", "data=qtips", *SMALL]
     done = python(TRAIN, *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -165,7 +163,9 @@ def test_every_scheme_trains(python: Command, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("experiment", "words", "figure", "score"),
     [
-        ("implicit_function1d", [], "fit", "rmse"),
+        pytest.param(
+            *("implicit_function1d", [], "fit", "rmse"), marks=pytest.mark.slow
+        ),
         ("implicit_spirals", [], "boundary", "accuracy"),
         ("dynamic_blocks_cifar10", ["data.verify=false"], "classes", "accuracy"),
     ],
@@ -202,6 +202,7 @@ def test_toy_and_cifar_experiments_train(
         assert "it learned from points, not from images" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("experiment", ["qtips_table1", "qtips_released"])
 def test_published_recipes_train(
     experiment: str, python: Command, tmp_path: Path
@@ -336,10 +337,10 @@ MISTAKES: dict[str, tuple[list[str], int, str]] = {
 
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_mistakes_are_one_line_and_an_exit_code(
-    mistake: str, python: Command, tmp_path: Path
+    mistake: str, forked: Command, tmp_path: Path
 ) -> None:
     words, code, complaint = MISTAKES[mistake]
-    done = python(TRAIN, *words, cwd=tmp_path)
+    done = forked(TRAIN, *words, cwd=tmp_path)
     assert done.returncode == code, done.stderr
     lines = done.stderr.strip().splitlines()
     assert lines[-1].startswith("error: ")
