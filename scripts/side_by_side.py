@@ -33,8 +33,8 @@ def main() -> None:
             "runs=[<run>,...] and images=[<number>,...] must not be empty"
         )
     tasks: dict[str, Task] = {run: load_run(run) for run in args.runs}
-    first, *others = tasks.values()
-    for run, task in zip(args.runs[1:], others, strict=True):
+    first = tasks[args.runs[0]]
+    for run, task in tasks.items():
         if type(task) is not type(first):
             raise ConfigError(
                 f"{run}: a run of {type(task).__name__}, not {type(first).__name__}"

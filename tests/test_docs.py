@@ -155,7 +155,9 @@ def test_command(
         small = TINY_TOY if "experiment=implicit" in command else small
         words += [] if resumed else small
         if "init.address=" in command or "slurm" in command:
-            words += ["--cfg", "hydra"]  # no cluster here: what it would be asked for
+            # No cluster here: only what it would be asked for.
+            words = [word for word in words if word not in ("-m", "seed=0,1,2")]
+            words += ["--cfg", "hydra"]
         elif "ray_gpu" in command and not torch.cuda.is_available():
             words.append("hydra.launcher.ray.init.num_gpus=2")
         if "trainer=ddp" in command and not torch.cuda.is_available():
