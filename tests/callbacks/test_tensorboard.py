@@ -84,7 +84,7 @@ def test_an_interrupted_session_has_no_end_and_may_succeed_later(
 ) -> None:
     """TensorBoard keeps the first status of a run, whatever a resumed one adds."""
     logger = TensorBoardLogger(tmp_path, name="", version="")
-    trainer: Any = SimpleNamespace(loggers=[logger])
+    trainer: Any = SimpleNamespace(loggers=[logger], is_global_zero=True)
     HParams({}).on_exception(trainer, None, error)
     HParams({}).on_fit_end(trainer, None)
     logger.experiment.close()
