@@ -16,11 +16,6 @@ from rich.table import Table
 from imex_experiments.runs.command import parse_arguments, run_command
 from imex_experiments.runs.errors import ConfigError, SweepError
 
-try:
-    from imex_experiments.runs.tuning import TrialState, tune
-except ModuleNotFoundError as error:
-    missing = error.name
-
 
 @dataclass
 class Arguments:
@@ -32,10 +27,12 @@ def main() -> None:
     own = {field.name for field in fields(Arguments)}
     mine = [word for word in sys.argv[1:] if word.partition("=")[0] in own]
     args = parse_arguments(Arguments, mine)
-    if "tune" not in globals():
+    try:
+        from imex_experiments.runs.tuning import TrialState, tune
+    except ModuleNotFoundError as error:
         raise ConfigError(
-            f"{missing} is missing: pip install -c constraints.txt -e '.[tune]'"
-        )
+            f"{error.name} is missing: pip install -c constraints.txt -e '.[tune]'"
+        ) from error
     if args.trials < 1:
         raise ConfigError(f"trials must be >= 1, got {args.trials}")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
