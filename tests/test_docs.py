@@ -30,7 +30,7 @@ TINY += ["data.batch_size=4"]
 TINY_DEPTH = ["trainer.max_epochs=1", "data.image_size=[24,32]", "model.widths=[4,8]"]
 
 TINY_BENCHMARK = ["shapes=[[1,2,32,32]]", "sides=[32,48]", "rounds=3", "seconds=0"]
-TINY_BENCHMARK += ["epochs=0"]
+TINY_BENCHMARK += ["epochs=0", "between=[16]"]
 TINY_TOY = ["trainer.max_epochs=1", "trainer.check_val_every_n_epoch=1"]
 
 SET_UP = ("python3 -m venv", "pip install")

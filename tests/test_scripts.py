@@ -279,6 +279,7 @@ def test_benchmark_measures_and_draws(python: Command, tmp_path: Path) -> None:
     sizes = [
         "shapes=[[2,2,32,32]]",
         "sides=[32,48]",
+        "between=[16,17]",
         "rounds=3",
         "seconds=0",
         "epochs=0",

@@ -73,7 +73,8 @@ class Diffusion(nn.Module, ABC):
         """Those of 1 / (1 + h lambda) for images like y."""
 
         def make() -> Tensor:
-            return factors_of(1 / (1 + h * self.alpha * self.symbol(F.size)), y, F)
+            shrunk = (1 + h * self.alpha * self.symbol(F.size)).reciprocal()
+            return factors_of(shrunk, y, F)
 
         traced = torch.compiler.is_compiling()
         if self.training or torch.is_grad_enabled() or traced or isinstance(h, Tensor):
