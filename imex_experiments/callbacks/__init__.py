@@ -4,6 +4,7 @@ from imex_experiments.callbacks.batch_statistics import BatchStatistics
 from imex_experiments.callbacks.checkpoints import Checkpoints
 from imex_experiments.callbacks.finite_check import FiniteCheck
 from imex_experiments.callbacks.history import History
+from imex_experiments.callbacks.random_state import RandomState
 from imex_experiments.callbacks.solver_log import SolverLog
 from imex_experiments.callbacks.tensorboard import CustomScalars, Figures, HParams
 
@@ -15,5 +16,6 @@ __all__ = [
     "FiniteCheck",
     "HParams",
     "History",
+    "RandomState",
     "SolverLog",
 ]

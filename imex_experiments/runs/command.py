@@ -24,6 +24,7 @@ from imex_experiments.runs.errors import (
     exit_code,
     nearest,
     one_line,
+    root_cause,
 )
 from imex_experiments.runs.sweep import run_job
 
@@ -139,7 +140,7 @@ def _told(error: BaseException) -> BaseException:
         return _told(error.__cause__)
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         return ConfigError(_hydra_message(error))
-    return error
+    return root_cause(error)
 
 
 def _hydra_message(error: Exception) -> str:

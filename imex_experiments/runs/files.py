@@ -1,11 +1,12 @@
-"""Small files that are either complete or not there."""
+"""Files that are either complete or not there."""
 
 import csv
 import io
 import json
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,33 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text under its final name only when all of it is on the disk."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".partial")
+    with on_disk(path, text.encode()) as temporary:
+        rename(temporary, path)
+
+
+@contextmanager
+def on_disk(path: Path, content: bytes) -> Iterator[Path]:
+    """The content in a file beside `path`, ready to take its name; else it goes again.
+
+    Beside it, because a rename is atomic only within one file system.
+    """
+    handle, name = tempfile.mkstemp(dir=path.parent, suffix=".partial")
+    temporary = Path(name)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        yield temporary
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
+
+
+def rename(source: Path, target: Path) -> None:
+    """Replace `target` by `source`, so that it outlives a loss of power."""
+    os.replace(source, target)
+    folder = os.open(target.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

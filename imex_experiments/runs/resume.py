@@ -4,10 +4,10 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from imex_experiments.runs.checkpoint_io import has_checkpoint
 from imex_experiments.runs.errors import CheckpointError, ConfigError
 from imex_experiments.runs.layout import (
     CONFIG,
-    LAST,
     OVERRIDES,
     hydra_quoted,
     single_value,
@@ -26,10 +26,8 @@ def resumed_arguments(arguments: list[str]) -> list[str]:
     run = Path(single_value(given[-1]))
     if not (run / OVERRIDES).is_file():
         raise CheckpointError(f"resume={run}: not a run folder, it has no {OVERRIDES}")
-    if not (run / LAST).is_file():
-        raise CheckpointError(
-            f"resume={run}: no checkpoint to go on from, {LAST} is missing"
-        )
+    if not has_checkpoint(run):
+        raise CheckpointError(f"resume={run}: no checkpoint to go on from")
     before = [str(word) for word in OmegaConf.load(run / OVERRIDES)]
     before = [word for word in before if not word.startswith("resume=")]
     return [*before, f"hydra.run.dir={hydra_quoted(run)}", *arguments]

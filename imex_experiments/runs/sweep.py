@@ -22,11 +22,11 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
+from imex_experiments.runs.checkpoint_io import has_checkpoint
 from imex_experiments.runs.errors import ConfigError
 from imex_experiments.runs.layout import (
     CONSOLE,
     HISTORY,
-    LAST,
     METRICS,
     MULTIRUN,
     hydra_quoted,
@@ -96,7 +96,7 @@ def run_in_child(script: str, words: Sequence[str], folder: Path) -> dict[str, A
     """
     place = hydra_quoted(folder)
     state = read_status(folder).get("state")
-    if state in ("running", "interrupted") and (folder / LAST).is_file():
+    if state in ("running", "interrupted") and has_checkpoint(folder):
         words = [f"resume={place}"]
     else:
         _clear(folder)
