@@ -36,6 +36,9 @@ class Checkpoints(Checkpoint):
         self.best_score = state_dict["best_score"]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        # Lightning does so when it makes the loader, but to count the steps for a scheduler
+        # it made it before the checkpoint was read.
+        trainer.fit_loop._load_combined_loader_states()
         if trainer.world_size == 1:
             INTERRUPTS.hold()
 
