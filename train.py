@@ -55,7 +55,9 @@ def train(cfg: DictConfig) -> float:
         trainer: Any = build_trainer(cfg)
         (history,) = (c for c in trainer.callbacks if isinstance(c, History))
 
-        trainer.fit(task, data, ckpt_path=newest_verified(folder) if cfg.resume else None)
+        trainer.fit(
+            task, data, ckpt_path=newest_verified(folder) if cfg.resume else None
+        )
 
         if not alone_after_fit(trainer):
             return 0.0

@@ -1,5 +1,7 @@
 """A run that was stopped or killed ends bit for bit like one that nobody disturbed."""
 
+import csv
+import json
 import os
 import random
 import signal
@@ -10,7 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from torture import SMALL, Whole, corrupt, fingerprint, fuzz, make_together, train
+from conftest import Command
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torture import (
+    SMALL,
+    TRAIN,
+    Whole,
+    corrupt,
+    fingerprint,
+    fuzz,
+    make_together,
+    train,
+)
 
 from imex_experiments.callbacks import FiniteCheck
 
@@ -36,10 +49,16 @@ def signal_at(step: int, number: int) -> None:
 
 EPOCHS = {
     "0 workers": ["data.num_workers=0"],
-    "2 workers, accumulation": ["data.num_workers=2", "trainer.accumulate_grad_batches=2"],
-    "0 workers, accumulation": ["data.num_workers=0", "trainer.accumulate_grad_batches=2"],
+    "2 workers, accumulation": [
+        "data.num_workers=2",
+        "+trainer.accumulate_grad_batches=2",
+    ],
+    "0 workers, accumulation": [
+        "data.num_workers=0",
+        "+trainer.accumulate_grad_batches=2",
+    ],
     "2 workers": ["data.num_workers=2"],
-    "an epoch without validation": ["trainer.check_val_every_n_epoch=2"],
+    "an epoch without validation": ["+trainer.check_val_every_n_epoch=2"],
 }
 QUICK = ("0 workers", "2 workers, accumulation")
 
@@ -66,6 +85,75 @@ def test_resume_at_every_step_is_exact(case: str, tmp_path: Path) -> None:
         found = fingerprint(run)
         differing = [key for key in expected if found[key] != expected[key]]
         assert (step, differing) == (step, [])
+
+
+def test_goes_on_in_the_same_curves_and_rows(tmp_path: Path) -> None:
+    """Killed at step 7, after the checkpoint of epoch 1: what came after it is taken back."""
+    run = tmp_path / "run"
+    words = [*SMALL, "callbacks.checkpoints.every_steps=null", f"hydra.run.dir={run}"]
+    assert train(words, partial(signal_at, 7, signal.SIGKILL)) == -signal.SIGKILL
+    assert train([f"resume={run}"]) == 0
+    events = EventAccumulator(str(run / "tensorboard"))
+    events.Reload()
+    for tag, steps in (
+        ("train/loss", range(12)),
+        ("val/miou", [3, 7, 11]),
+    ):
+        assert [point.step for point in events.Scalars(tag)] == list(steps)
+    assert [image.step for image in events.Images("val/segmentation")] == [3, 7, 11]
+    rows = (run / "metrics.csv").read_text().splitlines()[1:]
+    assert [row.split(",")[1] for row in rows] == ["4", "8", "12"]
+
+
+def test_change_is_named_and_honoured_only_when_asked_for(
+    forked: Command, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    assert train([*SMALL, f"hydra.run.dir={run}"], partial(signal_at, 5, 15)) == 143
+    words = [f"resume={run}", "optimizer.lr=0.5", "scheduler=constant"]
+    done = forked(TRAIN, *words)
+    assert done.returncode == 2
+    assert "optimizer.lr: 0.01 -> 0.5" in done.stderr
+    assert "resume_changed=true" in done.stderr
+    done = forked(TRAIN, *words, "resume_changed=true")
+    assert done.returncode == 0, done.stderr
+    rows = list(csv.DictReader((run / "metrics.csv").open()))
+    assert [float(row["lr"]) for row in rows[1:]] == [0.5, 0.5]
+    assert float(rows[0]["lr"]) < 0.01
+    again = [f"resume={run}", "trainer.max_epochs=4", "resume_changed=true"]
+    assert forked(TRAIN, *again).returncode == 0  # the changes are the run's now
+    rows = list(csv.DictReader((run / "metrics.csv").open()))
+    assert [float(row["lr"]) for row in rows[1:]] == [0.5, 0.5, 0.5]
+
+
+def test_schedule_goes_on_with_the_new_rate_where_it_is(tmp_path: Path) -> None:
+    """At step k of the cycle, scaled: what a run of the new rate would have there."""
+    run, other = tmp_path / "run", tmp_path / "other"
+    assert train([*SMALL, f"hydra.run.dir={run}"], partial(signal_at, 5, 15)) == 143
+    new = ["optimizer.lr=0.5", "scheduler.max_lr=0.5"]
+    assert train([f"resume={run}", *new, "resume_changed=true"]) == 0
+    assert train([*SMALL, *new, f"hydra.run.dir={other}"]) == 0
+    lr = [
+        [row["lr"] for row in csv.DictReader((folder / "metrics.csv").open())][1:]
+        for folder in (run, other)
+    ]
+    assert lr[0] == lr[1]
+
+
+def test_another_number_of_workers_or_threads_goes_on(
+    forked: Command, tmp_path: Path
+) -> None:
+    """Workers change no number here; of threads it is said that they may."""
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    assert train([*SMALL, f"hydra.run.dir={whole}"]) == 0
+    assert train([*SMALL, f"hydra.run.dir={run}"], partial(signal_at, 5, 15)) == 143
+    status = json.loads((run / "status.json").read_text())
+    status["threads"] += 1
+    (run / "status.json").write_text(json.dumps(status))
+    done = forked(TRAIN, f"resume={run}", "data.num_workers=1")
+    assert done.returncode == 0, done.stderr
+    assert "not bit for bit" in done.stdout
+    assert f"threads {status['threads']} -> {status['threads'] - 1}" in done.stdout
 
 
 def test_second_signal_ends_at_once(tmp_path: Path) -> None:

@@ -5,8 +5,14 @@ from imex_experiments.callbacks.checkpoints import Checkpoints
 from imex_experiments.callbacks.finite_check import FiniteCheck
 from imex_experiments.callbacks.history import History
 from imex_experiments.callbacks.random_state import RandomState
+from imex_experiments.callbacks.reconfigured import Reconfigured
 from imex_experiments.callbacks.solver_log import SolverLog
-from imex_experiments.callbacks.tensorboard import CustomScalars, Figures, HParams
+from imex_experiments.callbacks.tensorboard import (
+    CustomScalars,
+    Figures,
+    HParams,
+    OneCurve,
+)
 
 __all__ = [
     "BatchStatistics",
@@ -16,6 +22,8 @@ __all__ = [
     "FiniteCheck",
     "HParams",
     "History",
+    "OneCurve",
     "RandomState",
+    "Reconfigured",
     "SolverLog",
 ]

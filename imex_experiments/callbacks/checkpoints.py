@@ -27,7 +27,7 @@ class Checkpoints(Checkpoint):
         self.last, self.best = (Path(folder) / path.name for path in (LAST, BEST))
         self.every_steps = every_steps
         self.best_score = math.nan
-        self._saved_at = -1
+        self._saved_at = 0
 
     def state_dict(self) -> dict[str, Any]:
         return {"best_score": self.best_score}
@@ -39,6 +39,7 @@ class Checkpoints(Checkpoint):
         # Lightning does so when it makes the loader, but to count the steps for a scheduler
         # it made it before the checkpoint was read.
         trainer.fit_loop._load_combined_loader_states()
+        self._saved_at = trainer.global_step
         if trainer.world_size == 1:
             INTERRUPTS.hold()
 

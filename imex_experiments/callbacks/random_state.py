@@ -20,10 +20,11 @@ class RandomState(pl.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         version, words, gauss = random.getstate()
-        name, keys, *position = np.random.get_state()  # type: ignore[misc]
+        numpy: Any = np.random.get_state()
+        name, keys, *position = numpy
         return {
             "python": [version, list(words), gauss],
-            "numpy": [name, keys.tolist(), *position],  # type: ignore[union-attr]
+            "numpy": [name, keys.tolist(), *position],
             "torch": torch.get_rng_state(),
             "cuda": torch.cuda.get_rng_state_all(),
         }

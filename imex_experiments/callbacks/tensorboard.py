@@ -6,6 +6,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.loggers import TensorBoardLogger
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.hparams import metadata
 from tensorboard.plugins.hparams.api_pb2 import (
@@ -123,6 +124,17 @@ def _summary(tag: str, **content: Any) -> Summary:
     return Summary(value=[Summary.Value(tag=tag, metadata=data)])
 
 
+class OneCurve(pl.Callback):
+    """A resumed run takes back what was logged after its checkpoint was written."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        writer = writer_of(trainer)
+        if writer and trainer.global_step > 0:
+            start = SessionLog(status=SessionLog.START)
+            event = Event(step=trainer.global_step, session_log=start)
+            writer._get_file_writer().add_event(event, step=trainer.global_step)
+
+
 class CustomScalars(pl.Callback):
     """The layout of the custom-scalars tab, as the task lists its curves."""
 
@@ -148,6 +160,5 @@ class Figures(pl.Callback):
             data: Any = trainer.datamodule  # type: ignore[attr-defined]
             samples = data.samples("val", self.samples)
             for name, sheet in pl_module.figures(*samples).items():
-                writer.add_image(
-                    f"val/{name}", sheet, trainer.global_step, dataformats="HWC"
-                )
+                last = trainer.global_step - 1  # as Lightning counts for scalars
+                writer.add_image(f"val/{name}", sheet, last, dataformats="HWC")

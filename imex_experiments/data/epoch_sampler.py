@@ -44,7 +44,7 @@ class EpochLoader(DataLoader):
 
     given = 0  # batches of this epoch
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         self.given = getattr(self.sampler, "start", 0) // (self.batch_size or 1)
         for batch in super().__iter__():
             self.given += 1

@@ -30,6 +30,8 @@ from imex_experiments.runs.sweep import run_job
 
 Arguments = TypeVar("Arguments")
 FULL_ERROR = "HYDRA_FULL_ERROR"
+ALLOW_MORE = "HYDRA_INSTANTIATE_ALLOWLIST_OVERRIDE"
+"""Takes classes off Hydra's own list of dangerous ones; ignored."""
 
 PLUGINS = {"ray": "hydra-ray-launcher", "submitit_slurm": "hydra-submitit-launcher"}
 """Launchers of other packages, and who brings them."""
@@ -44,6 +46,7 @@ def run_command(main: Callable[[], object]) -> NoReturn:
     """
     hush_lightning()
     wants_traceback = os.environ.get(FULL_ERROR) == "1"
+    os.environ.pop(ALLOW_MORE, None)
     os.environ[FULL_ERROR] = "1"  # else Hydra prints and exits by itself, always with 1
     try:
         main()

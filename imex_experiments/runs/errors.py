@@ -61,8 +61,8 @@ def exit_code(error: BaseException) -> int:
 
 
 STORAGE = {
-    getattr(errno, name)
-    for name in "ENOSPC EDQUOT EFBIG EROFS EACCES EPERM EIO EMFILE ENFILE".split()
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES),
+    *(errno.EPERM, errno.EIO, errno.EMFILE, errno.ENFILE),
 }
 """What a file system says when it is full, not ours to write, or broken."""
 

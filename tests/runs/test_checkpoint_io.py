@@ -124,7 +124,9 @@ def test_whatever_has_a_final_name_verifies_at_every_moment(
     def observed(call: Callable[..., None]) -> Callable[..., None]:
         def observe(*args: object) -> None:
             call(*args)
-            moments.append(shutil.copytree(run, tmp_path_factory.mktemp("moment") / "x"))
+            moments.append(
+                shutil.copytree(run, tmp_path_factory.mktemp("moment") / "x")
+            )
 
         return observe
 
