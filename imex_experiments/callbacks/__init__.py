@@ -12,6 +12,7 @@ from imex_experiments.callbacks.tensorboard import (
     Figures,
     HParams,
     OneCurve,
+    RunLogger,
 )
 
 __all__ = [
@@ -25,5 +26,6 @@ __all__ = [
     "OneCurve",
     "RandomState",
     "Reconfigured",
+    "RunLogger",
     "SolverLog",
 ]

@@ -1,5 +1,6 @@
 """What the dashboards need beside scalars: HParams sessions, a layout, and figures."""
 
+import logging
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -28,6 +29,8 @@ from torch.utils.tensorboard import SummaryWriter
 
 from imex_experiments.runs.errors import is_interrupt
 
+log = logging.getLogger(__name__)
+
 MOST_HPARAMS = 15
 
 COMPARED = ("model", "alpha", "h", "lr", "seed")
@@ -42,6 +45,43 @@ def writer_of(trainer: pl.Trainer) -> SummaryWriter | None:
         if trainer.is_global_zero and isinstance(logger, TensorBoardLogger):
             return logger.experiment
     return None
+
+
+class RunLogger(TensorBoardLogger):
+    """TensorBoardLogger for which a full disk is a warning: it costs curves, not the run."""
+
+    @property
+    def experiment(self) -> SummaryWriter:
+        new = self._experiment is None
+        writer = super().experiment
+        if new and isinstance(writer, SummaryWriter):
+            files = writer._get_file_writer()
+            files.event_writer = _Lenient(files.event_writer)
+        return writer
+
+    def save(self) -> None:
+        """hparams.yaml, which Lightning writes here, says nothing that .hydra does not."""
+        self.experiment.flush()
+
+
+class _Lenient:
+    """An event writer that stops at the first OSError, and says so."""
+
+    def __init__(self, writer: Any) -> None:
+        self.writer = writer
+        self.broken = False
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self.writer, name)
+
+        def attempt(*args: Any) -> Any:
+            try:
+                return None if self.broken else method(*args)
+            except OSError as error:
+                self.broken = True
+                log.warning("no more curves in TensorBoard: %s", error.strerror)
+
+        return attempt
 
 
 class HParams(pl.Callback):

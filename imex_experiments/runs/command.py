@@ -47,6 +47,7 @@ def run_command(main: Callable[[], object]) -> NoReturn:
     hush_lightning()
     wants_traceback = os.environ.get(FULL_ERROR) == "1"
     os.environ.pop(ALLOW_MORE, None)
+    logging.raiseExceptions = wants_traceback  # else a full disk fills the screen
     os.environ[FULL_ERROR] = "1"  # else Hydra prints and exits by itself, always with 1
     try:
         main()
