@@ -86,7 +86,6 @@ def test_full_disk_is_6_and_status_says_so(small_disk: Path, forked: Command) ->
     run = small_disk / "run"
     words = [*SMALL, f"hydra.run.dir={run}"]
     assert train(words, partial(signal_at, 5, signal.SIGTERM)) == 143
-    fill(small_disk, but=20_000)
 
     def fill_at_once() -> None:
         """Nothing is left when the end is written either."""
@@ -99,20 +98,23 @@ def test_full_disk_is_6_and_status_says_so(small_disk: Path, forked: Command) ->
 
         FiniteCheck.on_before_optimizer_step = filling  # type: ignore[method-assign]
 
-    (small_disk / "filler").unlink()
     done = forked(TRAIN, f"resume={run}", before=fill_at_once)
     assert done.returncode == 6, done.stderr
     assert "No space left on device" in done.stderr
     assert (status_of(run)["exit_code"], status_of(run)["state"]) == (6, "failed")
     assert sound(run)
-    for name in ("rest", "filler"):
-        (small_disk / name).unlink(missing_ok=True)
+    (small_disk / "rest").unlink()
     assert train([f"resume={run}"]) == 0
-    fill(small_disk, but=1000)
-    done = forked(TRAIN, *SMALL, f"hydra.run.dir={small_disk / 'second'}")
+
+
+def test_nearly_full_disk_is_refused_before_a_folder_is_made(
+    small_disk: Path, forked: Command
+) -> None:
+    fill(small_disk, but=100_000)
+    done = forked(TRAIN, *SMALL, f"hydra.run.dir={small_disk / 'run'}")
     assert done.returncode == 6
     assert "a run needs 16 MiB, 0 MiB are free" in done.stderr
-    assert not (small_disk / "second").exists()
+    assert [path.name for path in small_disk.iterdir()] == ["filler"]
 
 
 def test_disk_too_full_for_curves_is_a_warning(forked: Command, tmp_path: Path) -> None:
@@ -146,9 +148,11 @@ def test_folder_that_cannot_be_written(
     assert time.monotonic() - begun < 2
 
 
-def test_run_folder_is_for_its_user_alone(tmp_path: Path) -> None:
-    run = tmp_path / "a/run"
-    assert train([*SMALL, f"hydra.run.dir={run}"]) == 0
+def test_run_folder_is_for_its_user_alone(forked: Command, tmp_path: Path) -> None:
+    done = forked(TRAIN, *SMALL, "trainer.max_epochs=1", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (run,) = (tmp_path / "outputs/qtips/imexnet").iterdir()
+    assert (run / "metrics.json").exists()
     assert run.stat().st_mode & 0o777 == 0o700
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
@@ -35,6 +36,9 @@ class Hooks(Callback):
             print(f"resume={config.resume}: this run is finished, nothing to do")
             raise SystemExit(0)
         _stop_if_only_checking(config)
+        HydraConfig.instance().set_config(
+            config
+        )  # its name may hold the choice of model
         with _ending():
             make_private(Path(config.hydra.run.dir), "hydra.run.dir", weights)
 

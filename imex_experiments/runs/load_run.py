@@ -6,12 +6,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TypeVar
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from imex_experiments.runs.assemble import build_network
 from imex_experiments.runs.build import REBUILDING, build
 from imex_experiments.runs.checkpoint_io import read_checkpoint
 from imex_experiments.runs.errors import CheckpointError, ConfigError
+from imex_experiments.runs.files import read_yaml
 from imex_experiments.runs.layout import CONFIG, HISTORY, METRICS
 from imex_experiments.tasks import Task
 
@@ -23,7 +24,7 @@ def load_config(run: str | Path) -> DictConfig:
     path = Path(run) / CONFIG
     if not path.is_file():
         raise CheckpointError(f"{run}: not a run folder, it has no {CONFIG}")
-    config = OmegaConf.load(path)
+    config = read_yaml(path)
     assert isinstance(config, DictConfig)
     return config
 

@@ -8,6 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from imex_experiments.runs.checkpoint_io import has_checkpoint
 from imex_experiments.runs.errors import CheckpointError, ConfigError
+from imex_experiments.runs.files import read_yaml
 from imex_experiments.runs.layout import (
     CONFIG,
     OVERRIDES,
@@ -41,7 +42,7 @@ def resumed_arguments(arguments: list[str]) -> list[str]:
         raise CheckpointError(f"resume={run}: not a run folder, it has no {OVERRIDES}")
     if not has_checkpoint(run):
         raise CheckpointError(f"resume={run}: no checkpoint to go on from")
-    before = without_code(OmegaConf.load(run / OVERRIDES), run / OVERRIDES)
+    before = without_code(read_yaml(run / OVERRIDES), run / OVERRIDES)
     before = [word for word in before if word.partition("=")[0] not in OWN]
     place = [f"hydra.run.dir={hydra_quoted(run)}"]
     if f"{CHANGED}=true" not in arguments:
@@ -64,7 +65,7 @@ def refuse_changes(cfg: DictConfig) -> None:
     """ConfigError with the differing fields if a resumed run is not configured as it was."""
     if cfg.resume is None or cfg[CHANGED]:
         return
-    before = dotted(OmegaConf.load(Path(cfg.resume) / CONFIG))
+    before = dotted(read_yaml(Path(cfg.resume) / CONFIG))
     now = dotted(
         OmegaConf.create({k: v for k, v in cfg.items_ex(False) if k != "hydra"})
     )

@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import OmegaConf
 
 from imex_experiments.runs.checkpoint_io import has_checkpoint
 from imex_experiments.runs.errors import CheckpointError, ConfigError
+from imex_experiments.runs.files import read_yaml
 from imex_experiments.runs.layout import (
     CONSOLE,
     HISTORY,
@@ -53,7 +53,7 @@ def resumed_sweep(arguments: list[str]) -> list[str]:
     sweep = Path(single_value(given[-1]))
     if not (sweep / MULTIRUN).is_file():
         raise ConfigError(f"sweep.resume={sweep}: not a sweep, it has no {MULTIRUN}")
-    before = OmegaConf.load(sweep / MULTIRUN).hydra.overrides
+    before = read_yaml(sweep / MULTIRUN).hydra.overrides
     now = [word for word in arguments if word not in given]
     return [
         *_launch(before.hydra, sweep, now),
