@@ -33,7 +33,7 @@ GUARDS = {
         f"{RUNS}/files.py", "os.fsync(file.fileno())", "pass", f"{IO}_content_is_on"
     ),
     "folder is synced": Guard(
-        f"{RUNS}/files.py", "os.fsync(folder)", "pass", f"{IO}_content_is_on"
+        f"{RUNS}/files.py", "os.fsync(handle)", "pass", f"{IO}_content_is_on"
     ),
     "temporary file lies beside": Guard(
         f"{RUNS}/files.py", "dir=path.parent, ", "", f"{IO}_content_is_on"

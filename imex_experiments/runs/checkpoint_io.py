@@ -8,6 +8,7 @@ and the new digest, so that at every moment what has a final name verifies.
 import hashlib
 import io
 import logging
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import torch
 from pytorch_lightning.plugins.io import CheckpointIO
 
 from imex_experiments.runs.errors import CheckpointError, StorageError
-from imex_experiments.runs.files import on_disk, rename, write_text
+from imex_experiments.runs.files import on_disk, sync_folder, write_text
 from imex_experiments.runs.layout import BEST, LAST, PREVIOUS
 
 log = logging.getLogger(__name__)
@@ -130,6 +131,7 @@ def _publish(content: bytes, path: Path) -> None:
             if path.name == LAST.name and path.is_file():
                 _move(path, path.with_name(PREVIOUS.name), _listed(path))
             _move(temporary, path, [_digest(content)])
+        sync_folder(path.parent)
     except OSError as error:
         raise StorageError(
             f"{path}: not saved ({error.strerror}); the checkpoint before it is kept: "
@@ -139,7 +141,7 @@ def _publish(content: bytes, path: Path) -> None:
 
 def _move(source: Path, target: Path, digests: list[str]) -> None:
     _list(target, [*_listed(target), *digests])
-    rename(source, target)
+    os.replace(source, target)
     _list(target, digests)
 
 

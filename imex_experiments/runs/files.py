@@ -33,7 +33,7 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text under its final name only when all of it is on the disk."""
     with on_disk(path, text.encode()) as temporary:
-        rename(temporary, path)
+        os.replace(temporary, path)
 
 
 def read_yaml(path: Path) -> DictConfig | ListConfig:
@@ -63,11 +63,10 @@ def on_disk(path: Path, content: bytes) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def rename(source: Path, target: Path) -> None:
-    """Replace `target` by `source`, so that it outlives a loss of power."""
-    os.replace(source, target)
-    folder = os.open(target.parent, os.O_RDONLY)
+def sync_folder(folder: Path) -> None:
+    """Let the names in a folder outlive a loss of power."""
+    handle = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(handle)
     finally:
-        os.close(folder)
+        os.close(handle)
