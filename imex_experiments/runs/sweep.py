@@ -65,6 +65,7 @@ def resumed_sweep(arguments: list[str]) -> list[str]:
 
 LAUNCH = re.compile(
     r"hydra\.mode=|hydra/launcher=|hydra\.sweep\.(sub)?dir="
+    r"|hydra\.job\.config\.override_dirname\.exclude_keys="
     r"|hydra\.launcher\.(ray\.(init|remote)\.num_[cg]pus|partition|account|qos"
     r"|constraint|timeout_min|nodes|tasks_per_node|cpus_per_task|gpus_per_node|gres"
     r"|mem_gb|array_parallelism)="
