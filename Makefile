@@ -40,6 +40,12 @@ test: $(DEV) ## Run the tests (a few minutes on two cores)
 test-slow: $(DEV) ## Run the tests that train to the end
 	$(BIN)/python -m pytest -m slow
 
+.PHONY: test-faults
+test-faults: $(DEV) ## Kill, fill, fuzz and forge, and take out every guard (minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_faults.py tests/test_resume.py \
+		tests/test_malicious.py tests/test_guards.py tests/runs/test_checkpoint_io.py
+	OMP_NUM_THREADS=1 $(BIN)/python scripts/torture.py
+
 .PHONY: docs-check
 docs-check: $(DEV) ## Run every command and snippet of README.md and docs/
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m docs

@@ -17,11 +17,11 @@ from imex_experiments.runs.assemble import (
     wants_compile,
 )
 from imex_experiments.runs.build import build
+from imex_experiments.runs.checkpoint_io import newest_verified, read_checkpoint
 from imex_experiments.runs.command import job, run_command
 from imex_experiments.runs.devices import alone_after_fit, is_first_process
-from imex_experiments.runs.evaluation import evaluate, last_epoch
-from imex_experiments.runs.layout import BEST, FIGURES, LAST
-from imex_experiments.runs.load_run import read_checkpoint
+from imex_experiments.runs.evaluation import evaluate
+from imex_experiments.runs.layout import BEST, FIGURES
 from imex_experiments.runs.record import alone_in, recording
 from imex_experiments.runs.report import (
     save_figures,
@@ -55,15 +55,16 @@ def train(cfg: DictConfig) -> float:
         trainer: Any = build_trainer(cfg)
         (history,) = (c for c in trainer.callbacks if isinstance(c, History))
 
-        trainer.fit(task, data, ckpt_path=folder / LAST if cfg.resume else None)
+        trainer.fit(
+            task, data, ckpt_path=newest_verified(folder) if cfg.resume else None
+        )
 
         if not alone_after_fit(trainer):
             return 0.0
-        final = last_epoch(trainer.callback_metrics)
         task.load_state_dict(read_checkpoint(folder / BEST)["state_dict"])
         kept = evaluate(task, data, cfg.trainer)
         seconds = {"train_seconds": history.elapsed()}
-        save_results(folder, trainer, {**kept, **final, **cost, **seconds})
+        save_results(folder, trainer, {**kept, **history.last(), **cost, **seconds})
         save_figures(task, data.samples("val", 6), folder / FIGURES)
     show_metrics(kept)
     show_next_commands(folder)

@@ -66,17 +66,24 @@ def forked(
 ) -> Command:
     """`python` for many short commands: a fork of this process that has all imports done.
 
-    It runs the script as `__main__`, in a process, a folder and streams of its own.
+    It runs the script as `__main__`, in a process, a folder and streams of its own;
+    `before` is called there first, and may limit or sabotage it.
     """
     said = tmp_path_factory.mktemp("said")
     out, err = said / "stdout", said / "stderr"
 
     def run(
-        script: str, *words: str, cwd: Path = ROOT, **more: str
+        script: str,
+        *words: str,
+        cwd: Path = ROOT,
+        before: Callable[[], None] | None = None,
+        **more: str,
     ) -> subprocess.CompletedProcess[str]:
         def command() -> None:
             os.chdir(cwd)
             os.environ.update(environment | more)
+            if before:
+                before()
             sys.argv = [script, *words]
             with out.open("w") as sys.stdout, err.open("w") as sys.stderr:
                 runpy.run_path(script, run_name="__main__")

@@ -154,6 +154,10 @@ def test_command(
         small = TINY_DEPTH if "nyu" in command else TINY
         small = TINY_TOY if "experiment=implicit" in command else small
         words += [] if resumed else small
+        if "resume_changed" in command:
+            run = shutil.copytree(trained, tmp_path / "changed")
+            words = [word.replace(str(trained), str(run)) for word in words]
+            words.append("trainer.max_epochs=3")
         if "init.address=" in command or "slurm" in command:
             # No cluster here: only what it would be asked for.
             words = [word for word in words if word not in ("-m", "seed=0,1,2")]
@@ -164,6 +168,20 @@ def test_command(
             words += ["trainer.accelerator=cpu", "trainer.devices=2"]
     if words[0] == "scripts/tune.py":
         words = [w for w in words if not w.startswith("trials=")] + ["trials=1", *TINY]
+    if words[0] == "scripts/torture.py":
+        words = [
+            words[0],
+            "--kills",
+            "1",
+            "--inside",
+            "1",
+            "--fuzzed",
+            "9",
+            "--rounds",
+            "1",
+        ]
+    if words[0] == "scripts/cost_of_safety.py":
+        words += ["pairs=2", "train=32"]
     if words[0] == "scripts/benchmark.py":
         words += TINY_BENCHMARK
     if words[0] == "scripts/side_by_side.py":

@@ -4,8 +4,16 @@ from imex_experiments.callbacks.batch_statistics import BatchStatistics
 from imex_experiments.callbacks.checkpoints import Checkpoints
 from imex_experiments.callbacks.finite_check import FiniteCheck
 from imex_experiments.callbacks.history import History
+from imex_experiments.callbacks.random_state import RandomState
+from imex_experiments.callbacks.reconfigured import Reconfigured
 from imex_experiments.callbacks.solver_log import SolverLog
-from imex_experiments.callbacks.tensorboard import CustomScalars, Figures, HParams
+from imex_experiments.callbacks.tensorboard import (
+    CustomScalars,
+    Figures,
+    HParams,
+    OneCurve,
+    RunLogger,
+)
 
 __all__ = [
     "BatchStatistics",
@@ -15,5 +23,9 @@ __all__ = [
     "FiniteCheck",
     "HParams",
     "History",
+    "OneCurve",
+    "RandomState",
+    "Reconfigured",
+    "RunLogger",
     "SolverLog",
 ]

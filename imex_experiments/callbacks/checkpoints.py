@@ -1,24 +1,93 @@
 """best.ckpt and last.ckpt."""
 
+import math
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.callbacks import Checkpoint
+
+from imex_experiments.runs.checkpoint_io import copy_checkpoint
+from imex_experiments.runs.interrupts import INTERRUPTS
+from imex_experiments.runs.layout import BEST, LAST
 
 
-class Checkpoints(ModelCheckpoint):
-    """`best.ckpt` by the task's own validation metric, `last.ckpt` after every epoch."""
+class Checkpoints(Checkpoint):
+    """`last.ckpt` after every epoch and on Ctrl-C or SIGTERM, `best.ckpt` by validation.
 
-    def __init__(self, folder: str) -> None:
-        super().__init__(
-            dirpath=folder,
-            filename="best",
-            mode="max",
-            monitor="set in setup",
-            save_last=True,
-            enable_version_counter=False,
-        )
+    The task's own metric decides which one is best. `every_steps` optimizer steps, `last.ckpt`
+    is written within an epoch too. Within an epoch it is always after an optimizer step, so
+    that no gradients are under way; and on one device only, because the position of the
+    data loader is known to one process.
+    """
 
-    def setup(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
-        self.monitor, self.mode = pl_module.monitor, pl_module.mode
-        super().setup(trainer, pl_module, stage)
+    def __init__(self, folder: str, every_steps: int | None = None) -> None:
+        if every_steps is not None and every_steps < 1:
+            raise ValueError(f"every_steps must be >= 1 or null, got {every_steps}")
+        self.last, self.best = (Path(folder) / path.name for path in (LAST, BEST))
+        self.every_steps = every_steps
+        self.best_score = math.nan
+        self._saved_at = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best_score": self.best_score}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best_score = state_dict["best_score"]
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        # Lightning does so when it makes the loader, but to count the steps for a scheduler
+        # it made it before the checkpoint was read.
+        trainer.fit_loop._load_combined_loader_states()
+        self._saved_at = trainer.global_step
+        if trainer.world_size == 1:
+            INTERRUPTS.hold()
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        INTERRUPTS.release()
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: Any, exception: BaseException
+    ) -> None:
+        INTERRUPTS.release()
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: Any,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        step = trainer.global_step
+        within = not (trainer.is_last_batch or trainer.fit_loop._should_accumulate())
+        due = self.every_steps is not None and step % self.every_steps == 0
+        if trainer.world_size == 1 and within and (due or INTERRUPTS.pending):
+            self._save(trainer)
+            INTERRUPTS.raise_pending()
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """best.ckpt comes first: after a kill in between, the resumed run writes it again."""
+        if trainer.sanity_checking:
+            return
+        score = float(trainer.callback_metrics[pl_module.monitor])
+        sign = 1 if pl_module.mode == "max" else -1
+        if math.isnan(self.best_score) or sign * score > sign * self.best_score:
+            self.best_score = score
+            trainer.save_checkpoint(self.best)
+            self._save(trainer, copy=True)
+        else:
+            self._save(trainer)
+        INTERRUPTS.raise_pending()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        if self._saved_at != trainer.global_step:  # an epoch without validation
+            self._save(trainer)
+        INTERRUPTS.raise_pending()
+
+    def _save(self, trainer: pl.Trainer, copy: bool = False) -> None:
+        self._saved_at = trainer.global_step
+        if not copy:
+            trainer.save_checkpoint(self.last)
+        elif trainer.is_global_zero:
+            copy_checkpoint(self.best, self.last)

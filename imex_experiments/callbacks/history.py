@@ -1,6 +1,5 @@
 """metrics.csv and one line per epoch in the log."""
 
-import csv
 import logging
 import time
 from pathlib import Path
@@ -9,7 +8,8 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from imex_experiments.runs.load_run import read_history
+from imex_experiments.runs.errors import root_cause
+from imex_experiments.runs.files import write_table
 
 log = logging.getLogger(__name__)
 
@@ -17,21 +17,26 @@ log = logging.getLogger(__name__)
 class History(pl.Callback):
     """One row per validation: epoch, step, seconds of fit, lr, mean train/loss, val/*.
 
-    A resumed run goes on in the same file, after the last row that its checkpoint knows.
-    `seconds` is the wall-clock of fit over all its parts, validation included.
+    The rows travel in the checkpoint, and the file is written anew with each of them: a
+    resumed run goes on after the last row that its checkpoint knows. `seconds` is the
+    wall-clock of fit over all its parts, validation included. A file that cannot be
+    written is a warning, and an error only at the end of the run.
     """
 
     def __init__(self, path: str) -> None:
         self.path = Path(path)
         self.seconds = 0.0
+        self.rows: list[dict[str, Any]] = []
         self._since = 0.0
         self._losses: list[torch.Tensor] = []
 
     def state_dict(self) -> dict[str, Any]:
-        return {"seconds": self.elapsed()}
+        losses = [float(loss) for loss in self._losses]
+        return {"seconds": self.elapsed(), "rows": self.rows, "losses": losses}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.seconds = state_dict["seconds"]
+        self.seconds, self.rows = state_dict["seconds"], state_dict["rows"]
+        self._losses = [torch.tensor(loss) for loss in state_dict["losses"]]
 
     def elapsed(self) -> float:
         """Seconds spent in fit so far."""
@@ -39,22 +44,24 @@ class History(pl.Callback):
             time.perf_counter() - self._since if self._since else 0.0
         )
 
+    def last(self) -> dict[str, float]:
+        """`last/val/*`: what the final validation gave."""
+        return {
+            f"last/{name}": value
+            for name, value in self.rows[-1].items()
+            if name.startswith("val/")
+        }
+
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         self._since = time.perf_counter()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        if trainer.is_global_zero and self.path.exists():
-            known = [
-                row
-                for row in read_history(self.path.parent)
-                if int(row["step"]) <= trainer.global_step
-            ]
-            self.path.unlink()
-            for row in known:
-                self._append(row)
+        self._losses = [loss.to(pl_module.device) for loss in self._losses]
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         self.seconds, self._since = self.elapsed(), 0.0
+        if trainer.is_global_zero and self.rows:
+            write_table(self.path, self.rows)
 
     def on_train_batch_end(
         self,
@@ -67,7 +74,7 @@ class History(pl.Callback):
         self._losses.append(outputs["loss"].detach())
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Write the row here: checkpoints are saved right after, and must not know more."""
+        """Make the row here: checkpoints are saved right after, and must know it."""
         if not self._losses or not trainer.is_global_zero:
             return
         row: dict[str, Any] = {
@@ -82,18 +89,14 @@ class History(pl.Callback):
         row |= {
             name: float(metrics[name]) for name in metrics if name.startswith("val/")
         }
-        self._append(row)
+        self.rows.append(row)
+        try:
+            write_table(self.path, self.rows)
+        except OSError as error:
+            log.warning("metrics.csv lags behind: %s", root_cause(error))
         shown = "  ".join(
             f"{name} {row[name]:.4f}"
             for name in ("train/loss", "val/loss", pl_module.monitor)
             if name in row
         )
         log.info("epoch %d/%s  %s", row["epoch"], trainer.max_epochs, shown)
-
-    def _append(self, row: dict[str, Any]) -> None:
-        new = not self.path.exists()
-        with self.path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=list(row))
-            if new:
-                writer.writeheader()
-            writer.writerow(row)

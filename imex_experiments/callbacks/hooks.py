@@ -7,6 +7,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
@@ -19,7 +20,7 @@ from imex_experiments.runs.plan import (
     points_of,
     show_plan,
 )
-from imex_experiments.runs.preflight import preflight
+from imex_experiments.runs.preflight import make_private, preflight
 from imex_experiments.runs.resume import is_finished
 from imex_experiments.runs.sweep_summary import collect_jobs
 from imex_experiments.runs.sweep_tables import show_answer
@@ -30,11 +31,16 @@ class Hooks(Callback):
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         with _ending():
-            preflight(config)
+            weights = preflight(config)
         if is_finished(config):
             print(f"resume={config.resume}: this run is finished, nothing to do")
             raise SystemExit(0)
         _stop_if_only_checking(config)
+        HydraConfig.instance().set_config(
+            config
+        )  # its name may hold the choice of model
+        with _ending():
+            make_private(Path(config.hydra.run.dir), "hydra.run.dir", weights)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         with _ending():
@@ -43,6 +49,8 @@ class Hooks(Callback):
             name_folders_by_swept(config, points)
             show_plan(config, points)
         _stop_if_only_checking(config)
+        with _ending():
+            make_private(Path(config.hydra.sweep.dir), "hydra.sweep.dir")
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         with _ending():

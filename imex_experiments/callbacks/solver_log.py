@@ -31,6 +31,12 @@ class SolverLog(pl.Callback):
         self._solves: list[tuple[str, Any]] = []
         self._failed, self._total, self._worst = 0, 0, 0.0
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"counts": [self._failed, self._total, self._worst]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._failed, self._total, self._worst = state_dict["counts"]
+
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         self._listen(pl_module, lambda which, info: self._solves.append((which, info)))
 

@@ -1,11 +1,13 @@
 """What the dashboards need beside scalars: HParams sessions, a layout, and figures."""
 
+import logging
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.loggers import TensorBoardLogger
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.hparams import metadata
 from tensorboard.plugins.hparams.api_pb2 import (
@@ -27,6 +29,8 @@ from torch.utils.tensorboard import SummaryWriter
 
 from imex_experiments.runs.errors import is_interrupt
 
+log = logging.getLogger(__name__)
+
 MOST_HPARAMS = 15
 
 COMPARED = ("model", "alpha", "h", "lr", "seed")
@@ -41,6 +45,43 @@ def writer_of(trainer: pl.Trainer) -> SummaryWriter | None:
         if trainer.is_global_zero and isinstance(logger, TensorBoardLogger):
             return logger.experiment
     return None
+
+
+class RunLogger(TensorBoardLogger):
+    """TensorBoardLogger for which a full disk is a warning: it costs curves, not the run."""
+
+    @property
+    def experiment(self) -> SummaryWriter:
+        new = self._experiment is None
+        writer = super().experiment
+        if new and isinstance(writer, SummaryWriter):
+            files = writer._get_file_writer()
+            files.event_writer = _Lenient(files.event_writer)
+        return writer
+
+    def save(self) -> None:
+        """hparams.yaml, which Lightning writes here, says nothing that .hydra does not."""
+        self.experiment.flush()
+
+
+class _Lenient:
+    """An event writer that stops at the first OSError, and says so."""
+
+    def __init__(self, writer: Any) -> None:
+        self.writer = writer
+        self.broken = False
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self.writer, name)
+
+        def attempt(*args: Any) -> Any:
+            try:
+                return None if self.broken else method(*args)
+            except OSError as error:
+                self.broken = True
+                log.warning("no more curves in TensorBoard: %s", error.strerror)
+
+        return attempt
 
 
 class HParams(pl.Callback):
@@ -123,6 +164,17 @@ def _summary(tag: str, **content: Any) -> Summary:
     return Summary(value=[Summary.Value(tag=tag, metadata=data)])
 
 
+class OneCurve(pl.Callback):
+    """A resumed run takes back what was logged after its checkpoint was written."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        writer = writer_of(trainer)
+        if writer and trainer.global_step > 0:
+            start = SessionLog(status=SessionLog.START)
+            event = Event(step=trainer.global_step, session_log=start)
+            writer._get_file_writer().add_event(event, step=trainer.global_step)
+
+
 class CustomScalars(pl.Callback):
     """The layout of the custom-scalars tab, as the task lists its curves."""
 
@@ -148,6 +200,5 @@ class Figures(pl.Callback):
             data: Any = trainer.datamodule  # type: ignore[attr-defined]
             samples = data.samples("val", self.samples)
             for name, sheet in pl_module.figures(*samples).items():
-                writer.add_image(
-                    f"val/{name}", sheet, trainer.global_step, dataformats="HWC"
-                )
+                last = trainer.global_step - 1  # as Lightning counts for scalars
+                writer.add_image(f"val/{name}", sheet, last, dataformats="HWC")

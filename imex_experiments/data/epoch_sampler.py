@@ -1,9 +1,10 @@
-"""The order of the training images."""
+"""The order of the training images, and a loader that can go on within it."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
-from torch.utils.data import Sampler
+from torch.utils.data import DataLoader, Sampler
 
 
 class EpochSampler(Sampler[int]):
@@ -11,19 +12,49 @@ class EpochSampler(Sampler[int]):
 
     Nothing is carried from epoch to epoch, so a resumed run sees the order that the
     uninterrupted one would have seen. Lightning calls `set_epoch` before each epoch.
+    `start` images of the present epoch are left out, once.
     """
 
     def __init__(self, size: int, seed: int) -> None:
         self.size = size
         self.seed = seed
         self.epoch = 0
+        self.start = 0
 
     def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
+        if epoch != self.epoch:
+            self.epoch, self.start = epoch, 0
 
     def __len__(self) -> int:
         return self.size
 
     def __iter__(self) -> Iterator[int]:
         rng = np.random.default_rng([self.seed, self.epoch])
-        yield from rng.permutation(self.size).tolist()
+        start, self.start = self.start, 0
+        yield from rng.permutation(self.size)[start:].tolist()
+
+
+class EpochLoader(DataLoader):
+    """Batches in the order of an EpochSampler; Lightning saves and restores the position.
+
+    The sampler is asked at the first batch and not before, when the epoch is known; workers
+    that fetch ahead would begin with the images of epoch 0. On several devices Lightning
+    puts a sampler of its own in between, which always begins an epoch at its start.
+    """
+
+    given = 0  # batches of this epoch
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        self.given = getattr(self.sampler, "start", 0) // (self.batch_size or 1)
+        for batch in super().__iter__():
+            self.given += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        sampler: Any = self.sampler
+        return {"epoch": sampler.epoch, "batches": self.given}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        sampler: Any = self.sampler
+        sampler.epoch = state["epoch"]
+        sampler.start = state["batches"] * (self.batch_size or 1)

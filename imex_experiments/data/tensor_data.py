@@ -1,13 +1,15 @@
 """Splits that fit into memory, and the batches of them."""
 
 import logging
+import signal
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
-from imex_experiments.data.epoch_sampler import EpochSampler
+from imex_experiments.data.epoch_sampler import EpochLoader, EpochSampler
 
 log = logging.getLogger(__name__)
 
@@ -42,25 +44,27 @@ class TensorData(pl.LightningDataModule):
                 "the last batch would hold one image; it is dropped (batch norm)"
             )
         order = EpochSampler(images, seed=torch.initial_seed())
-        return self._loader("train", sampler=order, drop_last=odd)
+        return EpochLoader(
+            self.splits["train"], sampler=order, drop_last=odd, **self._options()
+        )
 
     def val_dataloader(self) -> DataLoader:
-        return self._loader("val")
+        return DataLoader(self.splits["val"], **self._options())
 
     def test_dataloader(self) -> DataLoader:
-        return self._loader("test")
+        return DataLoader(self.splits["test"], **self._options())
 
-    def _loader(
-        self,
-        split: str,
-        sampler: EpochSampler | None = None,
-        drop_last: bool = False,
-    ) -> DataLoader:
-        return DataLoader(
-            self.splits[split],
-            batch_size=self.batch_size,
-            sampler=sampler,
-            drop_last=drop_last,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-        )
+    def _options(self) -> dict[str, Any]:
+        """What all loaders share. Their generators leave torch's random numbers alone."""
+        return {
+            "batch_size": self.batch_size,
+            "num_workers": self.num_workers,
+            "persistent_workers": self.num_workers > 0,
+            "worker_init_fn": leave_ctrl_c_to_parent,
+            "generator": torch.Generator().manual_seed(0),
+        }
+
+
+def leave_ctrl_c_to_parent(worker: int) -> None:
+    """A terminal sends it to all processes, and the parent needs its workers to the end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, open_dict
 from torch import nn
 
 from imex_experiments.runs.build import TRAINING, build
+from imex_experiments.runs.checkpoint_io import VerifiedCheckpointIO
 from imex_experiments.runs.errors import ConfigError
 from imex_experiments.tasks import Task
 
@@ -43,6 +44,7 @@ def build_trainer(cfg: DictConfig) -> pl.Trainer:
         "trainer",
         callbacks=[callback for callback in callbacks if callback is not None],
         logger=build(cfg.logger, "logger"),
+        plugins=[VerifiedCheckpointIO()],
     )
 
 

@@ -25,11 +25,14 @@ from imex_experiments.runs.errors import (
     exit_code,
     nearest,
     one_line,
+    root_cause,
 )
 from imex_experiments.runs.sweep import run_job
 
 Arguments = TypeVar("Arguments")
 FULL_ERROR = "HYDRA_FULL_ERROR"
+ALLOW_MORE = "HYDRA_INSTANTIATE_ALLOWLIST_OVERRIDE"
+"""Takes classes off Hydra's own list of dangerous ones; ignored."""
 
 PLUGINS = {"ray": "hydra-ray-launcher", "submitit_slurm": "hydra-submitit-launcher"}
 """Launchers of other packages, and who brings them."""
@@ -45,6 +48,8 @@ def run_command(main: Callable[[], object]) -> NoReturn:
     keep_freed_memory()
     hush_lightning()
     wants_traceback = os.environ.get(FULL_ERROR) == "1"
+    os.environ.pop(ALLOW_MORE, None)
+    logging.raiseExceptions = wants_traceback  # else a full disk fills the screen
     os.environ[FULL_ERROR] = "1"  # else Hydra prints and exits by itself, always with 1
     try:
         main()
@@ -141,7 +146,7 @@ def _told(error: BaseException) -> BaseException:
         return _told(error.__cause__)
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         return ConfigError(_hydra_message(error))
-    return error
+    return root_cause(error)
 
 
 def _hydra_message(error: Exception) -> str:

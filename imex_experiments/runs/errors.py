@@ -5,6 +5,8 @@
 """
 
 import difflib
+import errno
+import re
 from collections.abc import Iterable
 
 
@@ -48,6 +50,7 @@ class Terminated(BaseException):
 
 def exit_code(error: BaseException) -> int:
     """The exit code of the contract for an error."""
+    error = root_cause(error)
     if isinstance(error, KeyboardInterrupt):
         return 130
     if isinstance(error, Terminated):
@@ -57,18 +60,47 @@ def exit_code(error: BaseException) -> int:
     return getattr(error, "exit_code", 1)
 
 
+STORAGE = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES),
+    *(errno.EPERM, errno.EIO, errno.EMFILE, errno.ENFILE),
+}
+"""What a file system says when it is full, not ours to write, or broken."""
+
+NO_MEMORY = re.compile(r"out of memory|not enough memory|can't allocate memory", re.I)
+DEAD_WORKER = re.compile(r"DataLoader worker \(pid(?:\(s\))?[ \d,]+\)[^.]*")
+
+
 def root_cause(error: BaseException) -> BaseException:
-    """The interrupt behind Lightning's SystemExit, else the error itself."""
+    """The interrupt behind Lightning's SystemExit, resources that ran out as StorageError.
+
+    Any other error is itself.
+    """
     if isinstance(error, SystemExit) and isinstance(
         error.__context__, KeyboardInterrupt
     ):
         return error.__context__
+    if isinstance(error, OSError) and error.errno in STORAGE:
+        return StorageError(
+            f"{error.filename or 'storage'}: {error.strerror}; "
+            "free some space or write somewhere else"
+        )
+    message = str(error)
+    if isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and NO_MEMORY.search(message)
+    ):
+        return StorageError(
+            "out of memory: try a smaller data.batch_size or model.checkpoint_blocks=true"
+        )
+    if isinstance(error, RuntimeError) and (dead := DEAD_WORKER.search(message)):
+        return StorageError(
+            f"{dead[0]}: it may have run out of memory; try fewer data.num_workers or 0"
+        )
     return error
 
 
 def is_interrupt(error: BaseException) -> bool:
     """Whether Ctrl-C or SIGTERM ended the run, which can go on, and not a fault of it."""
-    return exit_code(root_cause(error)) in (130, 143)
+    return exit_code(error) in (130, 143)
 
 
 def one_line(error: BaseException) -> str:

@@ -36,12 +36,3 @@ def quiet_trainer(trainer: DictConfig, **options: Any) -> pl.Trainer:
         "enable_model_summary": False,
     }
     return build(lightning(trainer), "trainer", **{**quiet, **options})
-
-
-def last_epoch(metrics: dict[str, Any]) -> dict[str, float]:
-    """`last/val/*`: what the final epoch's validation gave."""
-    return {
-        f"last/{name}": float(value)
-        for name, value in metrics.items()
-        if name.startswith("val/")
-    }

@@ -1,13 +1,19 @@
-"""Small files that are either complete or not there."""
+"""Files that are either complete or not there."""
 
 import csv
 import io
 import json
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import yaml
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from imex_experiments.runs.errors import CheckpointError
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -26,12 +32,41 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text under its final name only when all of it is on the disk."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".partial")
+    with on_disk(path, text.encode()) as temporary:
+        os.replace(temporary, path)
+
+
+def read_yaml(path: Path) -> DictConfig | ListConfig:
+    """Plain YAML; CheckpointError for tags of Python, and for what is no YAML."""
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
+        return OmegaConf.load(path)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{path}: not readable ({reason})") from error
+
+
+@contextmanager
+def on_disk(path: Path, content: bytes) -> Iterator[Path]:
+    """The content in a file beside `path`, ready to take its name; else it goes again.
+
+    Beside it, because a rename is atomic only within one file system.
+    """
+    handle, name = tempfile.mkstemp(dir=path.parent, suffix=".partial")
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        yield temporary
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Let the names in a folder outlive a loss of power."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

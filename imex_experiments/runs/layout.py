@@ -12,6 +12,9 @@ CHOICES = Path(".hydra/hydra.yaml")
 OVERRIDES = Path(".hydra/overrides.yaml")
 BEST = Path("checkpoints/best.ckpt")
 LAST = Path("checkpoints/last.ckpt")
+PREVIOUS = Path("checkpoints/previous.ckpt")
+"""What last.ckpt was before."""
+
 METRICS = Path("metrics.json")
 HISTORY = Path("metrics.csv")
 STATUS = Path("status.json")

@@ -2,17 +2,17 @@
 
 import csv
 import json
-import pickle
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from imex_experiments.runs.assemble import build_network
 from imex_experiments.runs.build import REBUILDING, build
+from imex_experiments.runs.checkpoint_io import read_checkpoint
 from imex_experiments.runs.errors import CheckpointError, ConfigError
+from imex_experiments.runs.files import read_yaml
 from imex_experiments.runs.layout import CONFIG, HISTORY, METRICS
 from imex_experiments.tasks import Task
 
@@ -24,7 +24,7 @@ def load_config(run: str | Path) -> DictConfig:
     path = Path(run) / CONFIG
     if not path.is_file():
         raise CheckpointError(f"{run}: not a run folder, it has no {CONFIG}")
-    config = OmegaConf.load(path)
+    config = read_yaml(path)
     assert isinstance(config, DictConfig)
     return config
 
@@ -77,22 +77,3 @@ def read_history(run: str | Path) -> list[dict[str, str]]:
     if not rows:
         raise CheckpointError(f"{run}: not a run that finished an epoch, no {HISTORY}")
     return rows
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint's content, tensors and plain containers only."""
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such checkpoint")
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        pickle.UnpicklingError,
-        RuntimeError,
-        EOFError,
-        OSError,
-        ValueError,
-    ) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(
-            f"{path}: damaged or not a checkpoint ({reason})"
-        ) from error

@@ -1,12 +1,16 @@
 """Refuse a configuration before a folder is made, data is read or a device is touched."""
 
 import copy
+import shutil
+import tempfile
+from pathlib import Path
 
 import torch
 from omegaconf import DictConfig
 
 from imex_experiments.runs.assemble import build_network, lightning, wants_compile
 from imex_experiments.runs.build import build, check, refusing
+from imex_experiments.runs.errors import StorageError
 from imex_experiments.runs.resume import refuse_changes
 
 PARTS = (
@@ -21,10 +25,18 @@ PARTS = (
 )
 
 
-def preflight(cfg: DictConfig) -> None:
-    """Check every class, key and type; build data module, network, optimizer; try a shape.
+BYTES = 4 * 3 * 4
+"""Per weight: last, previous, best and the next checkpoint of it and of two moments."""
 
-    ConfigError with key and value for the first thing that cannot work.
+LOGS = 16 * 2**20
+"""Bytes for everything else in a run folder."""
+
+
+def preflight(cfg: DictConfig) -> int:
+    """Check every class, key and type; build data module, network, optimizer; try a batch.
+
+    The number of weights. ConfigError with key and value for the first thing that cannot
+    work.
     """
     refuse_changes(cfg)
     wants_compile(cfg)
@@ -34,9 +46,35 @@ def preflight(cfg: DictConfig) -> None:
     network = build_network(cfg, data)
     with refusing("model"):
         shadow = copy.deepcopy(network).to("meta").eval()
-        shadow(torch.empty(1, *data.image_shape, device="meta"))
+        shadow(torch.empty(data.batch_size, *data.image_shape, device="meta"))
     with refusing("optimizer"):
         optimizer = build(cfg.optimizer, "optimizer")(network.parameters())
     with refusing("scheduler"):
         if make_scheduler := build(cfg.scheduler, "scheduler"):
             make_scheduler(optimizer, total_steps=100)
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def make_private(folder: Path, key: str, weights: int = 0) -> None:
+    """Make a run folder for this user alone, once it is known that a run has room there.
+
+    StorageError if nothing can be written there, or too little.
+    """
+    existing = folder.absolute()
+    while not existing.exists():
+        existing = existing.parent
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            free, needed = shutil.disk_usage(existing).free, BYTES * weights + LOGS
+        if free >= needed:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            return
+    except OSError as error:
+        raise StorageError(
+            f"{key}={folder}: {existing} cannot be written ({error.strerror}); "
+            "choose another folder"
+        ) from error
+    raise StorageError(
+        f"{key}={folder}: a run needs {needed / 2**20:.0f} MiB, {free / 2**20:.0f} MiB "
+        "are free; free some space or choose another folder"
+    )

@@ -6,7 +6,6 @@ import os
 import platform
 import signal
 import subprocess
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -17,17 +16,18 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
+from imex_experiments.runs.checkpoint_io import has_checkpoint
 from imex_experiments.runs.devices import is_first_process
 from imex_experiments.runs.errors import (
     StorageError,
-    Terminated,
     exit_code,
     is_interrupt,
     one_line,
     root_cause,
 )
 from imex_experiments.runs.files import write_json
-from imex_experiments.runs.layout import LAST, LOCK, STATUS, resume_command
+from imex_experiments.runs.interrupts import INTERRUPTS
+from imex_experiments.runs.layout import LOCK, STATUS, resume_command
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ def recording(folder: Path, **facts: Any) -> Iterator[dict[str, Any]]:
 
     It holds the exit code and the reason, the facts given, versions, the git commit, the
     number of threads and the device. What the body adds to the dictionary that it gets is
-    written with the end. SIGTERM ends the body like an exception.
+    written with the end. Ctrl-C and SIGTERM end the body like exceptions.
     """
     if not is_first_process():
         yield {}
@@ -66,30 +66,53 @@ def recording(folder: Path, **facts: Any) -> Iterator[dict[str, Any]]:
         **_surroundings(),
         "started": _now(),
     }
+    _tell_other_machine(read_status(folder), status)
     write_json(folder / STATUS, status)
-    try:
-        with _sigterm_raises():
+    with INTERRUPTS.raised():
+        try:
             yield status
-    except BaseException as caught:
-        error = root_cause(caught)
-        code = exit_code(error)
+        except BaseException as caught:
+            error = INTERRUPTS.pending or root_cause(caught)
+            with INTERRUPTS.ignored():
+                _write_end(folder, status, error, caught)
+            if error is caught:
+                raise
+            raise error from caught
+        with INTERRUPTS.ignored():
+            _write_end(folder, status)
+
+
+def _write_end(
+    folder: Path,
+    status: dict[str, Any],
+    error: BaseException | None = None,
+    caught: BaseException | None = None,
+) -> None:
+    state, code, reason = "finished", 0, None
+    if error is not None:
+        code, reason = exit_code(error), one_line(error)
         state = "interrupted" if is_interrupt(error) else "failed"
         log.debug("the run ended early", exc_info=caught)
-        reason = one_line(error)
-        if state == "interrupted" and (folder / LAST).is_file():
+        if state == "interrupted" and has_checkpoint(folder):
             log.warning("go on with: %s", resume_command(Path(os.path.relpath(folder))))
-        status |= {
-            "state": state,
-            "exit_code": code,
-            "reason": reason,
-            "finished": _now(),
-        }
+    status |= {"state": state, "exit_code": code, "reason": reason, "finished": _now()}
+    try:
         write_json(folder / STATUS, status)
-        if error is caught:
-            raise
-        raise error from caught
-    status |= {"state": "finished", "exit_code": 0, "reason": None, "finished": _now()}
-    write_json(folder / STATUS, status)
+    except OSError:  # a full disk: the blocks that the file has already are still ours
+        (folder / STATUS).write_text(json.dumps(status, indent=2) + "\n")
+
+
+def _tell_other_machine(before: dict[str, Any], now: dict[str, Any]) -> None:
+    differing = [
+        f"{key} {before[key]} -> {now[key]}"
+        for key in ("device", "threads", "versions")
+        if key in before and before[key] != now[key]
+    ]
+    if differing:
+        log.warning(
+            "the run goes on, but not bit for bit as it would have: %s",
+            ", ".join(differing),
+        )
 
 
 def record_death(folder: Path, code: int, last_words: str) -> dict[str, Any]:
@@ -107,22 +130,6 @@ def record_death(folder: Path, code: int, last_words: str) -> dict[str, Any]:
     }
     write_json(folder / STATUS, status)
     return status
-
-
-@contextmanager
-def _sigterm_raises() -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield  # signals belong to the main thread; a sweep worker may be another one
-        return
-
-    def terminate(*_: object) -> None:
-        raise Terminated("SIGTERM")
-
-    previous = signal.signal(signal.SIGTERM, terminate)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
 
 
 def _surroundings() -> dict[str, Any]:

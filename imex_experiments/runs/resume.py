@@ -1,24 +1,38 @@
 """resume=<run>: the command of a run again, in the folder of that run."""
 
+import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from imex_experiments.runs.checkpoint_io import has_checkpoint
 from imex_experiments.runs.errors import CheckpointError, ConfigError
+from imex_experiments.runs.files import read_yaml
 from imex_experiments.runs.layout import (
     CONFIG,
-    LAST,
     OVERRIDES,
     hydra_quoted,
     single_value,
 )
 from imex_experiments.runs.record import read_status
 
+CHANGED = "resume_changed"
+"""The key that allows a resumed run to be configured otherwise than it was."""
+
+OWN = {"resume", CHANGED, "check"}
+FREE = {"data.num_workers", "data.cache_dir", "trainer.accelerator", "trainer.devices"}
+"""Keys that a resumed run may change: where it runs, not what it computes."""
+
+NAMES_CODE = re.compile(r"-|[+~]*hydra\b|[^=]*@hydra\b")
+"""Flags, and settings of Hydra itself, which can name any class and any folder."""
+
 
 def resumed_arguments(arguments: list[str]) -> list[str]:
     """The arguments themselves, or for `resume=<run>` those of the run and then these.
 
-    CheckpointError if there is no such run or nothing to go on from.
+    CheckpointError if there is no such run, nothing to go on from, or words in it that no
+    run of ours has recorded.
     """
     given = [word for word in arguments if word.startswith("resume=")]
     if not given:
@@ -26,32 +40,44 @@ def resumed_arguments(arguments: list[str]) -> list[str]:
     run = Path(single_value(given[-1]))
     if not (run / OVERRIDES).is_file():
         raise CheckpointError(f"resume={run}: not a run folder, it has no {OVERRIDES}")
-    if not (run / LAST).is_file():
-        raise CheckpointError(
-            f"resume={run}: no checkpoint to go on from, {LAST} is missing"
-        )
-    before = [str(word) for word in OmegaConf.load(run / OVERRIDES)]
-    before = [word for word in before if not word.startswith("resume=")]
-    return [*before, f"hydra.run.dir={hydra_quoted(run)}", *arguments]
+    if not has_checkpoint(run):
+        raise CheckpointError(f"resume={run}: no checkpoint to go on from")
+    before = without_code(read_yaml(run / OVERRIDES), run / OVERRIDES)
+    before = [word for word in before if word.partition("=")[0] not in OWN]
+    place = [f"hydra.run.dir={hydra_quoted(run)}"]
+    if f"{CHANGED}=true" not in arguments:
+        place.append("hydra.output_subdir=null")  # a kill in its midst would lose it
+    return [*before, *place, *arguments]
+
+
+def without_code(words: Iterable[object], source: Path) -> list[str]:
+    """Words of a folder that may join a command line; CheckpointError for others."""
+    taken = [str(word) for word in words]
+    for word in taken:
+        if NAMES_CODE.match(word):
+            raise CheckpointError(
+                f"{source}: {word!r} is not taken from a folder; it could run code"
+            )
+    return taken
 
 
 def refuse_changes(cfg: DictConfig) -> None:
     """ConfigError with the differing fields if a resumed run is not configured as it was."""
-    if cfg.resume is None:
+    if cfg.resume is None or cfg[CHANGED]:
         return
-    before = dotted(OmegaConf.load(Path(cfg.resume) / CONFIG))
+    before = dotted(read_yaml(Path(cfg.resume) / CONFIG))
     now = dotted(
         OmegaConf.create({k: v for k, v in cfg.items_ex(False) if k != "hydra"})
     )
     changed = [
         f"{key}: {before.get(key)} -> {now.get(key)}"
-        for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key) and key != "resume"
+        for key in sorted((before.keys() | now.keys()) - OWN - FREE)
+        if before.get(key) != now.get(key)
     ]
     if changed:
         raise ConfigError(
             f"resume={cfg.resume}: the configuration differs from the run's "
-            f"({'; '.join(changed)}); start a new run for another configuration"
+            f"({'; '.join(changed)}); start a new run, or add {CHANGED}=true"
         )
 
 
@@ -59,6 +85,7 @@ def is_finished(cfg: DictConfig) -> bool:
     """Whether the run to resume has nothing left to do."""
     return (
         cfg.resume is not None
+        and not cfg[CHANGED]
         and read_status(Path(cfg.resume)).get("state") == "finished"
     )
 

@@ -9,6 +9,7 @@ import json
 import logging
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -20,19 +21,20 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import OmegaConf
 
-from imex_experiments.runs.errors import ConfigError
+from imex_experiments.runs.checkpoint_io import has_checkpoint
+from imex_experiments.runs.errors import CheckpointError, ConfigError
+from imex_experiments.runs.files import read_yaml
 from imex_experiments.runs.layout import (
     CONSOLE,
     HISTORY,
-    LAST,
     METRICS,
     MULTIRUN,
     hydra_quoted,
     single_value,
 )
 from imex_experiments.runs.record import read_status, record_death
+from imex_experiments.runs.resume import without_code
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +45,7 @@ PARENT_WATCHED = "IMEX_END_WITH_PARENT"
 def resumed_sweep(arguments: list[str]) -> list[str]:
     """The arguments themselves, or for `sweep.resume=<dir>` those of that sweep, then these.
 
-    ConfigError if there is no such sweep.
+    ConfigError if there is no such sweep, CheckpointError for words that could run code.
     """
     given = [word for word in arguments if word.startswith("sweep.resume=")]
     if not given:
@@ -51,13 +53,37 @@ def resumed_sweep(arguments: list[str]) -> list[str]:
     sweep = Path(single_value(given[-1]))
     if not (sweep / MULTIRUN).is_file():
         raise ConfigError(f"sweep.resume={sweep}: not a sweep, it has no {MULTIRUN}")
-    before = OmegaConf.load(sweep / MULTIRUN).hydra.overrides
+    before = read_yaml(sweep / MULTIRUN).hydra.overrides
+    now = [word for word in arguments if word not in given]
     return [
-        *before.hydra,  # the launcher among them, and multirun mode
-        *before.task,
+        *_launch(before.hydra, sweep, now),
+        *without_code(before.task, sweep / MULTIRUN),
         f"hydra.sweep.dir={hydra_quoted(sweep)}",
-        *(word for word in arguments if word not in given),
+        *now,
     ]
+
+
+LAUNCH = re.compile(
+    r"hydra\.mode=|hydra/launcher=|hydra\.sweep\.(sub)?dir="
+    r"|hydra\.job\.config\.override_dirname\.exclude_keys="
+    r"|hydra\.launcher\.(ray\.(init|remote)\.num_[cg]pus|partition|account|qos"
+    r"|constraint|timeout_min|nodes|tasks_per_node|cpus_per_task|gpus_per_node|gres"
+    r"|mem_gb|array_parallelism)="
+)
+"""Hydra's words that a sweep takes over from its folder: how many and where, no commands."""
+
+
+def _launch(words: Sequence[str], sweep: Path, now: Sequence[str]) -> list[str]:
+    """The launcher and its size, but for what is given anew; CheckpointError for the rest."""
+    keys = {word.partition("=")[0] for word in now}
+    kept = [word for word in words if word.partition("=")[0] not in keys]
+    for word in kept:
+        if not LAUNCH.match(word) or "_target_" in word:
+            raise CheckpointError(
+                f"{sweep / MULTIRUN}: {word!r} is not taken from a folder, it could run "
+                "code; give it on the command line"
+            )
+    return kept
 
 
 def run_job(script: str) -> float:
@@ -96,7 +122,7 @@ def run_in_child(script: str, words: Sequence[str], folder: Path) -> dict[str, A
     """
     place = hydra_quoted(folder)
     state = read_status(folder).get("state")
-    if state in ("running", "interrupted") and (folder / LAST).is_file():
+    if state in ("running", "interrupted") and has_checkpoint(folder):
         words = [f"resume={place}"]
     else:
         _clear(folder)

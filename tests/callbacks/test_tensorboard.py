@@ -47,7 +47,7 @@ def test_scalars_have_one_point_per_epoch_and_the_kept_scores_one(
 
 def test_one_figure_per_validation(events: EventAccumulator) -> None:
     images = events.Images("val/segmentation")
-    assert [image.step for image in images] == [3, 6]
+    assert [image.step for image in images] == [2, 5]
     assert images[0].width > 7 * 128
 
 

@@ -90,6 +90,18 @@ def test_only_classes_of_the_allowed_packages_are_called(
     assert not canary.exists()
 
 
+def test_foreign_module_is_not_even_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "evil_module.py").write_text(
+        "from pathlib import Path\nPath(__file__).with_name('canary').touch()\nclass C: pass"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError, match="only classes of"):
+        build(OmegaConf.create({"_target_": "evil_module.C"}), "model")
+    assert not (tmp_path / "canary").exists()
+
+
 def test_rebuilding_a_network_allows_this_package_alone() -> None:
     node = OmegaConf.create(
         {"_target_": "torch.optim.SGD", "_partial_": True, "lr": 0.1}

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 
 from imex_experiments import load_run
 from imex_experiments.data.qtips import QtipsRecipe, make_qtips, split_seed
+from imex_experiments.runs.checkpoint_io import write_checkpoint
 from imex_experiments.runs.errors import CheckpointError, ConfigError, RunError
 from imex_experiments.tasks import Task
 from imex_experiments.tasks.metrics import segmentation_scores
@@ -43,6 +43,11 @@ def spoil(run: Path, name: str, content: bytes) -> None:
     (run / name).write_bytes(content)
 
 
+def forge(run: Path, name: str) -> None:
+    """A checkpoint by somebody who knows about checksums."""
+    write_checkpoint({"state_dict": _Evil()}, run / name)
+
+
 def replace(run: Path, old: str, new: str) -> None:
     path = run / ".hydra/config.yaml"
     text = path.read_text()
@@ -60,15 +65,15 @@ DEFECTS: dict[str, tuple[Callable[[Path], object], type[RunError], str]] = {
     "empty": (
         lambda r: spoil(r, BEST, b""),
         CheckpointError,
-        "damaged or not a checkpoint",
+        "damaged, not what best.ckpt.sha256 says",
     ),
     "cut": (
         lambda r: spoil(r, BEST, (r / BEST).read_bytes()[:2000]),
         CheckpointError,
-        "damaged or not a checkpoint",
+        "damaged, not what best.ckpt.sha256 says",
     ),
     "pickle": (
-        lambda r: torch.save(_Evil(), r / BEST),
+        lambda r: forge(r, BEST),
         CheckpointError,
         "not a checkpoint",
     ),

@@ -1,11 +1,13 @@
 """status.json and small files: complete, and true to the exit code."""
 
+import errno
 import json
 import os
 import signal
 from pathlib import Path
 
 import pytest
+import torch
 
 from imex_experiments.runs.errors import (
     CheckpointError,
@@ -18,7 +20,7 @@ from imex_experiments.runs.errors import (
     one_line,
 )
 from imex_experiments.runs.files import write_json
-from imex_experiments.runs.record import recording
+from imex_experiments.runs.record import alone_in, recording
 
 
 def status(folder: Path) -> dict[str, object]:
@@ -64,6 +66,41 @@ def test_errors_end_with_their_code(
     assert status(tmp_path)["exit_code"] == code
     assert status(tmp_path)["state"] == state
     assert status(tmp_path)["reason"] == one_line(error)
+
+
+@pytest.mark.parametrize(
+    ("error", "complaint"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "a/b"), "a/b: No space left"),
+        (OSError(errno.EROFS, "Read-only file system"), "storage: Read-only"),
+        (MemoryError(), "out of memory: try a smaller data.batch_size"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried"), "out of memory: try"),
+        (
+            RuntimeError("DataLoader worker (pid(s) 12, 13) exited unexpectedly"),
+            "DataLoader worker (pid(s) 12, 13) exited unexpectedly: it may have run out",
+        ),
+    ],
+)
+def test_what_ran_out_is_6_with_a_remedy(
+    error: Exception, complaint: str, tmp_path: Path
+) -> None:
+    with pytest.raises(StorageError), recording(tmp_path):
+        raise error
+    assert exit_code(error) == status(tmp_path)["exit_code"] == 6
+    assert str(status(tmp_path)["reason"]).startswith(complaint)
+
+
+def test_missing_file_is_a_fault_of_the_program() -> None:
+    assert exit_code(FileNotFoundError(errno.ENOENT, "No such file")) == 1
+
+
+def test_folder_of_a_run_is_written_by_one_process(tmp_path: Path) -> None:
+    with (
+        alone_in(tmp_path),
+        pytest.raises(StorageError, match="another process is still writing this run"),
+        alone_in(tmp_path, seconds=0.1),
+    ):
+        pass
 
 
 def test_interrupt_behind_a_system_exit_is_an_interrupt(tmp_path: Path) -> None:

@@ -1,0 +1,162 @@
+"""Checkpoints that are complete and verified, or refused.
+
+Beside a checkpoint lies `<name>.sha256`, in the format of sha256sum. `last.ckpt` leaves the
+one before it as `previous.ckpt`. While a file is replaced its checksum file names the old
+and the new digest, so that at every moment what has a final name verifies.
+"""
+
+import hashlib
+import io
+import logging
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning.plugins.io import CheckpointIO
+
+from imex_experiments.runs.errors import CheckpointError, StorageError
+from imex_experiments.runs.files import on_disk, sync_folder, write_text
+from imex_experiments.runs.layout import BEST, LAST, PREVIOUS
+
+log = logging.getLogger(__name__)
+
+
+class VerifiedCheckpointIO(CheckpointIO):
+    """How Lightning writes and reads checkpoints here."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
+    ) -> None:
+        write_checkpoint(checkpoint, Path(path))
+
+    def load_checkpoint(
+        self, path: Any, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        return read_checkpoint(path)
+
+    def remove_checkpoint(self, path: Any) -> None:
+        Path(path).unlink(missing_ok=True)
+        checksum_of(Path(path)).unlink(missing_ok=True)
+
+
+def write_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
+    """Save tensors and plain containers; StorageError if the file system refuses."""
+    content = io.BytesIO()
+    torch.save(checkpoint, content)
+    _publish(content.getvalue(), path)
+
+
+def copy_checkpoint(source: Path, target: Path) -> None:
+    """The same checkpoint under another name, in a file of its own."""
+    _publish(source.read_bytes(), target)
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """A verified checkpoint's content, tensors and plain containers only.
+
+    CheckpointError if it is missing, damaged, no checkpoint, or would have to be fetched.
+    """
+    if re.match(r"\w+:/", str(path)):
+        raise CheckpointError(f"{path}: a URL; checkpoints are read from files only")
+    path = Path(path)
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path}: no such checkpoint") from error
+    except OSError as error:
+        raise CheckpointError(f"{path}: not readable ({error.strerror})") from error
+    checksum = checksum_of(path)
+    if not checksum.is_file():
+        raise CheckpointError(f"{path}: not verified, {checksum.name} is missing")
+    if _digest(content) not in _listed(path):
+        raise CheckpointError(f"{path}: damaged, not what {checksum.name} says")
+    try:
+        checkpoint = torch.load(
+            io.BytesIO(content), map_location="cpu", weights_only=True
+        )
+    except Exception as error:  # foreign bytes may fail in any way
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise CheckpointError(f"{path}: not a checkpoint ({reason})") from error
+    if not isinstance(checkpoint, dict):
+        raise CheckpointError(
+            f"{path}: not a checkpoint ({type(checkpoint).__name__} inside)"
+        )
+    return checkpoint
+
+
+def has_checkpoint(run: Path) -> bool:
+    """Whether a run has something to go on from, damaged or not."""
+    return any((run / name).is_file() for name in (LAST, PREVIOUS, BEST))
+
+
+def newest_verified(run: Path) -> Path:
+    """The checkpoint to go on from; what is damaged is set aside with a warning.
+
+    CheckpointError if none verifies.
+    """
+    steps: dict[Path, int] = {}
+    complaints = []
+    for path in (run / LAST, run / PREVIOUS, run / BEST):
+        if not path.is_file():
+            continue
+        try:
+            steps[path] = read_checkpoint(path)["global_step"]
+        except (CheckpointError, KeyError) as error:
+            complaints.append(f"{error}; set aside as {path.name}.damaged")
+            path.replace(path.with_name(f"{path.name}.damaged"))
+            log.warning(complaints[-1])
+        if run / LAST in steps:
+            return run / LAST  # the newest of all
+    if not steps:
+        raise CheckpointError(
+            f"{run}: no checkpoint to go on from ({'; '.join(complaints)}); "
+            "start a new run"
+        )
+    newest = max(steps, key=steps.__getitem__)
+    log.warning("going on from %s, of step %d", newest, steps[newest])
+    return newest
+
+
+def checksum_of(path: Path) -> Path:
+    """Where the checksum of a file lies."""
+    return path.with_name(f"{path.name}.sha256")
+
+
+def _publish(content: bytes, path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with on_disk(path, content) as temporary:
+            if path.name == LAST.name and path.is_file():
+                _move(path, path.with_name(PREVIOUS.name), _listed(path))
+            _move(temporary, path, [_digest(content)])
+        sync_folder(path.parent)
+    except OSError as error:
+        raise StorageError(
+            f"{path}: not saved ({error.strerror}); the checkpoint before it is kept: "
+            "free some space, then resume the run"
+        ) from error
+
+
+def _move(source: Path, target: Path, digests: list[str]) -> None:
+    _list(target, [*_listed(target), *digests])
+    os.replace(source, target)
+    _list(target, digests)
+
+
+def _list(path: Path, digests: list[str]) -> None:
+    lines = [f"{digest}  {path.name}\n" for digest in digests]
+    write_text(checksum_of(path), "".join(lines))
+
+
+def _listed(path: Path) -> list[str]:
+    checksum = checksum_of(path)
+    if not checksum.is_file():
+        return []
+    lines = checksum.read_text(encoding="utf-8", errors="replace").splitlines()
+    return [line.split()[0] for line in lines if line.strip()]
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

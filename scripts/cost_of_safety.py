@@ -1,0 +1,108 @@
+"""What checkpoints, checks and exact resume cost beside plain Lightning, in pairs.
+
+`python scripts/cost_of_safety.py` trains the main job for `epochs` epochs, in turns with and
+without: a finite check of loss and gradients, the states of the random generators, and
+checkpoints that are synced, hashed and kept twice, where plain Lightning has a
+ModelCheckpoint. It prints the median of the ratios of each pair, and the seconds of the
+checks before a run.
+"""
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+
+from imex_experiments.callbacks import (
+    BatchStatistics,
+    Checkpoints,
+    FiniteCheck,
+    History,
+    RandomState,
+)
+from imex_experiments.runs.assemble import build_network, build_task
+from imex_experiments.runs.build import build
+from imex_experiments.runs.checkpoint_io import VerifiedCheckpointIO
+from imex_experiments.runs.command import parse_arguments, run_command
+from imex_experiments.runs.preflight import preflight
+from imex_experiments.runs.timing import interleaved
+
+CONF = Path(__file__).parents[1] / "conf"
+
+
+@dataclass
+class Arguments:
+    pairs: int = 9
+    epochs: int = 1
+    clock: str = "wall"  # or cpu: seconds computed, for a machine with other work
+    train: int = 1024
+
+
+def main() -> None:
+    args = parse_arguments(Arguments)
+    words = [f"data.train={args.train}", f"trainer.max_epochs={args.epochs}"]
+    with (
+        initialize_config_dir(str(CONF), version_base="1.3"),
+        tempfile.TemporaryDirectory(dir=Path.cwd()) as folder,
+    ):
+        cfg = compose("train", [*words, f"run_dir={folder}"])
+        begun = time.perf_counter()
+        preflight(cfg)
+        checked = time.perf_counter() - begun
+        data = build(cfg.data, "data")
+        data.setup()
+        jobs: dict[str, Callable[[], object]] = {
+            "safe": lambda: fit(cfg, data, Path(folder) / "safe", safe=True),
+            "plain": lambda: fit(cfg, data, Path(folder) / "plain", safe=False),
+        }
+        timings = interleaved(jobs, args.pairs, float("inf"), args.clock)  # type: ignore
+    pairs = zip(timings["safe"].samples, timings["plain"].samples, strict=True)
+    ratios = [safe / plain for safe, plain in pairs]
+    low, *_, high = statistics.quantiles(ratios, n=4)
+    plain = statistics.median(timings["plain"].samples)
+    print(f"checks before a run   {checked:.2f} s")
+    print(f"training, plain       {plain:.2f} s ({args.epochs} epochs)")
+    print(f"training, safe        x {statistics.median(ratios):.4f}")
+    print(f"quartiles             x {low:.4f} ... x {high:.4f} of {len(ratios)} pairs")
+
+
+def fit(cfg: DictConfig, data: Any, folder: Path, safe: bool) -> None:
+    """One training, quiet, from the same seed."""
+    pl.seed_everything(cfg.seed, workers=True, verbose=False)
+    task = build_task(cfg, build_network(cfg, data), data.facts)
+    callbacks: list[pl.Callback] = [BatchStatistics(), History(str(folder / "m.csv"))]
+    plugins: list[Any] = [TorchCheckpointIO()]
+    folder.mkdir(exist_ok=True)
+    if safe:
+        callbacks += [RandomState(), FiniteCheck(), Checkpoints(str(folder))]
+        plugins = [VerifiedCheckpointIO()]
+    else:
+        last: Any = {"save_last": True, "enable_version_counter": False}
+        callbacks.append(
+            ModelCheckpoint(
+                folder, "best", monitor=task.monitor, mode=task.mode, **last
+            )
+        )
+    trainer = pl.Trainer(
+        max_epochs=cfg.trainer.max_epochs,
+        accelerator="cpu",
+        logger=False,
+        callbacks=callbacks,
+        plugins=plugins,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+    trainer.fit(task, data)
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,185 @@
+"""Checkpoints: verified or refused, the one before is kept, and no code is run."""
+
+import io
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from imex_experiments.runs.checkpoint_io import (
+    VerifiedCheckpointIO,
+    checksum_of,
+    newest_verified,
+    read_checkpoint,
+    write_checkpoint,
+)
+from imex_experiments.runs.errors import CheckpointError, StorageError
+from imex_experiments.runs.layout import BEST, LAST, PREVIOUS
+
+
+def content(step: int) -> dict[str, object]:
+    return {"global_step": step, "state_dict": {"w": torch.full((500,), step)}}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run with steps 3, 2 and 1 in last, previous and best."""
+    for name, step in ((BEST, 1), (LAST, 2), (LAST, 3)):
+        write_checkpoint(content(step), tmp_path / name)
+    return tmp_path
+
+
+def test_last_leaves_the_one_before_it(run: Path) -> None:
+    steps = [read_checkpoint(run / n)["global_step"] for n in (LAST, PREVIOUS, BEST)]
+    assert steps == [3, 2, 1]
+    names = {path.name for path in (run / "checkpoints").iterdir()}
+    assert names == {
+        f"{name}.ckpt{end}"
+        for name in ("last", "previous", "best")
+        for end in ("", ".sha256")
+    }
+
+
+def test_checksum_is_in_the_format_of_sha256sum(run: Path) -> None:
+    digest, name = checksum_of(run / LAST).read_text().split()
+    assert (len(digest), name) == (64, "last.ckpt")
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "empty": lambda path: path.write_bytes(b""),
+    "cut": lambda path: path.write_bytes(path.read_bytes()[:-1]),
+    "a flipped bit": lambda path: path.write_bytes(
+        path.read_bytes()[:999]
+        + bytes([path.read_bytes()[999] ^ 1])
+        + path.read_bytes()[1000:]
+    ),
+    "missing": lambda path: path.unlink(),
+    "no checksum": lambda path: checksum_of(path).unlink(),
+    "a folder": lambda path: (path.unlink(), path.mkdir()),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_last_falls_back_to_the_newest_verified_one(
+    damage: str, run: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    DAMAGES[damage](run / LAST)
+    with pytest.raises(CheckpointError, match=r"last\.ckpt"):
+        read_checkpoint(run / LAST)
+    assert newest_verified(run) == run / PREVIOUS
+    assert "going on from" in caplog.text
+    assert "of step 2" in caplog.text
+    if damage not in ("missing", "a folder"):
+        assert (run / "checkpoints/last.ckpt.damaged").exists()
+        assert not (run / LAST).exists()  # so that it never becomes previous.ckpt
+    DAMAGES["cut"](run / PREVIOUS)
+    assert newest_verified(run) == run / BEST
+    DAMAGES["cut"](run / BEST)
+    with pytest.raises(CheckpointError, match="no checkpoint to go on from") as caught:
+        newest_verified(run)
+    assert "\n" not in str(caught.value)
+
+
+def test_urls_are_refused() -> None:
+    for url in ("https://example.org/last.ckpt", "s3://bucket/x", "file:///etc/passwd"):
+        with pytest.raises(CheckpointError, match="a URL; checkpoints are read from"):
+            VerifiedCheckpointIO().load_checkpoint(url)
+
+
+class Evil:
+    def __init__(self, canary: Path) -> None:
+        self.canary = canary
+
+    def __reduce__(self) -> tuple[object, tuple[str, str]]:
+        return (open, (str(self.canary), "w"))
+
+
+def test_weights_only_whatever_lightning_asks_for(tmp_path: Path) -> None:
+    """The checksum is right, the writer was not."""
+    canary, path = tmp_path / "canary", tmp_path / "x.ckpt"
+    write_checkpoint({"global_step": 1, "callbacks": Evil(canary)}, path)
+    with pytest.raises(CheckpointError, match="not a checkpoint"):
+        VerifiedCheckpointIO().load_checkpoint(path, weights_only=False)
+    assert not canary.exists()
+    buffer = io.BytesIO()
+    torch.save(torch.ones(2), buffer)
+    write_checkpoint(torch.ones(2), path)  # type: ignore[arg-type]
+    with pytest.raises(CheckpointError, match="Tensor inside"):
+        read_checkpoint(path)
+
+
+class Killed(BaseException):
+    pass
+
+
+def test_whatever_has_a_final_name_verifies_at_every_moment(
+    run: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The state of the folder before and after each rename and each sync."""
+    moments = []
+
+    def observed(call: Callable[..., None]) -> Callable[..., None]:
+        def observe(*args: object) -> None:
+            call(*args)
+            moments.append(
+                shutil.copytree(run, tmp_path_factory.mktemp("moment") / "x")
+            )
+
+        return observe
+
+    monkeypatch.setattr(os, "replace", observed(os.replace))
+    monkeypatch.setattr(os, "fsync", observed(os.fsync))
+    write_checkpoint(content(4), run / LAST)
+    monkeypatch.undo()
+    assert len(moments) == 1 + 2 + 2 * 4 + 1  # file, renames, checksums, folder
+    for moment in moments:
+        for path in (moment / "checkpoints").glob("*.ckpt"):
+            read_checkpoint(path)
+        newest = read_checkpoint(newest_verified(moment))["global_step"]
+        assert newest in (3, 4)
+
+
+def test_content_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rename may reach the disk before what it names; a loss of power is not simulated."""
+    done = []
+    fsync, replace = os.fsync, os.replace
+
+    def traced_fsync(handle: int) -> None:
+        fsync(handle)
+        done.append(("synced", os.readlink(f"/proc/self/fd/{handle}")))
+
+    def traced_replace(source: object, target: object) -> None:
+        replace(source, target)  # type: ignore[arg-type]
+        done.append(("named", str(source), str(target)))
+
+    monkeypatch.setattr(os, "fsync", traced_fsync)
+    monkeypatch.setattr(os, "replace", traced_replace)
+    write_checkpoint(content(1), tmp_path / "x.ckpt")
+    for number, step in enumerate(done):
+        if step[0] == "named":
+            assert ("synced", step[1]) in done[:number]
+            assert (
+                Path(step[1]).parent == tmp_path
+            )  # a rename is atomic only within a disk
+    assert done[-1] == ("synced", str(tmp_path))
+
+
+def test_full_disk_keeps_the_old_checkpoint(run: Path) -> None:
+    """A limit of the file size stands for the disk: the write fails half way."""
+    import resource
+
+    before = {p.name: p.read_bytes() for p in (run / "checkpoints").iterdir()}
+    big = {"global_step": 4, "state_dict": {"w": torch.zeros(100_000)}}
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(StorageError, match=r"last\.ckpt: not saved \(File too"):
+            write_checkpoint(big, run / LAST)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert {p.name: p.read_bytes() for p in (run / "checkpoints").iterdir()} == before

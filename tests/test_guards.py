@@ -1,0 +1,281 @@
+"""A guard whose removal leaves its test green is not tested: each is taken out once.
+
+In a copy of the source one line is changed, and the test of that guard must fail there.
+"""
+
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+RUNS, CALLBACKS = "imex_experiments/runs", "imex_experiments/callbacks"
+DATA = "imex_experiments/data"
+
+EVERY_STEP = "tests/test_resume.py::test_resume_at_every_step_is_exact[0 workers]"
+SIXTY = "tests/test_malicious.py::test_sixty"
+IO = "tests/runs/test_checkpoint_io.py::test"
+
+
+@dataclass(frozen=True)
+class Guard:
+    file: str
+    line: str
+    without: str
+    test: str
+
+
+GUARDS = {
+    "content is synced": Guard(
+        f"{RUNS}/files.py", "os.fsync(file.fileno())", "pass", f"{IO}_content_is_on"
+    ),
+    "folder is synced": Guard(
+        f"{RUNS}/files.py", "os.fsync(handle)", "pass", f"{IO}_content_is_on"
+    ),
+    "temporary file lies beside": Guard(
+        f"{RUNS}/files.py", "dir=path.parent, ", "", f"{IO}_content_is_on"
+    ),
+    "checksum is compared": Guard(
+        f"{RUNS}/checkpoint_io.py",
+        "if _digest(content) not in _listed(path):",
+        "if False:",
+        f"{IO}_damaged_last_falls_back_to_the_newest_verified_one[a flipped bit]",
+    ),
+    "weights only": Guard(
+        f"{RUNS}/checkpoint_io.py",
+        "weights_only=True",
+        "weights_only=False",
+        f"{IO}_weights_only",
+    ),
+    "no URLs": Guard(
+        f"{RUNS}/checkpoint_io.py",
+        r'if re.match(r"\w+:/", str(path)):',
+        "if False:",
+        f"{IO}_urls",
+    ),
+    "two generations": Guard(
+        f"{RUNS}/checkpoint_io.py",
+        "if path.name == LAST.name and path.is_file():",
+        "if False:",
+        f"{IO}_last_leaves",
+    ),
+    "both digests while a file is replaced": Guard(
+        f"{RUNS}/checkpoint_io.py",
+        "_list(target, [*_listed(target), *digests])",
+        "_list(target, digests)",
+        f"{IO}_whatever",
+    ),
+    "damaged is set aside": Guard(
+        f"{RUNS}/checkpoint_io.py",
+        'path.replace(path.with_name(f"{path.name}.damaged"))',
+        "pass",
+        f"{IO}_damaged_last_falls_back_to_the_newest_verified_one[cut]",
+    ),
+    "a failed write is told": Guard(
+        f"{RUNS}/checkpoint_io.py",
+        "    except OSError as error:\n        raise StorageError(",
+        "    except ZeroDivisionError as error:\n        raise StorageError(",
+        f"{IO}_full_disk",
+    ),
+    "the resolved object is checked": Guard(
+        f"{RUNS}/build.py",
+        "if not inspect.isclass(target) or not permitted(target.__module__):",
+        "if not inspect.isclass(target):",
+        "tests/runs/test_build.py::test_only_classes",
+    ),
+    "the name is checked before its import": Guard(
+        f"{RUNS}/build.py",
+        "if not isinstance(path, str) or not permitted(path):",
+        "if not isinstance(path, str):",
+        "tests/runs/test_build.py::test_foreign_module",
+    ),
+    "the narrow list": Guard(
+        f"{RUNS}/build.py",
+        'REBUILDING = ("imex_experiments",)',
+        "REBUILDING = TRAINING",
+        "tests/runs/test_build.py::test_rebuilding",
+    ),
+    "no wider list of Hydra's": Guard(
+        f"{RUNS}/command.py",
+        "os.environ.pop(ALLOW_MORE, None)",
+        "pass",
+        "tests/test_faults.py::test_setting_that",
+    ),
+    "no Hydra settings from a run": Guard(
+        f"{RUNS}/resume.py", "if NAMES_CODE.match(word):", "if False:", SIXTY
+    ),
+    "no commands from a sweep": Guard(
+        f"{RUNS}/sweep.py",
+        'if not LAUNCH.match(word) or "_target_" in word:',
+        "if False:",
+        SIXTY,
+    ),
+    "changes are refused": Guard(
+        f"{RUNS}/resume.py",
+        "if changed:",
+        "if False:",
+        "tests/test_resume.py::test_change",
+    ),
+    "changes are honoured": Guard(
+        f"{CALLBACKS}/reconfigured.py",
+        "if not self.active:",
+        "if True:",
+        "tests/test_resume.py::test_change",
+    ),
+    "another machine is told": Guard(
+        f"{RUNS}/record.py",
+        "if key in before and before[key] != now[key]",
+        "if False",
+        "tests/test_resume.py::test_another_number",
+    ),
+    "position within an epoch": Guard(
+        f"{DATA}/epoch_sampler.py",
+        "start, self.start = self.start, 0",
+        "start = 0",
+        EVERY_STEP,
+    ),
+    "position is loaded": Guard(
+        f"{CALLBACKS}/checkpoints.py",
+        "trainer.fit_loop._load_combined_loader_states()",
+        "pass",
+        EVERY_STEP,
+    ),
+    "random numbers are restored": Guard(
+        f"{CALLBACKS}/random_state.py",
+        "if self._loaded is None:",
+        "if True:",
+        EVERY_STEP,
+    ),
+    "losses of the epoch so far": Guard(
+        f"{CALLBACKS}/history.py", '"losses": losses', '"losses": []', EVERY_STEP
+    ),
+    "an order for each epoch": Guard(
+        f"{DATA}/epoch_sampler.py",
+        "[self.seed, self.epoch]",
+        "[self.seed]",
+        "tests/data/test_epoch_sampler.py::test_epochs_and_seeds",
+    ),
+    "one curve": Guard(
+        f"{CALLBACKS}/tensorboard.py",
+        "if writer and trainer.global_step > 0:",
+        "if False:",
+        "tests/test_resume.py::test_goes_on",
+    ),
+    "a signal waits for the step": Guard(
+        f"{RUNS}/interrupts.py", "self._held = True", "self._held = False", EVERY_STEP
+    ),
+    "a second signal does not": Guard(
+        f"{RUNS}/interrupts.py",
+        "if not self._held or self.pending is not None:",
+        "if not self._held:",
+        "tests/test_resume.py::test_second_signal",
+    ),
+    "loss is finite": Guard(
+        f"{CALLBACKS}/finite_check.py",
+        "if not torch.isfinite(loss):",
+        "if False:",
+        "tests/test_faults.py::test_nan_ends_before_the_update[loss]",
+    ),
+    "gradient is finite": Guard(
+        f"{CALLBACKS}/finite_check.py",
+        "if not torch.isfinite(torch.stack(norms)).all():",
+        "if False:",
+        "tests/test_faults.py::test_nan_ends_before_the_update[gradient]",
+    ),
+    "errors of storage": Guard(
+        f"{RUNS}/errors.py",
+        "if isinstance(error, OSError) and error.errno in STORAGE:",
+        "if False:",
+        "tests/runs/test_record.py::test_what_ran_out",
+    ),
+    "memory": Guard(
+        f"{RUNS}/errors.py",
+        "isinstance(error, RuntimeError) and NO_MEMORY.search(message)",
+        "False",
+        "tests/test_faults.py::test_out_of_memory",
+    ),
+    "data workers": Guard(
+        f"{RUNS}/errors.py",
+        "if isinstance(error, RuntimeError) and (dead := DEAD_WORKER.search(message)):",
+        "if False:",
+        "tests/test_faults.py::test_killed_data_worker",
+    ),
+    "curves on a full disk": Guard(
+        f"{CALLBACKS}/tensorboard.py",
+        "except OSError as error:",
+        "except ZeroDivisionError as error:",
+        "tests/test_faults.py::test_disk_too_full",
+    ),
+    "a private folder": Guard(
+        f"{RUNS}/preflight.py",
+        "mode=0o700, ",
+        "",
+        "tests/test_faults.py::test_run_folder_is",
+    ),
+    "room on the disk": Guard(
+        f"{RUNS}/preflight.py",
+        "if free >= needed:",
+        "if True:",
+        "tests/test_faults.py::test_nearly_full",
+    ),
+    "one process per folder": Guard(
+        f"{RUNS}/record.py",
+        "with FileLock(folder / LOCK, timeout=seconds):",
+        "if True:",
+        "tests/runs/test_record.py::test_folder_of_a_run",
+    ),
+    "checksum of the cache": Guard(
+        f"{DATA}/cache.py",
+        "if _checksum(tensors) != expected:",
+        "if False:",
+        "tests/data/test_cache.py::test_damaged_file_is_set_aside_and_made_anew[bit]",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("mutant")
+    for name in ("imex_experiments", "conf", "tests", "scripts"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+    for name in ("train.py", "pyproject.toml"):
+        shutil.copy(ROOT / name, folder)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", GUARDS)
+def test_without_the_guard_its_test_fails(
+    name: str, copy: Path, environment: dict[str, str]
+) -> None:
+    guard = GUARDS[name]
+    path = copy / guard.file
+    source = path.read_text()
+    assert source.count(guard.line) == 1, "the guard is not where it was"
+    path.write_text(source.replace(guard.line, guard.without))
+    try:
+        file, _, test = guard.test.partition("::")
+        chosen = [guard.test] if "[" in test else [file, "-k", test]
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "pytest",
+                "-q",
+                "-x",
+                "-p",
+                "no:cacheprovider",
+                *chosen,
+            ],
+            cwd=copy,
+            env=environment | {"PYTHONPATH": str(copy)},
+            capture_output=True,
+            text=True,
+        )
+    finally:
+        path.write_text(source)
+    assert "1 failed" in done.stdout, done.stdout[-3000:]

@@ -1,0 +1,191 @@
+"""A run that was stopped or killed ends bit for bit like one that nobody disturbed."""
+
+import csv
+import json
+import os
+import random
+import signal
+import sys
+from collections import Counter
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Command
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torture import (
+    SMALL,
+    TRAIN,
+    Whole,
+    corrupt,
+    fingerprint,
+    fuzz,
+    make_together,
+    train,
+)
+
+from imex_experiments.callbacks import FiniteCheck
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="kills forks")
+
+
+@pytest.fixture(autouse=True)
+def _cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IMEX_CACHE", str(cache))
+
+
+def signal_at(step: int, number: int) -> None:
+    """Send this process a signal within the update of an optimizer step."""
+    check = FiniteCheck.on_before_optimizer_step
+
+    def interrupted(self: Any, trainer: Any, pl_module: Any, optimizer: Any) -> None:
+        check(self, trainer, pl_module, optimizer)
+        if trainer.global_step == step - 1:
+            os.kill(os.getpid(), number)
+
+    FiniteCheck.on_before_optimizer_step = interrupted  # type: ignore[method-assign]
+
+
+EPOCHS = {
+    "0 workers": ["data.num_workers=0"],
+    "2 workers, accumulation": [
+        "data.num_workers=2",
+        "+trainer.accumulate_grad_batches=2",
+    ],
+    "0 workers, accumulation": [
+        "data.num_workers=0",
+        "+trainer.accumulate_grad_batches=2",
+    ],
+    "2 workers": ["data.num_workers=2"],
+    "an epoch without validation": ["+trainer.check_val_every_n_epoch=2"],
+}
+QUICK = ("0 workers", "2 workers, accumulation")
+
+
+@pytest.mark.parametrize(
+    "case",
+    [c if c in QUICK else pytest.param(c, marks=pytest.mark.slow) for c in EPOCHS],
+)
+def test_resume_at_every_step_is_exact(case: str, tmp_path: Path) -> None:
+    """Three batches and a rest of one an epoch: stops in it, at its end, and in the next."""
+    words = [*SMALL, "trainer.max_epochs=2", "data.train=14"]
+    words += ["callbacks.checkpoints.every_steps=null", *EPOCHS[case]]
+    whole = tmp_path / "whole"
+    assert train([*words, f"hydra.run.dir={whole}"]) == 0
+    expected = fingerprint(whole)
+    steps = 4 if "accumulation" in case else 8
+    for step in range(1, steps + 1):
+        run = tmp_path / str(step)
+        sign = signal.SIGTERM if step % 2 else signal.SIGINT
+        code = train([*words, f"hydra.run.dir={run}"], partial(signal_at, step, sign))
+        assert code == (143 if step % 2 else 130)
+        assert corrupt(run) == []
+        assert train([f"resume={run}"]) == 0
+        found = fingerprint(run)
+        differing = [key for key in expected if found[key] != expected[key]]
+        assert (step, differing) == (step, [])
+
+
+def test_goes_on_in_the_same_curves_and_rows(tmp_path: Path) -> None:
+    """Killed at step 7, after the checkpoint of epoch 1: what came after it is taken back."""
+    run = tmp_path / "run"
+    words = [*SMALL, "callbacks.checkpoints.every_steps=null", f"hydra.run.dir={run}"]
+    assert train(words, partial(signal_at, 7, signal.SIGKILL)) == -signal.SIGKILL
+    assert train([f"resume={run}"]) == 0
+    events = EventAccumulator(str(run / "tensorboard"))
+    events.Reload()
+    for tag, steps in (
+        ("train/loss", range(12)),
+        ("val/miou", [3, 7, 11]),
+    ):
+        assert [point.step for point in events.Scalars(tag)] == list(steps)
+    assert [image.step for image in events.Images("val/segmentation")] == [3, 7, 11]
+    rows = (run / "metrics.csv").read_text().splitlines()[1:]
+    assert [row.split(",")[1] for row in rows] == ["4", "8", "12"]
+
+
+def test_change_is_named_and_honoured_only_when_asked_for(
+    forked: Command, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    assert train([*SMALL, f"hydra.run.dir={run}"], partial(signal_at, 5, 15)) == 143
+    words = [f"resume={run}", "optimizer.lr=0.5", "scheduler=constant"]
+    done = forked(TRAIN, *words)
+    assert done.returncode == 2
+    assert "optimizer.lr: 0.01 -> 0.5" in done.stderr
+    assert "resume_changed=true" in done.stderr
+    done = forked(TRAIN, *words, "resume_changed=true")
+    assert done.returncode == 0, done.stderr
+    rows = list(csv.DictReader((run / "metrics.csv").open()))
+    assert [float(row["lr"]) for row in rows[1:]] == [0.5, 0.5]
+    assert float(rows[0]["lr"]) < 0.01
+    again = [f"resume={run}", "trainer.max_epochs=4", "resume_changed=true"]
+    assert forked(TRAIN, *again).returncode == 0  # the changes are the run's now
+    rows = list(csv.DictReader((run / "metrics.csv").open()))
+    assert [float(row["lr"]) for row in rows[1:]] == [0.5, 0.5, 0.5]
+
+
+def test_schedule_goes_on_with_the_new_rate_where_it_is(tmp_path: Path) -> None:
+    """At step k of the cycle, scaled: what a run of the new rate would have there."""
+    run, other = tmp_path / "run", tmp_path / "other"
+    assert train([*SMALL, f"hydra.run.dir={run}"], partial(signal_at, 5, 15)) == 143
+    new = ["optimizer.lr=0.5", "scheduler.max_lr=0.5"]
+    assert train([f"resume={run}", *new, "resume_changed=true"]) == 0
+    assert train([*SMALL, *new, f"hydra.run.dir={other}"]) == 0
+    lr = [
+        [row["lr"] for row in csv.DictReader((folder / "metrics.csv").open())][1:]
+        for folder in (run, other)
+    ]
+    assert lr[0] == lr[1]
+
+
+def test_another_number_of_workers_or_threads_goes_on(
+    forked: Command, tmp_path: Path
+) -> None:
+    """Workers change no number here; of threads it is said that they may."""
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    assert train([*SMALL, f"hydra.run.dir={whole}"]) == 0
+    assert train([*SMALL, f"hydra.run.dir={run}"], partial(signal_at, 5, 15)) == 143
+    status = json.loads((run / "status.json").read_text())
+    status["threads"] += 1
+    (run / "status.json").write_text(json.dumps(status))
+    done = forked(TRAIN, f"resume={run}", "data.num_workers=1")
+    assert done.returncode == 0, done.stderr
+    assert "not bit for bit" in done.stdout
+    assert f"threads {status['threads']} -> {status['threads'] - 1}" in done.stdout
+
+
+def test_second_signal_ends_at_once(tmp_path: Path) -> None:
+    """Two in one step, so no checkpoint is made, and none is there to go on from."""
+
+    def twice() -> None:
+        signal_at(2, signal.SIGINT)
+        signal_at(2, signal.SIGINT)
+
+    run = tmp_path / "run"
+    words = [*SMALL, "callbacks.checkpoints.every_steps=null", f"hydra.run.dir={run}"]
+    assert train(words, twice) == 130
+    assert not list(run.rglob("*.ckpt"))
+    assert train([f"resume={run}"]) == 4
+
+
+def test_ten_kills_lose_nothing(tmp_path: Path) -> None:
+    """kill -9, three times inside of a checkpoint write; `make test-faults` does a hundred."""
+    whole = Whole(tmp_path / "whole")
+    rng = random.Random(1)
+    counts: Counter[str] = Counter()
+    for number in range(10):
+        counts += whole.kill(tmp_path / str(number), rng, inside=number < 3)
+    assert counts["ended bit-identical"] == 10, counts
+    assert counts["killed in a write"] >= 3
+    assert not any("LOST" in name for name in counts), counts
+    counts = fuzz(whole.run, rng, 100)
+    assert sum(counts.values()) == 100
+    assert not any("LOST" in name for name in counts), counts
+
+
+def test_one_cache_of_many_makers_that_are_killed(tmp_path: Path) -> None:
+    counts = make_together(tmp_path / "cache", random.Random(2))
+    assert counts["readers of a cache with equal bytes"] >= 5
+    assert not any("LOST" in name for name in counts), counts
