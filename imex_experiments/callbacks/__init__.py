@@ -5,9 +5,11 @@ from imex_experiments.callbacks.checkpoints import Checkpoints
 from imex_experiments.callbacks.finite_check import FiniteCheck
 from imex_experiments.callbacks.history import History
 from imex_experiments.callbacks.solver_log import SolverLog
+from imex_experiments.callbacks.stability import AutoAlpha, StabilityLog
 from imex_experiments.callbacks.tensorboard import CustomScalars, Figures, HParams
 
 __all__ = [
+    "AutoAlpha",
     "BatchStatistics",
     "Checkpoints",
     "CustomScalars",
@@ -16,4 +18,5 @@ __all__ = [
     "HParams",
     "History",
     "SolverLog",
+    "StabilityLog",
 ]

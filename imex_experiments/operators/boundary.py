@@ -3,6 +3,8 @@
 Shapes: images (B, C, H, W); kernels (C_out, C_in, k, k), or (C, 1, k, k) if depthwise.
 """
 
+from functools import partial
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -46,13 +48,13 @@ def convolve(y: Tensor, kernel: Tensor, padding: str, dilation: int = 1) -> Tens
     ValueError for an image smaller than the kernel.
     """
     margin = _margin(y, kernel, dilation)
-    how = {"dilation": dilation, "groups": y.shape[1] // kernel.shape[1]}
+    groups = y.shape[1] // kernel.shape[1]
+    conv2d = partial(F.conv2d, weight=kernel, dilation=dilation, groups=groups)
     if padding == "periodic":
-        return F.conv2d(F.pad(y, [margin] * 4, mode="circular"), kernel, **how)
+        return conv2d(F.pad(y, [margin] * 4, mode="circular"))
     if padding == "neumann":
-        y = _repeat_edge(_repeat_edge(y, -2, margin), -1, margin)
-        return F.conv2d(y, kernel, **how)
-    return F.conv2d(y, kernel, padding=margin, **how)
+        return conv2d(_repeat_edge(_repeat_edge(y, -2, margin), -1, margin))
+    return conv2d(y, padding=margin)
 
 
 def convolve_adjoint(y: Tensor, kernel: Tensor, padding: str) -> Tensor:

@@ -52,7 +52,11 @@ class Task(pl.LightningModule):
 
     def forward(self, images: Tensor) -> Tensor:
         """The network's output for uint8 images (B, C, H, W)."""
-        return self.network((images.float() - self.mean) / self.std)
+        return self.network(self.normalised(images))
+
+    def normalised(self, images: Tensor) -> Tensor:
+        """What the network sees of images (B, C, H, W) with grey values of 0 to 255."""
+        return (images.float() - self.mean) / self.std
 
     def predict(self, images: Tensor) -> Tensor:
         """What the task predicts for uint8 images (B, C, H, W), in evaluation mode."""
