@@ -91,6 +91,9 @@ def test_predict_writes_labels_and_overlays(
         ("make_qtips", ["out=o", "lengths=[9,5]"], 2, "lengths must be"),
         ("linear_stability", ["out=o", "h=0"], 2, "h and turns must be > 0"),
         ("linear_stability", ["out=o", "alpha=-1"], 2, "alpha must be >= 0"),
+        ("field_of_view", ["out=o", "seeds=0"], 2, "seeds and images must be >= 1"),
+        ("field_of_view", ["out=o", "alpha=-1"], 2, "alpha must be >= 0"),
+        ("field_of_view", ["out=o", "run=[/no/where]"], 4, "not a run folder"),
     ],
 )
 def test_mistakes_are_one_line_and_an_exit_code(
@@ -340,3 +343,34 @@ def test_linear_stability_agrees_with_the_closed_forms(
     for name in ("trajectories", "radii", "regions"):
         with Image.open(out / f"{name}.png") as image:
             assert image.size[0] > 800
+
+
+def test_field_of_view_draws_impulses_and_counts_their_energy(
+    python: Command, tmp_path: Path
+) -> None:
+    """IMEX with 5 steps sees further than the ResNet with 20 (IMEXnet, Fig. 1)."""
+    done = python(script("field_of_view"), f"out={tmp_path}", "seeds=1")
+    assert done.returncode == 0, done.stderr
+    with (tmp_path / "impulses.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    last = {row["network"]: float(row["share beyond 10 px"]) for row in rows}
+    resnet, _, imex = last.values()
+    assert imex > 100 * resnet > 0
+    with Image.open(tmp_path / "impulses.gif") as animation:
+        assert animation.n_frames == 21
+    assert (tmp_path / "impulses.png").exists()
+    assert (tmp_path / "share.png").exists()
+
+
+def test_field_of_view_of_a_run(python: Command, trained: Path, tmp_path: Path) -> None:
+    words = [f"run=[{trained}]", f"out={tmp_path / 'o'}", "images=2"]
+    done = python(script("field_of_view"), *words)
+    assert done.returncode == 0, done.stderr
+    with (tmp_path / "o/fields.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["part"] for row in rows][-1] == "head"
+    assert all(0 < float(row["radius [px]"]) < 46 for row in rows)
+    assert (tmp_path / "o/fields.png").exists()
+    done = python(script("field_of_view"), *words, "names=[a,b]")
+    assert done.returncode == 2
+    assert "names: give one per run, 1, or none; got 2" in done.stderr
