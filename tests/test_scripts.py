@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, Command
+from conftest import QUICK, ROOT, Command
 from PIL import Image
 from sweep_folders import make_sweep
 
@@ -30,6 +30,16 @@ def folder(python: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = python(script("make_qtips"), f"out={out}", *sizes)
     assert done.returncode == 0, done.stderr
     return out
+
+
+@pytest.fixture(scope="module")
+def unet(python: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a quick run of the U-Net."""
+    cwd = tmp_path_factory.mktemp("unet")
+    done = python(str(ROOT / "train.py"), "model=unet", *QUICK, cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    (run,) = (cwd / "outputs/qtips/unet").iterdir()
+    return run
 
 
 def test_make_qtips_writes_the_images_of_the_generator(folder: Path) -> None:
@@ -91,6 +101,9 @@ def test_predict_writes_labels_and_overlays(
         ("make_qtips", ["out=o", "lengths=[9,5]"], 2, "lengths must be"),
         ("linear_stability", ["out=o", "h=0"], 2, "h and turns must be > 0"),
         ("linear_stability", ["out=o", "alpha=-1"], 2, "alpha must be >= 0"),
+        ("stability", ["out=o", "alphas=[-1]"], 2, "alphas must be >= 0"),
+        ("stability", ["out=o", "h=0"], 2, "h must be > 0"),
+        ("stability", ["out=o", "run=/no/where"], 4, "not a run folder"),
         ("field_of_view", ["out=o", "seeds=0"], 2, "seeds and images must be >= 1"),
         ("field_of_view", ["out=o", "alpha=-1"], 2, "alpha must be >= 0"),
         ("field_of_view", ["out=o", "run=[/no/where]"], 4, "not a run folder"),
@@ -374,3 +387,39 @@ def test_field_of_view_of_a_run(python: Command, trained: Path, tmp_path: Path) 
     done = python(script("field_of_view"), *words, "names=[a,b]")
     assert done.returncode == 2
     assert "names: give one per run, 1, or none; got 2" in done.stderr
+
+
+def test_stability_draws_the_theorem_and_measures_it(
+    python: Command, tmp_path: Path
+) -> None:
+    """A change grows beyond the limit of Theorem 1 and nowhere else."""
+    done = python(script("stability"), f"out={tmp_path}", "alphas=[0,2]", "h=0.5")
+    assert done.returncode == 0, done.stderr
+    with (tmp_path / "regions.csv").open() as file:
+        assert [row["radius"] for row in csv.DictReader(file)] == ["2.0", "4.0"]
+    with (tmp_path / "atlas.csv").open() as file:
+        rows = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+    for row in rows:
+        if row["h"] < row["limit of h"]:
+            assert row["growth"] <= 1 + 1e-6
+    assert all(r["growth"] > 1 for r in rows if r["h"] > 4 * r["limit of h"])
+    for name in ("regions", "atlas"):
+        assert (tmp_path / f"{name}.png").exists()
+
+
+def test_stability_of_a_run(
+    python: Command, trained: Path, unet: Path, tmp_path: Path
+) -> None:
+    done = python(script("stability"), f"out={tmp_path}", f"run={trained}")
+    assert done.returncode == 0, done.stderr
+    with (tmp_path / "steps.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["alpha"] for row in rows] == ["100.0"] * 3
+    assert all(float(r["norm of step"]) <= float(r["bound of step"]) for r in rows)
+    for name in ("regions", "atlas", "growth"):
+        assert (tmp_path / f"{name}.png").exists()
+        assert (tmp_path / f"{name}.csv").exists()
+    done = python(script("stability"), f"out={tmp_path / 'o'}", f"run={unet}")
+    assert done.returncode == 2
+    assert "a UNet has no time steps" in done.stderr
+    assert not (tmp_path / "o").exists()

@@ -93,6 +93,6 @@ def _largest_of_solve(step: Step) -> float:
     if isinstance(L, RescaledOperator):
         L, s = L.operator, float(L.s)
     assert isinstance(L, Diffusion)
-    symbol = L.alpha * L.symbol((step.y.shape[-2], step.y.shape[-1])).double()
+    symbol = (L.alpha * L.symbol((step.y.shape[-2], step.y.shape[-1]))).detach()
     least = max(0.0, float(symbol.min()))  # rounding may leave it below 0
     return 1 / (1 + step.h * s * least)

@@ -3,10 +3,12 @@
 Shapes: states (B, C, H, W).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from imex_experiments.networks import DynamicBlock, DynamicNet
@@ -42,6 +44,31 @@ def passages(network: DynamicNet, images: Tensor, seed: int = 0) -> Iterator[Pas
         norm = float(clean.square().mean().sqrt())
         yield Passage(part, norm, behind / first, behind / before)
         before = behind
+
+
+@torch.no_grad()
+def growth_atlas(
+    f: Callable[[Tensor], Tensor],
+    y: Tensor,
+    alphas: Sequence[float],
+    hs: Sequence[float],
+    steps: int = 10,
+) -> NDArray[np.floating]:
+    """|delta Y_n| / |delta Y_0| of Y_{j+1} = Y_j + h S f(Y_j), S = 1 / (1 + h alpha).
+
+    Shapes: (len(hs), len(alphas)); n = `steps`, delta Y_0 white noise of size 1e-6.
+    """
+    noise = torch.randn(y.shape, generator=torch.Generator().manual_seed(0)).to(y)
+    delta = 1e-6 * noise * (1 + y.norm()) / noise.norm()
+
+    def grown(alpha: float, h: float) -> float:
+        states = torch.cat([y, y + delta])
+        for _ in range(steps):
+            states = states + h / (1 + h * alpha) * f(states)
+        clean, changed = states.chunk(2)
+        return float((changed - clean).norm() / delta.norm())
+
+    return np.array([[grown(alpha, h) for alpha in alphas] for h in hs])
 
 
 def block_growth(network: DynamicNet, images: Tensor) -> list[Passage]:

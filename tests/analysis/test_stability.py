@@ -20,7 +20,7 @@ from imex_experiments.analysis.jacobian import (
     ritz_values,
     spectral_norm,
 )
-from imex_experiments.analysis.perturbation import block_growth, passages
+from imex_experiments.analysis.perturbation import block_growth, growth_atlas, passages
 from imex_experiments.analysis.stability import explicit_limit, growth, minimal_alpha
 from imex_experiments.analysis.trajectory import trajectory
 from imex_experiments.integrators import SBDF2, ForwardEuler, Imex
@@ -184,3 +184,14 @@ def test_auto_alpha_follows_image_and_spectrum() -> None:
     assert louder > 10 * chosen[1][0]
     assert update_alphas(make(Imex(), alpha=3.0), small) == {}
     assert update_alphas(make(ForwardEuler(), alpha="auto"), small) == {}
+
+
+def test_atlas_of_a_linear_equation_is_known() -> None:
+    """Y' = -c Y: |1 - h c / (1 + h alpha)|^n, 1 exactly on the limit of Theorem 1."""
+    c, y = 4.0, torch.randn(1, 2, 5, 5, dtype=torch.float64)
+    alphas, hs = [0.0, 1.0, 3.0], [0.1, 0.5, 2.0]
+    grown = growth_atlas(lambda v: -c * v, y, alphas, hs, steps=10)
+    exact = [[abs(1 - h * c / (1 + h * a)) ** 10 for a in alphas] for h in hs]
+    np.testing.assert_allclose(grown, exact, rtol=1e-6)
+    on_limit = growth_atlas(lambda v: -c * v, y, [minimal_alpha([-c], 2.0)], [2.0])
+    assert float(on_limit[0, 0]) == pytest.approx(1, rel=1e-6)
