@@ -10,7 +10,8 @@ from imex_experiments.analysis.stability import minimal_alpha
 from imex_experiments.analysis.trajectory import trajectory
 from imex_experiments.networks import DynamicNet
 from imex_experiments.operators.stencils import even_symbol, laplacian
-from imex_experiments.terms.diffusion import Chosen, Diffusion
+from imex_experiments.terms.diffusion import Diffusion
+from imex_experiments.terms.positive import Chosen
 
 
 def longest_waves(L: Diffusion, size: tuple[int, int]) -> float:

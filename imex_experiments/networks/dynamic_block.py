@@ -17,7 +17,7 @@ from imex_experiments.integrators import (
 )
 from imex_experiments.integrators.reversible import Reversible, integrate_reversibly
 from imex_experiments.networks.rescaled import Rescaled
-from imex_experiments.terms.positive import Positive
+from imex_experiments.terms.positive import Chosen, Positive
 from imex_experiments.terms.weight_path import (
     PATHS,
     StepwisePath,
@@ -64,7 +64,7 @@ class DynamicBlock(nn.Module):
             if integrator.uses_operator
             else None
         )
-        self.unit = Positive(1.0) if learns_unit else None
+        self.unit: Positive | Chosen | None = Positive(1.0) if learns_unit else None
         self._check(knots)
 
     def _check(self, knots: Sequence[float] | None) -> None:

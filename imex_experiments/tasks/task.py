@@ -83,6 +83,17 @@ class Task(pl.LightningModule):
     def _decide(self, output: Tensor) -> Tensor:
         """From the network's output to the prediction."""
 
+    def score(self, output: Tensor, targets: Tensor) -> float:
+        """The monitored metric of outputs (B, ...) of the network; for tasks per pixel.
+
+        ValueError for a task without one.
+        """
+        raise ValueError(f"{type(self).__name__} has no score of single outputs")
+
+    def sample_losses(self, output: Tensor, targets: Tensor) -> Tensor:
+        """(B,): what an attack makes large; for tasks per pixel, ValueError for others."""
+        raise ValueError(f"{type(self).__name__} has no loss of single samples")
+
     @abstractmethod
     def figures(self, images: Tensor, targets: Tensor) -> dict[str, np.ndarray]:
         """Pictures of some samples, name -> (H, W, 3) uint8."""

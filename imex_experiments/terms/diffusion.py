@@ -30,7 +30,7 @@ from imex_experiments.operators.stencils import (
     zero_mean,
 )
 from imex_experiments.operators.transforms import Transform, require_backend
-from imex_experiments.terms.positive import FIRST_ALPHA, Positive
+from imex_experiments.terms.positive import FIRST_ALPHA, Chosen, Positive
 
 Alpha = float | Literal["auto", "learned"]
 
@@ -126,19 +126,6 @@ class Diffusion(nn.Module, ABC):
 
     def extra_repr(self) -> str:
         return f"{self.channels}, alpha={self.strength}, boundary={self.boundary}"
-
-
-class Chosen(nn.Module):
-    """A number that is not trained but set: `value`, saved with the weights."""
-
-    value: Tensor
-
-    def __init__(self, start: float) -> None:
-        super().__init__()
-        self.register_buffer("value", torch.tensor(start))
-
-    def forward(self) -> Tensor:
-        return self.value
 
 
 def _strength(alpha: Alpha, channels: int) -> float | Positive | Chosen:

@@ -1,4 +1,4 @@
-"""Positive numbers that are trained."""
+"""Positive numbers that training varies."""
 
 import math
 
@@ -24,3 +24,16 @@ class Positive(nn.Module):
 
     def forward(self) -> Tensor:
         return self.start / math.log(2) * F.softplus(self.a)
+
+
+class Chosen(nn.Module):
+    """A number that is not trained but set: `value`, saved with the weights."""
+
+    value: Tensor
+
+    def __init__(self, start: float) -> None:
+        super().__init__()
+        self.register_buffer("value", torch.tensor(start))
+
+    def forward(self) -> Tensor:
+        return self.value
