@@ -101,6 +101,15 @@ def test_predict_writes_labels_and_overlays(
         ("make_qtips", ["out=o", "lengths=[9,5]"], 2, "lengths must be"),
         ("linear_stability", ["out=o", "h=0"], 2, "h and turns must be > 0"),
         ("linear_stability", ["out=o", "alpha=-1"], 2, "alpha must be >= 0"),
+        (
+            "robustness",
+            ["out=o", "run=[x]", "linf=[-1]"],
+            2,
+            "linf and l2 must be >= 0",
+        ),
+        ("robustness", ["out=o", "run=[x]", "steps=0"], 2, "must be >= 1"),
+        ("robustness", ["out=o", "run=[]"], 2, "run: give one or more"),
+        ("robustness", ["out=o", "run=[/no/where]"], 4, "not a run folder"),
         ("stability", ["out=o", "alphas=[-1]"], 2, "alphas must be >= 0"),
         ("stability", ["out=o", "h=0"], 2, "h must be > 0"),
         ("stability", ["out=o", "run=/no/where"], 4, "not a run folder"),
@@ -423,3 +432,39 @@ def test_stability_of_a_run(
     assert done.returncode == 2
     assert "a UNet has no time steps" in done.stderr
     assert not (tmp_path / "o").exists()
+
+
+def test_robustness_of_two_runs(
+    python: Command, forked: Command, trained: Path, unet: Path, tmp_path: Path
+) -> None:
+    """Disturbance 0 gives the clean score, PGD is never the weaker, and damage is refused."""
+    small = ["images=4", "steps=2", "linf=[0,8]", "l2=[0,1]", "restarts=1"]
+    out = tmp_path / "o"
+    words = [f"out={out}", f"run=[{trained},{unet}]", *small]
+    done = python(script("robustness"), *words)
+    assert done.returncode == 0, done.stderr
+    with (out / "noise.csv").open() as file:
+        noise = list(csv.DictReader(file))
+    for name in ("imexnet", "unet"):
+        clean = {
+            r["miou"] for r in noise if r["name"] == name and float(r["level"]) == 0
+        }
+        assert len(clean) == 1
+    assert {r["name"] for r in noise if "change of h" in r["disturbance"]} == {
+        "imexnet"
+    }
+    with (out / "checks.csv").open() as file:
+        checks = list(csv.DictReader(file))
+    assert len(checks) == 2 * 2 * 2 * 3
+    assert all(c["holds"] == "True" for c in checks if "random" not in c["beside"])
+    for name in ("noise.png", "attacks.png", "attacks.csv"):
+        assert (out / name).exists()
+
+    broken = tmp_path / "broken"
+    shutil.copytree(trained, broken)
+    (broken / "checkpoints/best.ckpt").unlink()
+    words = [f"out={tmp_path / 'p'}", f"run=[{broken}]", *small]
+    done = forked(script("robustness"), *words)
+    assert done.returncode == 4
+    assert "best.ckpt: no such checkpoint" in done.stderr
+    assert not (tmp_path / "p").exists()

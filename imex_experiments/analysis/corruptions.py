@@ -40,7 +40,7 @@ def blur(images: Tensor, level: float) -> Tensor:
 def less_contrast(images: Tensor, level: float) -> Tensor:
     """Deviations from the image's mean times 1 - level."""
     mean = images.mean((-2, -1), keepdim=True)
-    return mean + (1 - level) * (images - mean)
+    return images - level * (images - mean)
 
 
 def shift(images: Tensor, level: float) -> Tensor:

@@ -1,6 +1,6 @@
 """How far a pixel of a layer sees.
 
-Shapes: images (B, C, H, W); fields (H, W), energies that sum to 1.
+Shapes: images (B, C, H, W); fields (H, W), energies.
 """
 
 from collections.abc import Callable
@@ -30,14 +30,14 @@ def share_beyond(field: Field, distance: Field, pixels: float) -> float:
 def radius(field: Field, distance: Field, share: float = 0.95) -> float:
     """The distance in pixels within which `share` of the energy lies."""
     order = np.argsort(distance, axis=None)
-    held = np.cumsum(field.ravel()[order]) / field.sum()
-    return float(distance.ravel()[order][np.searchsorted(held, share)])
+    held = np.cumsum(field.ravel()[order])
+    return float(distance.ravel()[order][np.searchsorted(held, share * held[-1])])
 
 
 def effective_fields(network: nn.Module, images: Tensor) -> dict[str, Field]:
     """The effective receptive field of the middle pixel of every part, by name.
 
-    The mean over the images of the squared gradient of that pixel, its channels added with
+    The sum over the images of the squared gradient of that pixel, its channels added with
     random signs, with respect to the image; the network as it is, in evaluation mode.
     Parts whose output is no image are left out. Source: Luo et al., Understanding the
     effective receptive field (2016), sec. 3.
@@ -56,8 +56,7 @@ def effective_fields(network: nn.Module, images: Tensor) -> dict[str, Field]:
     finally:
         for hook in hooks:
             hook.remove()
-    seen = {n: _energy(y, images) for n, y in outputs.items() if y.ndim == 4}
-    return {name: field / field.sum() for name, field in seen.items()}
+    return {n: _energy(y, images) for n, y in outputs.items() if y.ndim == 4}
 
 
 def _energy(output: Tensor, images: Tensor) -> Field:
