@@ -139,7 +139,8 @@ def at_part(path: list[Field], part: float) -> Panel:
 
 
 def draw_fields(out: Path, runs: list[str], names: list[str], images: int) -> None:
-    rows, shown = [], {}
+    rows: list[dict[str, object]] = []
+    shown: dict[str, list[Panel]] = {}
     for run, name in named(runs, names):
         task, data = load_dense(run), load_data(run)
         samples, *_ = data.samples("val", images)

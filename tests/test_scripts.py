@@ -468,3 +468,18 @@ def test_robustness_of_two_runs(
     assert done.returncode == 4
     assert "best.ckpt: no such checkpoint" in done.stderr
     assert not (tmp_path / "p").exists()
+
+
+def test_runs_without_an_answer_per_pixel_are_refused(
+    python: Command, forked: Command, trained: Path, tmp_path: Path
+) -> None:
+    words = ["experiment=implicit_function1d", "model.steps=1", "trainer.max_epochs=1"]
+    words += ["trainer.check_val_every_n_epoch=1"]
+    done = python(str(ROOT / "train.py"), *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (run,) = (tmp_path / "outputs/function1d").glob("*/*")
+    for name in ("field_of_view", "robustness"):
+        done = forked(script(name), f"out={tmp_path / 'o'}", f"run=[{trained},{run}]")
+        assert done.returncode == 2
+        assert "a run of RegressionTask, not of segmentation or depth" in done.stderr
+        assert not (tmp_path / "o").exists()

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from imex_experiments.analysis.trajectory import Step
 from imex_experiments.integrators import ForwardEuler, Imex
-from imex_experiments.networks.rescaled import RescaledOperator
+from imex_experiments.networks.rescaled import Rescaled, RescaledOperator
 from imex_experiments.terms import DoubleLayer, ReleasedLayer, SymmetricLayer
 from imex_experiments.terms.diffusion import Diffusion
 from imex_experiments.terms.layers import Convolution
@@ -73,7 +73,10 @@ def step_bound(step: Step, f: nn.Module) -> float:
     """
     if not isinstance(step.scheme, ForwardEuler | Imex):
         raise ValueError(f"{type(step.scheme).__name__} has no bound here")
-    reach = step.h * layer_bound(f) * _largest_of_solve(step)
+    h = step.h
+    if isinstance(step.system, Rescaled):
+        h *= float(step.system.s)
+    reach = h * layer_bound(f) * _largest_of_solve(step, h)
     if _descends(f):
         return max(1.0, reach - 1)
     return 1 + reach
@@ -85,14 +88,14 @@ def _descends(f: nn.Module) -> bool:
     return bool((norm_scales(f.norm) >= 0).all())
 
 
-def _largest_of_solve(step: Step) -> float:
+def _largest_of_solve(step: Step, h: float) -> float:
     """max 1 / (1 + h lambda) over the waves of the image."""
     if not step.scheme.uses_operator:
         return 1.0
-    L, s = step.system.L(step.t0), 1.0
+    L = step.system.L(step.t0)
     if isinstance(L, RescaledOperator):
-        L, s = L.operator, float(L.s)
+        L = L.operator
     assert isinstance(L, Diffusion)
     symbol = (L.alpha * L.symbol((step.y.shape[-2], step.y.shape[-1]))).detach()
     least = max(0.0, float(symbol.min()))  # rounding may leave it below 0
-    return 1 / (1 + step.h * s * least)
+    return 1 / (1 + h * least)

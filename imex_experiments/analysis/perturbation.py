@@ -3,7 +3,7 @@
 Shapes: states (B, C, H, W).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,13 +50,13 @@ def passages(network: DynamicNet, images: Tensor, seed: int = 0) -> Iterator[Pas
 def growth_atlas(
     f: Callable[[Tensor], Tensor],
     y: Tensor,
-    alphas: Sequence[float],
-    hs: Sequence[float],
+    alphas: Iterable[float],
+    hs: Iterable[float],
     steps: int = 10,
 ) -> NDArray[np.floating]:
     """|delta Y_n| / |delta Y_0| of Y_{j+1} = Y_j + h S f(Y_j), S = 1 / (1 + h alpha).
 
-    Shapes: (len(hs), len(alphas)); n = `steps`, delta Y_0 white noise of size 1e-6.
+    Shape (hs, alphas); n = `steps`, delta Y_0 white noise of size 1e-6.
     """
     noise = torch.randn(y.shape, generator=torch.Generator().manual_seed(0)).to(y)
     delta = 1e-6 * noise * (1 + y.norm()) / noise.norm()

@@ -70,7 +70,9 @@ class QtipsRecipe:
                 f"{'' if self.centred else ' in any direction'}, got {self.image_size}"
             )
         if self.centred and self.touching:
-            raise ValueError("touching: a bar at the border is not centred")
+            raise ValueError(
+                "touching=true: a bar at the border is not centred; give centred=false"
+            )
         if self.objects < 1 or (self.centred and self.objects > 1):
             raise ValueError(
                 f"objects must be >= 1, and 1 if centred, got {self.objects}"

@@ -82,8 +82,12 @@ def share_figure(curves: Mapping[str, tuple[Values, Values]], pixels: float) -> 
     axis.set_xlabel("time t [1]")
     axis.set_ylabel(f"share of energy beyond {pixels:g} px [1]")
     axis.grid(alpha=0.3)
-    place = {"loc": "lower left", "bbox_to_anchor": (0, 1.01)}
-    axis.legend(title="mean, range over seeds", fontsize=8, **place)
+    axis.legend(
+        title="mean, range over seeds",
+        fontsize=8,
+        loc="lower left",
+        bbox_to_anchor=(0, 1.01),
+    )
     return figure
 
 

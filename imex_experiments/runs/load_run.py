@@ -63,7 +63,7 @@ def load_run(
 
 def load_dense(run: str | Path, checkpoint: str = "best") -> Task:
     """`load_run` for tasks with an answer per pixel; ConfigError for another task."""
-    task = load_run(run, checkpoint)
+    task: Task = load_run(run, checkpoint)
     if not isinstance(task, SegmentationTask | DepthTask):
         raise ConfigError(
             f"{run}: a run of {type(task).__name__}, not of segmentation or depth"
@@ -81,14 +81,14 @@ def load_data(run: str | Path) -> Any:
 def named(runs: Sequence[str], names: Sequence[str]) -> list[tuple[str, str]]:
     """Runs with names to show, by default their models; a name may serve several seeds.
 
-    ConfigError unless there is one name per run, or none.
+    A pair that is given twice is one. ConfigError unless there is one name per run, or none.
     """
     if names and len(names) != len(runs):
         raise ConfigError(
             f"names: give one per run, {len(runs)}, or none; got {len(names)}"
         )
     models = [str(read_status(Path(run)).get("model", run)) for run in runs]
-    return list(zip(runs, names or models, strict=True))
+    return list(dict.fromkeys(zip(runs, names or models, strict=True)))
 
 
 def read_metrics(run: str | Path) -> dict[str, float]:

@@ -12,6 +12,7 @@ from imex_experiments.analysis.certificate import (
     step_bound,
 )
 from imex_experiments.analysis.jacobian import jacobian_operator, spectral_norm
+from imex_experiments.analysis.robustness import with_steps_of
 from imex_experiments.analysis.stability import minimal_alpha
 from imex_experiments.analysis.trajectory import Step, trajectory
 from imex_experiments.integrators import ForwardEuler, Imex, Midpoint
@@ -95,6 +96,23 @@ def test_search_finds_the_counterexample_where_there_is_one() -> None:
     short, f = symmetric_step(minimal_alpha([-exact], 1.0) / 2)
     assert step_bound(short, f) > 1
     assert worst_stretch(short, 10_000) > 1.05
+
+
+def test_bound_of_longer_steps_is_that_of_another_h() -> None:
+    step, f = symmetric_step(3.0, h=2.0)
+    expected = step_bound(step, f)
+    network = DynamicNet(
+        2,
+        2,
+        [2],
+        h=1.0,
+        alpha=3.0,
+        integrator=Imex(),
+        layer=partial(SymmetricLayer, norm="none"),
+        diffusion=IdentityDiffusion,
+    )
+    (longer,) = trajectory(with_steps_of(network, 2.0).double(), step.y)
+    assert step_bound(longer, f) == pytest.approx(expected)
 
 
 def test_a_coupling_step_is_certified_in_the_norm_of_its_operator() -> None:
