@@ -43,7 +43,7 @@ from imex_experiments.runs.layout import BEST, HISTORY, LAST, METRICS
 TRAIN = str(Path(__file__).parents[1] / "train.py")
 
 SMALL = [
-    "trainer.max_epochs=3",
+    "trainer.max_epochs=2",
     "data.train=16",
     "data.val=4",
     "data.test=4",
@@ -56,7 +56,7 @@ SMALL = [
     "callbacks.progress=null",
     "callbacks.checkpoints.every_steps=1",
 ]
-"""A run of twelve steps, each of which is saved."""
+"""A run of eight steps, each of which is saved."""
 
 MAKERS = 8
 """Processes that make one cache."""

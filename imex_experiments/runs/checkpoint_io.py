@@ -69,7 +69,10 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: not readable ({error.strerror})") from error
     checksum = checksum_of(path)
     if not checksum.is_file():
-        raise CheckpointError(f"{path}: not verified, {checksum.name} is missing")
+        raise CheckpointError(
+            f"{path}: not verified, {checksum.name} is missing; if you trust it, make it "
+            f"there: sha256sum {path.name} > {checksum.name}"
+        )
     if _digest(content) not in _listed(path):
         raise CheckpointError(f"{path}: damaged, not what {checksum.name} says")
     try:
