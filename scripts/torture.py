@@ -118,14 +118,14 @@ class Whole:
             self.moments = tally.stat().st_size
 
     def kill(self, run: Path, rng: random.Random, inside: bool) -> Counter[str]:
-        """Kill a run up to three times, then let it end: what happened, and what was lost."""
+        """Kill a run once or twice, then let it end: what happened, and what was lost."""
         counts: Counter[str] = Counter()
         code = None
-        for kills in range(4):
+        for kills in range(3):
             words = [f"resume={run}"]
             if code is None or code == CheckpointError.exit_code:  # nothing saved yet
                 words = [*SMALL, f"hydra.run.dir={run}"]
-            if kills and (kills == 3 or rng.random() < 0.5):
+            if kills and (kills == 2 or rng.random() < 0.5):
                 code = train(words)
             elif inside:
                 moment = rng.randrange(self.moments)
