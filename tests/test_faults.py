@@ -152,7 +152,9 @@ def test_run_folder_is_for_its_user_alone(forked: Command, tmp_path: Path) -> No
     assert done.returncode == 0, done.stderr
     (run,) = (tmp_path / "outputs/qtips/imexnet").iterdir()
     assert (run / "metrics.json").exists()
-    assert run.stat().st_mode & 0o777 == 0o700
+    done = forked(TRAIN, *SMALL, "hydra.run.dir=here", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert [p.stat().st_mode & 0o777 for p in (run, tmp_path / "here")] == [0o700] * 2
 
 
 @pytest.mark.slow
