@@ -142,6 +142,7 @@ class Whole:
             if code == 0:
                 break
         counts[f"runs killed {where} and resumed"] += 1
+        counts["LOST: leftovers"] += len(list(run.rglob("*.partial")))
         same = code == 0 and fingerprint(run) == self.state
         counts["ended bit-identical" if same else "LOST: ended otherwise"] += 1
         return +counts
