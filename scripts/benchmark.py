@@ -3,9 +3,11 @@
 `python scripts/benchmark.py out=<file>.json` times, in one process and in turns, a ResNet
 block, an IMEX block, the solve alone, the published Algorithm 1, two depthwise
 convolutions and, if `neuralop` is installed, its spectral convolution; then the growth of
-the solve with the side of the image, and epochs of the main job beside those of its
-explicit twin (`epochs=0` leaves them out). It prints ratios, writes the JSON and a picture
-beside it. `device=cuda` replays CUDA graphs and reads the device's own clock.
+the solve with the side of the image, both backends of every boundary at the sizes between
+which `auto` decides, and epochs of the main job beside those of its explicit twin, with
+the share that is spent on data (`epochs=0` leaves them out). It prints ratios, writes the
+JSON and a picture beside it. `device=cuda` replays CUDA graphs and reads the device's own
+clock.
 """
 
 import csv
@@ -14,6 +16,7 @@ import platform
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from hydra import compose, initialize_config_dir
 from omegaconf import MISSING
 from rich.console import Console
 from rich.table import Table
@@ -29,7 +33,9 @@ from torch import Tensor, nn
 
 from imex_experiments.integrators import ForwardEuler, Imex, TimeGrid
 from imex_experiments.networks import DynamicBlock
+from imex_experiments.operators.boundary import BOUNDARIES
 from imex_experiments.plots.costs import costs_figure
+from imex_experiments.runs.build import build
 from imex_experiments.runs.command import parse_arguments, run_command
 from imex_experiments.runs.errors import ConfigError, nearest
 from imex_experiments.runs.files import write_json
@@ -38,6 +44,7 @@ from imex_experiments.terms import DoubleLayer, GramDiffusion, ImplicitConv2d
 
 ROOT = Path(__file__).parents[1]
 GROWTH_CHANNELS = 8
+BACKEND_PIXELS = 2**19
 
 
 @dataclass
@@ -56,6 +63,9 @@ class Arguments:
         ]
     )
     sides: list[int] = field(default_factory=lambda: [32, 64, 128, 256, 512])
+    between: list[int] = field(
+        default_factory=lambda: [16, 32, 64, 67, 128, 131, 192, 256, 257]
+    )
     without: list[str] = field(default_factory=list)  # names of what not to time
     rounds: int = 9
     seconds: float = 12.0  # per shape and direction, whatever `rounds` asks for
@@ -162,9 +172,39 @@ def time_growth(args: Arguments) -> dict[str, list[dict[str, float]]]:
     }
 
 
+def time_backends(args: Arguments) -> list[dict[str, Any]]:
+    """A solve, forward, of about BACKEND_PIXELS in (2, C, n, n), per boundary and n."""
+    rows = []
+    for boundary in BOUNDARIES:
+        for side in args.between:
+            channels = max(1, BACKEND_PIXELS // (2 * side * side))
+            x = torch.randn(2, channels, side, side, device=args.device)
+            jobs = {}
+            for backend in ("fft", "gemm"):
+                layer = ImplicitConv2d(
+                    channels, alpha=10.0, boundary=boundary, backend=backend
+                )
+                jobs[backend] = work(layer.to(args.device).eval(), x, backward=False)
+            timings = interleaved(jobs, args.rounds, args.seconds, clock_of(args))
+            found = {backend: t.as_dict() for backend, t in timings.items()}
+            rows.append({"boundary": boundary, "side": side, **found})
+    return rows
+
+
+def time_data() -> float:
+    """Seconds of one pass over the training images of the main job, without training."""
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        data = build(compose("train").data, "data")
+    data.setup()
+    images = data.train_dataloader()
+    begun = time.perf_counter()
+    for _ in images:
+        pass
+    return time.perf_counter() - begun
+
+
 def time_epochs(epochs: int) -> dict[str, Any]:
-    """Seconds per epoch of the main job and of its twin, validation included; and the
-    seconds that one pass over the training data takes by itself."""
+    """Seconds per epoch of the main job and of its twin, validation included."""
     seconds: dict[str, list[float]] = {"resnet": [], "imexnet": []}
     for _ in range(2):  # in turns, so that a slow minute hits both
         for model in seconds:
@@ -221,8 +261,27 @@ def show(results: Mapping[str, Any]) -> None:
                 )
             table.add_row(name, *cells)
         Console().print(table)
-    for model, t in results.get("epochs", {}).items():
+    sizes = Table(title="a solve of 2^19 pixels, forward: milliseconds, fft | gemm")
+    sizes.add_column("side")
+    for boundary in BOUNDARIES:
+        sizes.add_column(boundary, justify="right")
+    for side in sorted({row["side"] for row in results["backends"]}):
+        cells = [
+            " | ".join(f"{1e3 * row[b]['median']:.1f}" for b in ("fft", "gemm"))
+            for row in results["backends"]
+            if row["side"] == side
+        ]
+        sizes.add_row(str(side), *cells)
+    Console().print(sizes)
+    epochs = results.get("epochs", {})
+    for model, t in epochs.items():
         Console().print(f"epoch of {model}: {t['median']:.2f} ± {t['spread']:.2f} s")
+    if epochs:
+        ratio = epochs["imexnet"]["median"] / epochs["resnet"]["median"]
+        share = results["data_seconds"] / epochs["imexnet"]["median"]
+        Console().print(
+            f"imexnet / resnet: {ratio:.2f}; data: {100 * share:.2f} % of an epoch"
+        )
 
 
 def main() -> None:
@@ -241,9 +300,11 @@ def main() -> None:
         "machine": {**machine(args.device), "clock": clock_of(args)},
         "shapes": [time_shape(shape, args) for shape in args.shapes],
         "growth": time_growth(args),
+        "backends": time_backends(args),
     }
     if args.epochs > 1:
         results["epochs"] = time_epochs(args.epochs)
+        results["data_seconds"] = time_data()
     show(results)
     out = Path(args.out)
     write_json(out, results)

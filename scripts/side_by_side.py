@@ -11,10 +11,10 @@ from pathlib import Path
 from omegaconf import MISSING
 from PIL import Image
 
-from imex_experiments.runs.build import build, refusing
+from imex_experiments.runs.build import refusing
 from imex_experiments.runs.command import parse_arguments, run_command
 from imex_experiments.runs.errors import ConfigError
-from imex_experiments.runs.load_run import load_config, load_run, read_metrics
+from imex_experiments.runs.load_run import load_data, load_run, read_metrics
 from imex_experiments.runs.record import read_status
 from imex_experiments.tasks import Task
 
@@ -39,8 +39,7 @@ def main() -> None:
             raise ConfigError(
                 f"{run}: a run of {type(task).__name__}, not {type(first).__name__}"
             )
-    data = build(load_config(args.runs[0]).data, "data")
-    data.setup()
+    data = load_data(args.runs[0])
     test = data.splits["test"]
     if not all(0 <= index < len(test) for index in args.images):
         raise ConfigError(

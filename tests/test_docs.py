@@ -8,6 +8,7 @@ import shlex
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -30,7 +31,7 @@ TINY += ["data.batch_size=4"]
 TINY_DEPTH = ["trainer.max_epochs=1", "data.image_size=[24,32]", "model.widths=[4,8]"]
 
 TINY_BENCHMARK = ["shapes=[[1,2,32,32]]", "sides=[32,48]", "rounds=3", "seconds=0"]
-TINY_BENCHMARK += ["epochs=0"]
+TINY_BENCHMARK += ["epochs=0", "between=[16]"]
 TINY_TOY = ["trainer.max_epochs=1", "trainer.check_val_every_n_epoch=1"]
 
 SET_UP = ("python3 -m venv", "pip install")
@@ -184,6 +185,10 @@ def test_command(
         words += ["pairs=2", "train=32"]
     if words[0] == "scripts/benchmark.py":
         words += TINY_BENCHMARK
+    if words[0] == "scripts/robustness.py":
+        words += ["images=2", "steps=2", "restarts=1", "linf=[1]", "l2=[1]"]
+    if words[0] == "scripts/field_of_view.py":
+        words += ["seeds=1", "images=2"]
     if words[0] == "scripts/side_by_side.py":
         words = [*(w for w in words if not w.startswith("images=")), "images=[0,1]"]
     if "screenshot" in words[0] and not any(map(shutil.which, CHROMIUM)):
@@ -290,3 +295,17 @@ def test_pictures_and_links_of_the_pages_exist() -> None:
         for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
             if not target.startswith("http"):
                 assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_imexify_snippet_runs() -> None:
+    names: dict[str, Any] = {}
+    page = "docs/analysis.md"
+    exec(snippet("import torch\nfrom torch import nn", page), names)
+    images = torch.randn(2, 3, 16, 16)
+    assert names["coupled"](images).shape == (2, 16, 16, 16)
+    assert not torch.allclose(names["coupled"](images), names["network"](images))
+    unknown = names["coupled"].load_state_dict(
+        names["network"].state_dict(), strict=False
+    )
+    assert unknown.unexpected_keys == []
+    assert [key.rpartition(".")[2] for key in unknown.missing_keys] == ["B"]

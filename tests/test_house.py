@@ -15,8 +15,9 @@ ALLOWED: dict[str, set[str]] = {
     "terms": {"operators"},
     "integrators": {"solvers"},
     "networks": {"terms", "integrators"},
+    "analysis": {"operators", "solvers", "terms", "integrators", "networks"},
     "tasks": {"plots"},
-    "callbacks": {"plots", "runs"},
+    "callbacks": {"plots", "analysis", "networks", "runs"},
     "runs": {"tasks", "networks"},
 }
 

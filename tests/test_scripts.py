@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, Command
+from conftest import QUICK, ROOT, Command
 from PIL import Image
 from sweep_folders import make_sweep
 
@@ -30,6 +30,16 @@ def folder(python: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = python(script("make_qtips"), f"out={out}", *sizes)
     assert done.returncode == 0, done.stderr
     return out
+
+
+@pytest.fixture(scope="module")
+def unet(python: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a quick run of the U-Net."""
+    cwd = tmp_path_factory.mktemp("unet")
+    done = python(str(ROOT / "train.py"), "model=unet", *QUICK, cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    (run,) = (cwd / "outputs/qtips/unet").iterdir()
+    return run
 
 
 def test_make_qtips_writes_the_images_of_the_generator(folder: Path) -> None:
@@ -91,6 +101,21 @@ def test_predict_writes_labels_and_overlays(
         ("make_qtips", ["out=o", "lengths=[9,5]"], 2, "lengths must be"),
         ("linear_stability", ["out=o", "h=0"], 2, "h and turns must be > 0"),
         ("linear_stability", ["out=o", "alpha=-1"], 2, "alpha must be >= 0"),
+        (
+            "robustness",
+            ["out=o", "run=[x]", "linf=[-1]"],
+            2,
+            "linf and l2 must be >= 0",
+        ),
+        ("robustness", ["out=o", "run=[x]", "steps=0"], 2, "must be >= 1"),
+        ("robustness", ["out=o", "run=[]"], 2, "run: give one or more"),
+        ("robustness", ["out=o", "run=[/no/where]"], 4, "not a run folder"),
+        ("stability", ["out=o", "alphas=[-1]"], 2, "alphas must be >= 0"),
+        ("stability", ["out=o", "h=0"], 2, "h must be > 0"),
+        ("stability", ["out=o", "run=/no/where"], 4, "not a run folder"),
+        ("field_of_view", ["out=o", "seeds=0"], 2, "seeds and images must be >= 1"),
+        ("field_of_view", ["out=o", "alpha=-1"], 2, "alpha must be >= 0"),
+        ("field_of_view", ["out=o", "run=[/no/where]"], 4, "not a run folder"),
     ],
 )
 def test_mistakes_are_one_line_and_an_exit_code(
@@ -279,6 +304,7 @@ def test_benchmark_measures_and_draws(python: Command, tmp_path: Path) -> None:
     sizes = [
         "shapes=[[2,2,32,32]]",
         "sides=[32,48]",
+        "between=[16,17]",
         "rounds=3",
         "seconds=0",
         "epochs=0",
@@ -340,3 +366,121 @@ def test_linear_stability_agrees_with_the_closed_forms(
     for name in ("trajectories", "radii", "regions"):
         with Image.open(out / f"{name}.png") as image:
             assert image.size[0] > 800
+
+
+def test_field_of_view_draws_impulses_and_counts_their_energy(
+    python: Command, tmp_path: Path
+) -> None:
+    """IMEX with 5 steps sees further than the ResNet with 20 (IMEXnet, Fig. 1)."""
+    done = python(script("field_of_view"), f"out={tmp_path}", "seeds=1")
+    assert done.returncode == 0, done.stderr
+    with (tmp_path / "impulses.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    last = {row["network"]: float(row["share beyond 10 px"]) for row in rows}
+    resnet, _, imex = last.values()
+    assert imex > 100 * resnet > 0
+    with Image.open(tmp_path / "impulses.gif") as animation:
+        assert animation.n_frames == 21
+    assert (tmp_path / "impulses.png").exists()
+    assert (tmp_path / "share.png").exists()
+
+
+def test_field_of_view_of_a_run(python: Command, trained: Path, tmp_path: Path) -> None:
+    words = [f"run=[{trained}]", f"out={tmp_path / 'o'}", "images=2"]
+    done = python(script("field_of_view"), *words)
+    assert done.returncode == 0, done.stderr
+    with (tmp_path / "o/fields.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["part"] for row in rows][-1] == "head"
+    assert all(0 < float(row["radius [px]"]) < 46 for row in rows)
+    assert (tmp_path / "o/fields.png").exists()
+    done = python(script("field_of_view"), *words, "names=[a,b]")
+    assert done.returncode == 2
+    assert "names: give one per run, 1, or none; got 2" in done.stderr
+
+
+def test_stability_draws_the_theorem_and_measures_it(
+    python: Command, tmp_path: Path
+) -> None:
+    """A change grows beyond the limit of Theorem 1 and nowhere else."""
+    done = python(script("stability"), f"out={tmp_path}", "alphas=[0,2]", "h=0.5")
+    assert done.returncode == 0, done.stderr
+    with (tmp_path / "regions.csv").open() as file:
+        assert [row["radius"] for row in csv.DictReader(file)] == ["2.0", "4.0"]
+    with (tmp_path / "atlas.csv").open() as file:
+        rows = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+    for row in rows:
+        if row["h"] < row["limit of h"]:
+            assert row["growth"] <= 1 + 1e-6
+    assert all(r["growth"] > 1 for r in rows if r["h"] > 4 * r["limit of h"])
+    for name in ("regions", "atlas"):
+        assert (tmp_path / f"{name}.png").exists()
+
+
+def test_stability_of_a_run(
+    python: Command, trained: Path, unet: Path, tmp_path: Path
+) -> None:
+    done = python(script("stability"), f"out={tmp_path}", f"run={trained}")
+    assert done.returncode == 0, done.stderr
+    with (tmp_path / "steps.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["alpha"] for row in rows] == ["100.0"] * 3
+    assert all(float(r["norm of step"]) <= float(r["bound of step"]) for r in rows)
+    for name in ("regions", "atlas", "growth"):
+        assert (tmp_path / f"{name}.png").exists()
+        assert (tmp_path / f"{name}.csv").exists()
+    done = python(script("stability"), f"out={tmp_path / 'o'}", f"run={unet}")
+    assert done.returncode == 2
+    assert "a UNet has no time steps" in done.stderr
+    assert not (tmp_path / "o").exists()
+
+
+def test_robustness_of_two_runs(
+    python: Command, forked: Command, trained: Path, unet: Path, tmp_path: Path
+) -> None:
+    """Disturbance 0 gives the clean score, PGD is never the weaker, and damage is refused."""
+    small = ["images=4", "steps=2", "linf=[0,8]", "l2=[0,1]", "restarts=1"]
+    out = tmp_path / "o"
+    words = [f"out={out}", f"run=[{trained},{unet}]", *small]
+    done = python(script("robustness"), *words)
+    assert done.returncode == 0, done.stderr
+    with (out / "noise.csv").open() as file:
+        noise = list(csv.DictReader(file))
+    for name in ("imexnet", "unet"):
+        clean = {
+            r["miou"] for r in noise if r["name"] == name and float(r["level"]) == 0
+        }
+        assert len(clean) == 1
+    assert {r["name"] for r in noise if "change of h" in r["disturbance"]} == {
+        "imexnet"
+    }
+    with (out / "checks.csv").open() as file:
+        checks = list(csv.DictReader(file))
+    assert len(checks) == 2 * 2 * 2 * 3
+    assert all(c["holds"] == "True" for c in checks if "random" not in c["beside"])
+    for name in ("noise.png", "attacks.png", "attacks.csv"):
+        assert (out / name).exists()
+
+    broken = tmp_path / "broken"
+    shutil.copytree(trained, broken)
+    (broken / "checkpoints/best.ckpt").unlink()
+    words = [f"out={tmp_path / 'p'}", f"run=[{broken}]", *small]
+    done = forked(script("robustness"), *words)
+    assert done.returncode == 4
+    assert "best.ckpt: no such checkpoint" in done.stderr
+    assert not (tmp_path / "p").exists()
+
+
+def test_runs_without_an_answer_per_pixel_are_refused(
+    python: Command, forked: Command, trained: Path, tmp_path: Path
+) -> None:
+    words = ["experiment=implicit_function1d", "model.steps=1", "trainer.max_epochs=1"]
+    words += ["trainer.check_val_every_n_epoch=1"]
+    done = python(str(ROOT / "train.py"), *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (run,) = (tmp_path / "outputs/function1d").glob("*/*")
+    for name in ("field_of_view", "robustness"):
+        done = forked(script(name), f"out={tmp_path / 'o'}", f"run=[{trained},{run}]")
+        assert done.returncode == 2
+        assert "a run of RegressionTask, not of segmentation or depth" in done.stderr
+        assert not (tmp_path / "o").exists()

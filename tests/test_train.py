@@ -233,7 +233,7 @@ MISTAKES: dict[str, tuple[list[str], int, str]] = {
     ),
     "group typo": (["modle.h=1"], 2, "modle: unknown key, did you mean 'model'?"),
     "nested typo": (["model.layer.nrom=none"], 2, "did you mean 'norm'?"),
-    "wrong type": (["model.h=abc"], 2, "model.h=abc: expected float, got str"),
+    "wrong type": (["model.h=abc"], 2, "model.h=abc: expected float or Literal"),
     "fraction": (
         ["model.steps=1.5"],
         2,

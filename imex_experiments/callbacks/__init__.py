@@ -7,6 +7,7 @@ from imex_experiments.callbacks.history import History
 from imex_experiments.callbacks.random_state import RandomState
 from imex_experiments.callbacks.reconfigured import Reconfigured
 from imex_experiments.callbacks.solver_log import SolverLog
+from imex_experiments.callbacks.stability import AutoAlpha, StabilityLog
 from imex_experiments.callbacks.tensorboard import (
     CustomScalars,
     Figures,
@@ -16,6 +17,7 @@ from imex_experiments.callbacks.tensorboard import (
 )
 
 __all__ = [
+    "AutoAlpha",
     "BatchStatistics",
     "Checkpoints",
     "CustomScalars",
@@ -28,4 +30,5 @@ __all__ = [
     "Reconfigured",
     "RunLogger",
     "SolverLog",
+    "StabilityLog",
 ]

@@ -35,8 +35,10 @@ class QtipsRecipe:
     """How images are drawn. Ranges are half open, as published: low <= value < high.
 
     `objects` bars per image; `centred` puts one bar in the middle, otherwise a bar may lie
-    anywhere that keeps it inside of the image. Bars never overlap: one that finds no free
-    place in 20 tries is left out. ValueError for ranges that no image can satisfy.
+    anywhere that keeps it inside of the image, or, with `touching`, anywhere along its edges,
+    each bar reaching over one of them by half of its width, so that half of a marker can
+    still be seen. Bars never overlap: one that finds no free place in 20 tries is left
+    out. ValueError for ranges that no image can satisfy.
     """
 
     image_size: int = 64
@@ -44,6 +46,7 @@ class QtipsRecipe:
     centred: bool = True
     lengths: Sequence[int] = (32, 60)
     widths: Sequence[int] = (4, 8)
+    touching: bool = False
 
     def __post_init__(self) -> None:
         for name in ("lengths", "widths"):
@@ -65,6 +68,10 @@ class QtipsRecipe:
             raise ValueError(
                 f"image_size must hold the longest bar, {longest} pixels"
                 f"{'' if self.centred else ' in any direction'}, got {self.image_size}"
+            )
+        if self.centred and self.touching:
+            raise ValueError(
+                "touching=true: a bar at the border is not centred; give centred=false"
             )
         if self.objects < 1 or (self.centred and self.objects > 1):
             raise ValueError(
@@ -156,10 +163,15 @@ class _Bars:
         random = torch.rand(2, *cosine.shape, dtype=torch.float64, generator=generator)
         half_height = (length * sine + width * cosine) / 2
         half_width = (length * cosine + width * sine) / 2
-        return (
-            middle + (2 * random[0] - 1) * (middle - half_height),
-            middle + (2 * random[1] - 1) * (middle - half_width),
-        )
+        row = (2 * random[0] - 1) * (middle - half_height)
+        column = (2 * random[1] - 1) * (middle - half_width)
+        if recipe.touching:
+            over_row = row.sign() * (middle - half_height + width / 2)
+            over_column = column.sign() * (middle - half_width + width / 2)
+            sideways = torch.rand(row.shape, generator=generator) < 0.5
+            row = torch.where(sideways, row, over_row)
+            column = torch.where(sideways, over_column, column)
+        return middle + row, middle + column
 
     def paint(
         self, images: Tensor, labels: Tensor, indices: Tensor, chosen: Tensor

@@ -54,9 +54,12 @@ class QtipsData(TensorData):
         lengths: Sequence[int] = (32, 60),
         widths: Sequence[int] = (4, 8),
         root: str | None = None,
+        touching: bool = False,
     ) -> None:
         super().__init__(batch_size, num_workers)
-        self.recipe = QtipsRecipe(image_size, objects, centred, lengths, widths)
+        self.recipe = QtipsRecipe(
+            image_size, objects, centred, lengths, widths, touching
+        )
         self.sizes = dict(zip(SPLITS, (train, val, test), strict=True))
         for name, value in self.sizes.items():
             if value < 1:

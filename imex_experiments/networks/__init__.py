@@ -4,5 +4,14 @@ from imex_experiments.networks.dynamic_block import DynamicBlock
 from imex_experiments.networks.dynamic_net import DynamicNet
 from imex_experiments.networks.refine import refine_knots, refine_steps
 from imex_experiments.networks.unet import UNet
+from imex_experiments.terms.positive import FIRST_ALPHA, FIRST_H
 
-__all__ = ["DynamicBlock", "DynamicNet", "UNet", "refine_knots", "refine_steps"]
+__all__ = [
+    "FIRST_ALPHA",
+    "FIRST_H",
+    "DynamicBlock",
+    "DynamicNet",
+    "UNet",
+    "refine_knots",
+    "refine_steps",
+]

@@ -11,10 +11,13 @@ from imex_experiments.integrators import (
     Integrator,
     Multistep,
     Operator,
+    System,
     TimeGrid,
     integrate,
 )
 from imex_experiments.integrators.reversible import Reversible, integrate_reversibly
+from imex_experiments.networks.rescaled import Rescaled
+from imex_experiments.terms.positive import Chosen, Positive
 from imex_experiments.terms.weight_path import (
     PATHS,
     StepwisePath,
@@ -29,9 +32,10 @@ class DynamicBlock(nn.Module):
     `layer(channels)` makes f for one step or knot, `diffusion(channels)` makes L; the
     latter is called only if the integrator asks for an operator. The weights of f sit at
     `knots`, by default the points of the grid, and are constant or linear in between; L is
-    constant in between. ValueError for knots that do not cover the grid, for odd channels
-    under a scheme that splits them, and for batch norm where it has no meaning.
-    Source: DynamicBlocks.
+    constant in between. With `learns_unit` the unit of time is trained, one factor, 1 at
+    first, that all steps of the grid are multiplied with. ValueError for knots that do not
+    cover the grid, for odd channels or a trained unit under a scheme that splits them, and
+    for batch norm where it has no meaning. Source: DynamicBlocks.
     """
 
     def __init__(
@@ -43,6 +47,7 @@ class DynamicBlock(nn.Module):
         diffusion: Callable[[int], nn.Module],
         interpolation: str = "constant",
         knots: Sequence[float] | None = None,
+        learns_unit: bool = False,
     ) -> None:
         super().__init__()
         if interpolation not in PATHS:
@@ -59,6 +64,7 @@ class DynamicBlock(nn.Module):
             if integrator.uses_operator
             else None
         )
+        self.unit: Positive | Chosen | None = Positive(1.0) if learns_unit else None
         self._check(knots)
 
     def _check(self, knots: Sequence[float] | None) -> None:
@@ -70,12 +76,18 @@ class DynamicBlock(nn.Module):
             )
         if knots is not None:
             refuse_batch_norm(self.layers, "with knots a module may serve many steps")
+        if self.unit is not None and getattr(self.integrator, "splits_state", False):
+            raise ValueError(
+                f"h=learned: the f of {type(self.integrator).__name__} is a second "
+                "derivative in time; give a number"
+            )
         if getattr(self.integrator, "solves_samples", False):
             refuse_batch_norm(self.layers, "the step is solved sample by sample")
 
-    def during(self, t0: float, t1: float) -> "_Step":
+    def during(self, t0: float, t1: float) -> System:
         """f and L of the step from t0 to t1."""
-        return _Step(self, t1)
+        step = _Step(self, t1)
+        return step if self.unit is None else Rescaled(step, self.unit())
 
     def forward(self, y: Tensor) -> Tensor:
         if getattr(self.integrator, "reversible", False) and torch.is_grad_enabled():

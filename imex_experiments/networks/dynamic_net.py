@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
+from statistics import fmean
 from typing import Any, Literal
 
 import torch
@@ -14,6 +15,8 @@ from imex_experiments.integrators import Integrator, Multistep, TimeGrid
 from imex_experiments.networks.connectors import HEADS, Connector
 from imex_experiments.networks.dynamic_block import DynamicBlock
 from imex_experiments.terms.constraints import constrain
+from imex_experiments.terms.diffusion import Alpha, Diffusion
+from imex_experiments.terms.positive import FIRST_H
 
 MakeLayer = Callable[..., nn.Module]
 
@@ -32,8 +35,10 @@ class DynamicNet(nn.Module):
     the backward pass: memory no longer grows with the steps of a block.
 
     Time: `steps` steps of h, each `ratio` times the one before over the same time, or the
-    points `times`. Weights: one module per step, or at `knots` with `interpolation`;
-    `time_penalty` scales their roughness in the loss. Connectors: `opening` and
+    points `times`; h = "learned" trains one step size per block. alpha may be "learned", one
+    per step and channel, or "auto", chosen during training. Weights: one module per step,
+    or at `knots` with `interpolation`; `time_penalty` scales their roughness in the loss.
+    Connectors: `opening` and
     `connector` are kernel sizes, `pool` halves the image behind every connector but the
     first, `norm` and `activation` are theirs, `bias` adds one to them and to the head.
     `constraint()` parametrises the convolutions of f.
@@ -50,8 +55,8 @@ class DynamicNet(nn.Module):
         layer: MakeLayer | Sequence[MakeLayer],
         diffusion: Callable[..., nn.Module],
         steps: int | Sequence[int] = 1,
-        h: float = 1.0,
-        alpha: float = 1.0,
+        h: float | Literal["learned"] = 1.0,
+        alpha: Alpha = 1.0,
         ratio: float = 1.0,
         times: Sequence[float] | None = None,
         knots: Sequence[float] | None = None,
@@ -72,7 +77,8 @@ class DynamicNet(nn.Module):
         super().__init__()
         self.checkpoint_blocks = checkpoint_blocks
         padding = boundary if padding is None else padding
-        self.h, self.alpha = h, alpha if integrator.uses_operator else 0.0
+        learns_h = h == "learned"
+        self.first_h = FIRST_H if isinstance(h, str) else h
         self.time_penalty = time_penalty
         _check(widths, time_penalty, pool, head)
         diffusion = partial(diffusion, alpha=alpha, boundary=boundary)
@@ -89,7 +95,7 @@ class DynamicNet(nn.Module):
             strict=True,
         ):
             grid = (
-                TimeGrid.geometric(h, number, ratio)
+                TimeGrid.geometric(self.first_h, number, ratio)
                 if times is None
                 else TimeGrid(tuple(times))
             )
@@ -101,12 +107,33 @@ class DynamicNet(nn.Module):
                 else connect(narrow, wide, connector, pool=pool)
             )
             stages.append(
-                DynamicBlock(wide, grid, integrator, f, diffusion, interpolation, knots)
+                DynamicBlock(
+                    wide, grid, integrator, f, diffusion, interpolation, knots, learns_h
+                )
             )
             if constraint is not None:
                 constrain(stages[-1], constraint)
         self.stages = nn.Sequential(*stages)
         self.head = HEADS[head](widths[-1], out_channels, bias)
+
+    @property
+    def h(self) -> float:
+        """The step size; the mean over the blocks if it is learned."""
+        units = [1.0 if b.unit is None else float(b.unit()) for b in self.blocks]
+        return self.first_h * fmean(units)
+
+    @property
+    def alpha(self) -> float:
+        """What scales L, in the mean over channels and steps; 0 where there is no L."""
+        alphas = [
+            float(torch.as_tensor(L.alpha).double().mean()) for L in self.operators
+        ]
+        return fmean(alphas) if alphas else 0.0
+
+    @property
+    def operators(self) -> list[Diffusion]:
+        """Every L, first step to last; none in an explicit network."""
+        return [m for m in self.modules() if isinstance(m, Diffusion)]
 
     @property
     def blocks(self) -> list[DynamicBlock]:

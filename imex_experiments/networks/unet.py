@@ -2,12 +2,15 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from imex_experiments.networks.connectors import Connector, Head
+from imex_experiments.terms.diffusion import Alpha
+from imex_experiments.terms.positive import FIRST_H
 
 
 class UNet(nn.Module):
@@ -23,14 +26,14 @@ class UNet(nn.Module):
         in_channels: int,
         out_channels: int,
         widths: Sequence[int],
-        h: float = 1.0,
-        alpha: float = 0.0,
+        h: float | Literal["learned"] = 1.0,
+        alpha: Alpha = 0.0,
         padding: str = "zeros",
         norm: str = "batch",
         activation: str = "relu",
     ) -> None:
         super().__init__()
-        self.h, self.alpha = h, 0.0
+        self.h, self.alpha = FIRST_H if isinstance(h, str) else h, 0.0
         if len(widths) < 2 or min(widths) < 1:
             raise ValueError(
                 f"widths must be two or more positive integers, got {list(widths)}"

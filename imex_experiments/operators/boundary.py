@@ -1,7 +1,9 @@
 """Boundaries: one name gives the padding of explicit steps and the transform of implicit ones.
 
-Shapes: images (B, C, H, W); kernels (C_out, C_in, k, k).
+Shapes: images (B, C, H, W); kernels (C_out, C_in, k, k), or (C, 1, k, k) if depthwise.
 """
+
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -40,18 +42,23 @@ def _require(what: str, name: str, choices: tuple[str, ...]) -> str:
     return name
 
 
-def convolve(y: Tensor, kernel: Tensor, padding: str) -> Tensor:
-    """K y at the size of y, k odd; ValueError for an image smaller than the kernel."""
-    margin = _margin(y, kernel)
+def convolve(y: Tensor, kernel: Tensor, padding: str, dilation: int = 1) -> Tensor:
+    """K y at the size of y, k odd, the taps `dilation` pixels apart.
+
+    ValueError for an image smaller than the kernel.
+    """
+    margin = _margin(y, kernel, dilation)
+    groups = y.shape[1] // kernel.shape[1]
+    conv2d = partial(F.conv2d, weight=kernel, dilation=dilation, groups=groups)
     if padding == "periodic":
-        return F.conv2d(F.pad(y, [margin] * 4, mode="circular"), kernel)
+        return conv2d(F.pad(y, [margin] * 4, mode="circular"))
     if padding == "neumann":
-        return F.conv2d(_repeat_edge(_repeat_edge(y, -2, margin), -1, margin), kernel)
-    return F.conv2d(y, kernel, padding=margin)
+        return conv2d(_repeat_edge(_repeat_edge(y, -2, margin), -1, margin))
+    return conv2d(y, padding=margin)
 
 
 def convolve_adjoint(y: Tensor, kernel: Tensor, padding: str) -> Tensor:
-    """K^T y, the adjoint of `convolve` in the Euclidean product.
+    """K^T y, the adjoint of `convolve` in the Euclidean product, for kernels of all channels.
 
     For zero and periodic padding it is the convolution with the point-reflected kernel,
     input and output channels exchanged. For neumann what falls outside of the image is
@@ -64,12 +71,13 @@ def convolve_adjoint(y: Tensor, kernel: Tensor, padding: str) -> Tensor:
     return _fold_into_edge(_fold_into_edge(full, -2, margin), -1, margin)
 
 
-def _margin(y: Tensor, kernel: Tensor) -> int:
-    margin = require_odd(kernel.shape[-1]) // 2
-    if min(y.shape[-2:]) < kernel.shape[-1]:
+def _margin(y: Tensor, kernel: Tensor, dilation: int = 1) -> int:
+    margin = dilation * (require_odd(kernel.shape[-1]) // 2)
+    extent = 2 * margin + 1
+    if min(y.shape[-2:]) < extent:
         raise ValueError(
             f"image of size {tuple(y.shape[-2:])} is smaller than the kernel "
-            f"{tuple(kernel.shape[-2:])}"
+            f"{(extent, extent)}"
         )
     return margin
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from imex_experiments.operators.precision import without_autocast
 from imex_experiments.operators.transforms import Transform, choose
 
-BLOCK_BYTES = 2**19
+BLOCK_BYTES = 2**21
 """Images solved at a time on a CPU: with their spectra they stay in its second cache."""
 
 
@@ -21,8 +21,8 @@ class _SymbolProduct(torch.autograd.Function):
     """y = S x and its spectrum X = F x, S = F^-1 t F.
 
     S is symmetric: the gradient of x is the same product S g, whose spectrum G gives that
-    of t. Gradients of spectra are those of the inner product of `Transform.cross`, in
-    which F^-1 is the adjoint of F. X is an output so that second derivatives find x
+    of t. Gradients of spectra are those of the inner product in which F^-1 is the adjoint
+    of F. X is an output so that second derivatives find x
     through it; beside t it is all that is kept, and only where t has a gradient.
     """
 
@@ -51,7 +51,7 @@ class _SymbolProduct(torch.autograd.Function):
         if g is not None:
             grad_x, G = _SymbolProduct.apply(g, t, ctx.transform)
             if X is not None:
-                grad_t = _Cross.apply(X, G, ctx.transform)
+                grad_t = _Cross.apply(X, G, t, ctx.transform)
         if gX is not None:
             back = _Inverse.apply(gX, t, ctx.transform)
             grad_x = back if grad_x is None else grad_x + back
@@ -62,11 +62,11 @@ def _product(x: Tensor, t: Tensor, F: Transform, X: Tensor | None = None) -> Ten
     """S x, block by block; the spectrum of x is written to X if that is given."""
     y = torch.empty_like(x, memory_format=torch.contiguous_format)
     with without_autocast(x):
-        for block, channels in _blocks(x):
-            spectrum = F.forward(x[block])
+        for images, spectra, channels in _blocks(x, F):
+            spectrum = F.forward(x[images, channels])
             if X is not None:
-                X[block] = spectrum
-            y[block] = F.inverse(F.multiply(spectrum, t[..., channels, :, :]))
+                X[spectra, channels] = spectrum
+            F.inverse_into(y[images, channels], F.overwrite(spectrum, t[channels]))
     return y
 
 
@@ -77,47 +77,53 @@ def _product_and_cross(
     grad_x = torch.empty_like(g, memory_format=torch.contiguous_format)
     grad_t = None if X is None else torch.zeros_like(t)
     with without_autocast(g):
-        for block, channels in _blocks(g):
-            spectrum = F.forward(g[block])
+        for images, spectra, channels in _blocks(g, F):
+            G = F.forward(g[images, channels])
             if X is not None and grad_t is not None:
-                grad_t[..., channels, :, :] += F.cross(X[block], spectrum)
-            grad_x[block] = F.inverse(F.multiply(spectrum, t[..., channels, :, :]))
+                F.add_cross(grad_t[channels], X[spectra, channels], G)
+            F.inverse_into(grad_x[images, channels], F.overwrite(G, t[channels]))
+    if grad_t is not None:
+        grad_t *= F.weights(grad_t)
     return grad_x, grad_t
 
 
-def _blocks(x: Tensor) -> Iterator[tuple[tuple[slice, slice], slice]]:
-    """Images and channels that are solved at a time, and the channels alone."""
+def _blocks(x: Tensor, F: Transform) -> Iterator[tuple[slice, slice, slice]]:
+    """Images, their spectra and the channels that are solved at a time.
+
+    Whole batches of a few channels where they fit, because factors and their gradient
+    are shared by a batch.
+    """
     batch, channels, height, width = x.shape
     planes = batch * channels
     if x.is_cpu:
-        planes = max(1, BLOCK_BYTES // (height * width * x.element_size()))
-    many, wide = max(1, planes // max(1, channels)), min(planes, channels)
-    for i in range(0, batch, many):
-        for j in range(0, channels, max(1, wide)):
-            some = slice(j, min(j + wide, channels))
-            yield (slice(i, min(i + many, batch)), some), some
+        planes = max(F.together, BLOCK_BYTES // (height * width * x.element_size()))
+    many = max(1, min(planes, batch) // F.together)
+    wide = max(1, planes // max(1, batch))
+    for i in range(0, batch // F.together, many):
+        images = slice(i * F.together, (i + many) * F.together)
+        for j in range(0, channels, wide):
+            yield images, slice(i, i + many), slice(j, j + wide)
 
 
 class _Cross(torch.autograd.Function):
-    """The gradient of t, linear in X and in G."""
+    """The gradient of t, linear in X and in G; t itself says how it is laid out."""
 
     @staticmethod
-    def forward(X: Tensor, G: Tensor, transform: Transform) -> Tensor:
-        return transform.cross(X, G)
+    def forward(X: Tensor, G: Tensor, t: Tensor, transform: Transform) -> Tensor:
+        total = torch.zeros_like(t)
+        transform.add_cross(total, X, G)
+        return total * transform.weights(total)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        *spectra, ctx.transform = inputs
-        ctx.save_for_backward(*spectra)
+        X, G, _, ctx.transform = inputs
+        ctx.save_for_backward(X, G)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
         X, G = ctx.saved_tensors
-        return (
-            ctx.transform.multiply(G, grad),
-            ctx.transform.multiply(X, grad),
-            None,
-        )
+        F = ctx.transform
+        return F.multiply(G, grad), F.multiply(X, grad), None, None
 
 
 class _Inverse(torch.autograd.Function):
@@ -158,7 +164,8 @@ def transform_of(x: Tensor, boundary: str, backend: str) -> Transform:
         raise ValueError(
             f"images must be floating point (B, C, H, W), got {x.dtype} {tuple(x.shape)}"
         )
-    return choose((x.shape[-2], x.shape[-1]), boundary, backend)
+    pairs = x.is_cpu and len(x) > 0 and len(x) % 2 == 0
+    return choose((x.shape[-2], x.shape[-1]), boundary, backend, pairs)
 
 
 def factors_of(symbol: Tensor, x: Tensor, F: Transform) -> Tensor:
@@ -198,4 +205,4 @@ def implicit_conv(
 
     Symmetric and a contraction; means are kept where lambda(0) = 0 (IMEXnet, Algorithm 1).
     """
-    return symbol_product(x, 1 / (1 + h * symbol), boundary, backend)
+    return symbol_product(x, (1 + h * symbol).reciprocal(), boundary, backend)

@@ -4,6 +4,8 @@ Shapes: taps (C, kh, kw), kh and kw odd. Symbols of a periodic boundary (C, H, W
 the half spectrum of `torch.fft.rfft2`; of neumann and dirichlet boundaries (C, H, W).
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -128,7 +130,31 @@ def gram_symbol(
     part of B that is symmetric in both axes, b.C alone.
     """
     cosines, sines = _phases_like(taps, size, boundary)
-    even = _sum_over_taps(taps, cosines, size).square()
     if boundary != "periodic":
-        return even
-    return even + _sum_over_taps(taps, sines, size).square()
+        return _sum_over_taps(taps, cosines, size).square()
+    if torch.compiler.is_compiling():
+        even, odd = (_sum_over_taps(taps, part, size) for part in (cosines, sines))
+        return even.square() + odd.square()
+    with without_autocast(taps):
+        return _SquaredModulus.apply(taps.flatten(1), cosines, sines).unflatten(
+            1, (size[0], -1)
+        )
+
+
+class _SquaredModulus(torch.autograd.Function):
+    """(b C)^2 + (b S)^2, which keeps b alone: a symbol may be as large as the images."""
+
+    @staticmethod
+    def forward(b: Tensor, C: Tensor, S: Tensor) -> Tensor:
+        even, odd = b @ C, b @ S
+        return even.square_().addcmul_(odd, odd)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None]:
+        b, C, S = ctx.saved_tensors
+        with without_autocast(b):
+            return 2 * ((g * (b @ C)) @ C.mT + (g * (b @ S)) @ S.mT), None, None

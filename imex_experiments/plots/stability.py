@@ -1,6 +1,6 @@
 """Linear stability: trajectories of a rotation, spectral radii, regions of stability."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from imex_experiments.plots.curves import COLOURS, STYLES
 
 Values = NDArray[np.floating]
+
+MARKERS = "ox+v^s"
 
 
 def trajectory_figure(paths: Mapping[str, Values], h: float) -> Figure:
@@ -61,4 +63,74 @@ def region_figure(re: Values, im: Values, regions: Mapping[str, Values]) -> Figu
         axis.set_visible(False)
     figure.supxlabel("Re z", fontsize=10)
     figure.supylabel("Im z", fontsize=10)
+    return figure
+
+
+def theorem_figure(
+    alphas: Values, h: float, spectra: Mapping[str, NDArray[np.complexfloating]]
+) -> Figure:
+    """Discs of eigenvalues that an IMEX step with L = alpha I does not amplify, and spectra.
+
+    |1 + h lambda / (1 + h alpha)| <= 1 is the disc about -(alpha + 1/h) that touches 0.
+    """
+    figure = Figure(figsize=(5.6, 4.6), layout="constrained")
+    axis = figure.subplots()
+    angle = np.linspace(0, 2 * np.pi, 200)
+    for index, alpha in enumerate(alphas):
+        r = alpha + 1 / h
+        style, colour = STYLES[index % 4], COLOURS[index % 6]
+        axis.plot(
+            r * (np.cos(angle) - 1),
+            r * np.sin(angle),
+            style,
+            color=colour,
+            label=f"alpha = {alpha:g}",
+        )
+    for marker, (name, values) in zip(MARKERS, spectra.items(), strict=False):
+        axis.plot(values.real, values.imag, marker, color="black", ms=4, label=name)
+    axis.axvline(0, color="grey", linewidth=0.5)
+    axis.set_aspect("equal")
+    axis.set_xlabel(f"Re lambda [1 / time], h = {h:g}")
+    axis.set_ylabel("Im lambda [1 / time]")
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8)
+    return figure
+
+
+def passage_figure(paths: Mapping[str, tuple[Sequence[str], Values]]) -> Figure:
+    """Size of a change behind each part of a network, relative to that of the image."""
+    figure = Figure(figsize=(6, 3.8), layout="constrained")
+    axis = figure.subplots()
+    for index, (name, (parts, sizes)) in enumerate(paths.items()):
+        places = np.arange(len(sizes))
+        style = STYLES[index % 4]
+        axis.plot(places, sizes, "o" + style, color=COLOURS[index % 6], label=name)
+        axis.set_xticks(places, parts, rotation=30, ha="right", fontsize=8)
+    axis.axhline(1, color="grey", linewidth=0.8)
+    axis.set_yscale("log")
+    axis.set_ylabel("|delta Y| / |delta image| [1]")
+    axis.grid(alpha=0.3)
+    axis.legend()
+    return figure
+
+
+def atlas_figure(
+    alphas: Values, hs: Values, growth: Values, limit: Values, explicit: float
+) -> Figure:
+    """log10 of the growth (len(hs), len(alphas)), the limit h(alpha) of Theorem 1 over it."""
+    figure = Figure(figsize=(5.6, 4.2), layout="constrained")
+    axis = figure.subplots()
+    with np.errstate(divide="ignore", over="ignore"):
+        colours = np.clip(np.nan_to_num(np.log10(growth), nan=3, posinf=3), -3, 3)
+    image = axis.pcolormesh(alphas, hs, colours, cmap="cividis", vmin=-3, vmax=3)
+    figure.colorbar(image, label="log10 growth of a change, clipped [1]")
+    axis.plot(alphas, limit, "-", color="white", label="limit of Theorem 1")
+    axis.axhline(
+        explicit, ls="--", color="white", label=f"explicit, h = {explicit:.2g}"
+    )
+    axis.set_yscale("log")
+    axis.set_ylim(hs.min(), hs.max())
+    axis.set_xlabel("alpha [1 / time]")
+    axis.set_ylabel("h [time]")
+    axis.legend(facecolor="#404040", labelcolor="white", fontsize=8)
     return figure

@@ -153,10 +153,16 @@ def _check_type(target: Callable[..., Any], name: str, value: Any, key: str) -> 
         if isinstance(value, bool) and not _admits_bool(hints[name]):
             raise TypeCheckError("is bool")
     except TypeCheckError as error:
-        expected = inspect.formatannotation(hints[name]).replace("collections.abc.", "")
         raise ConfigError(
-            f"{key}={value}: expected {expected}, got {type(value).__name__}"
+            f"{key}={value}: expected {_words(hints[name])}, got {type(value).__name__}"
         ) from error
+
+
+def _words(hint: Any) -> str:
+    """A type as one reads it; float | Literal[...] is a typing.Union and reads worse."""
+    if typing.get_origin(hint) is typing.Union:
+        return " or ".join(map(_words, typing.get_args(hint)))
+    return inspect.formatannotation(hint).replace("collections.abc.", "")
 
 
 def _is_open(value: Any) -> bool:

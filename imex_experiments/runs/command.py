@@ -18,6 +18,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException, ValidationError
 
+from imex_experiments.runs.allocator import keep_freed_memory
 from imex_experiments.runs.errors import (
     ConfigError,
     RunError,
@@ -44,6 +45,7 @@ def run_command(main: Callable[[], object]) -> NoReturn:
 
     A failure is one line on stderr; HYDRA_FULL_ERROR=1 adds the traceback.
     """
+    keep_freed_memory()
     hush_lightning()
     wants_traceback = os.environ.get(FULL_ERROR) == "1"
     os.environ.pop(ALLOW_MORE, None)

@@ -2,9 +2,10 @@
 
 import csv
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from omegaconf import DictConfig
 
@@ -14,7 +15,8 @@ from imex_experiments.runs.checkpoint_io import read_checkpoint
 from imex_experiments.runs.errors import CheckpointError, ConfigError
 from imex_experiments.runs.files import read_yaml
 from imex_experiments.runs.layout import CONFIG, HISTORY, METRICS
-from imex_experiments.tasks import Task
+from imex_experiments.runs.record import read_status
+from imex_experiments.tasks import DepthTask, SegmentationTask, Task
 
 Trained = TypeVar("Trained", bound=Task)
 
@@ -57,6 +59,36 @@ def load_run(
     if not isinstance(task, kind):
         raise ConfigError(f"{run}: a run of {type(task).__name__}, not {kind.__name__}")
     return task.eval()
+
+
+def load_dense(run: str | Path, checkpoint: str = "best") -> Task:
+    """`load_run` for tasks with an answer per pixel; ConfigError for another task."""
+    task: Task = load_run(run, checkpoint)
+    if not isinstance(task, SegmentationTask | DepthTask):
+        raise ConfigError(
+            f"{run}: a run of {type(task).__name__}, not of segmentation or depth"
+        )
+    return task
+
+
+def load_data(run: str | Path) -> Any:
+    """The data module of a run, set up."""
+    data = build(load_config(run).data, "data")
+    data.setup()
+    return data
+
+
+def named(runs: Sequence[str], names: Sequence[str]) -> list[tuple[str, str]]:
+    """Runs with names to show, by default their models; a name may serve several seeds.
+
+    A pair that is given twice is one. ConfigError unless there is one name per run, or none.
+    """
+    if names and len(names) != len(runs):
+        raise ConfigError(
+            f"names: give one per run, {len(runs)}, or none; got {len(names)}"
+        )
+    models = [str(read_status(Path(run)).get("model", run)) for run in runs]
+    return list(dict.fromkeys(zip(runs, names or models, strict=True)))
 
 
 def read_metrics(run: str | Path) -> dict[str, float]:

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 from omegaconf import OmegaConf
 
+from imex_experiments.networks import FIRST_ALPHA, FIRST_H
 from imex_experiments.runs.build import REBUILDING, locate, refusing
 from imex_experiments.runs.errors import CheckpointError, RunError, one_line
 from imex_experiments.runs.layout import (
@@ -37,6 +38,9 @@ NO_SETTINGS = ("resume", "sweep.", "run_dir")
 """Beginnings of overrides that say how a job is run, not what it computes."""
 
 
+VARYING = ("auto", "learned")
+"""Words for an h or alpha that training varies."""
+
 INTEGRATOR = "model.integrator._target_"
 
 UNSAID = {"": f"died before it wrote {STATUS}", "running": "still running, or killed"}
@@ -48,7 +52,8 @@ class Job:
     """One run folder: its settings, how it ended, and its metrics.
 
     `alpha` is the effective one, 0 for a network without L. `overrides` are the values that
-    the configuration has where any job of the collection was given one. `metrics` is empty
+    the configuration has where any job of the collection was given one. Where `h` or `alpha`
+    is learned or chosen it is what it starts from, and `model` says so. `metrics` is empty
     unless the state is "finished".
     """
 
@@ -203,13 +208,18 @@ def _configured(
         OmegaConf.select(_load(job.folder / CHOICES), "hydra.runtime.choices") or {}
     )
     given = {**asked, **config, **choices}
+    varying = [
+        f"{name} {config[f'model.{name}']}"
+        for name in ("h", "alpha")
+        if config[f"model.{name}"] in VARYING
+    ]
     return replace(
         job,
-        model=str(choices.get("model", "?")),
+        model=", ".join([str(choices.get("model", "?")), *varying]),
         data=str(choices.get("data", "?")),
         integrator=str(config.get(INTEGRATOR, "")).rpartition(".")[-1],
         seed=int(str(config["seed"])),
-        h=float(str(config["model.h"])),
+        h=_number(config["model.h"], FIRST_H),
         overrides={key: _word(given[key]) for key in sorted(keys & given.keys())},
     )
 
@@ -237,7 +247,12 @@ def _alpha(config: Mapping[str, Any]) -> float:
     path = config.get(INTEGRATOR)
     scheme = locate(path, INTEGRATOR, REBUILDING) if path else None
     implicit = getattr(scheme, "uses_operator", False)
-    return float(config["model.alpha"]) if implicit else 0.0
+    return _number(config["model.alpha"], FIRST_ALPHA) if implicit else 0.0
+
+
+def _number(value: object, first: float) -> float:
+    """A value of the configuration; for one that training varies, where it starts."""
+    return first if value in VARYING else float(str(value))
 
 
 def _numbers(metrics: Any) -> dict[str, float]:

@@ -109,6 +109,19 @@ class DepthTask(Task):
             )
             metric.reset()
 
+    def score(self, output: Tensor, targets: Tensor) -> float:
+        """RMSE in metres, the mean over the images that have a valid pixel."""
+        scores = self._scores_of(output, targets)
+        return float(scores["rmse"].nanmean())
+
+    def sample_losses(self, output: Tensor, targets: Tensor) -> Tensor:
+        """The misfit of each image, 0 without a valid pixel."""
+        return self._scores_of(output, targets)["misfit"].nan_to_num()
+
+    def _scores_of(self, output: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        valid = valid_pixels(targets, self.eigen_crop)
+        return depth_scores(self._in_metres(output), targets, valid)
+
     def _decide(self, output: Tensor) -> Tensor:
         """Metres, clamped to the range of valid depths, float32 (B, 1, H, W)."""
         return self._in_metres(output).float().clamp(NEAREST, FURTHEST)

@@ -52,7 +52,11 @@ class Task(pl.LightningModule):
 
     def forward(self, images: Tensor) -> Tensor:
         """The network's output for uint8 images (B, C, H, W)."""
-        return self.network((images.float() - self.mean) / self.std)
+        return self.network(self.normalised(images))
+
+    def normalised(self, images: Tensor) -> Tensor:
+        """What the network sees of images (B, C, H, W) with grey values of 0 to 255."""
+        return (images.float() - self.mean) / self.std
 
     def predict(self, images: Tensor) -> Tensor:
         """What the task predicts for uint8 images (B, C, H, W), in evaluation mode."""
@@ -78,6 +82,17 @@ class Task(pl.LightningModule):
     @abstractmethod
     def _decide(self, output: Tensor) -> Tensor:
         """From the network's output to the prediction."""
+
+    def score(self, output: Tensor, targets: Tensor) -> float:
+        """The monitored metric of outputs (B, ...) of the network; for tasks per pixel.
+
+        ValueError for a task without one.
+        """
+        raise ValueError(f"{type(self).__name__} has no score of single outputs")
+
+    def sample_losses(self, output: Tensor, targets: Tensor) -> Tensor:
+        """(B,): what an attack makes large; for tasks per pixel, ValueError for others."""
+        raise ValueError(f"{type(self).__name__} has no loss of single samples")
 
     @abstractmethod
     def figures(self, images: Tensor, targets: Tensor) -> dict[str, np.ndarray]:

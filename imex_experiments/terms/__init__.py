@@ -10,6 +10,8 @@ from imex_experiments.terms.diffusion import (
 )
 from imex_experiments.terms.layers import (
     Bottleneck,
+    ContextLayer,
+    DepthwiseLayer,
     DoubleLayer,
     ReleasedLayer,
     SkewSymmetricLayer,
@@ -19,6 +21,8 @@ from imex_experiments.terms.layers import (
 __all__ = [
     "Bottleneck",
     "Bounded",
+    "ContextLayer",
+    "DepthwiseLayer",
     "DoubleLayer",
     "GramDiffusion",
     "IdentityDiffusion",

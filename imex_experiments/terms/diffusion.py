@@ -1,7 +1,9 @@
 """The implicit operator L: `L(y)` applies it, `L.solve(y, h)` applies (I + h L)^-1.
 
 Shapes: y (B, C, H, W); L acts on every channel by itself and is positive semi-definite.
-alpha scales L everywhere, and alpha = 0 makes the solve the identity, bit for bit.
+alpha scales L everywhere, and alpha = 0 makes the solve the identity, bit for bit. It is a
+number, or "learned", one per channel, or "auto", one that somebody else chooses while the
+network is trained (`callbacks.AutoAlpha`).
 """
 
 import math
@@ -28,6 +30,9 @@ from imex_experiments.operators.stencils import (
     zero_mean,
 )
 from imex_experiments.operators.transforms import Transform, require_backend
+from imex_experiments.terms.positive import FIRST_ALPHA, Chosen, Positive
+
+Alpha = float | Literal["auto", "learned"]
 
 
 class Diffusion(nn.Module, ABC):
@@ -40,18 +45,28 @@ class Diffusion(nn.Module, ABC):
     def __init__(
         self,
         channels: int,
-        alpha: float,
+        alpha: Alpha,
         boundary: str = "periodic",
         backend: str = "auto",
     ) -> None:
         super().__init__()
-        if not (alpha >= 0 and math.isfinite(alpha)):
-            raise ValueError(f"alpha must be >= 0 and finite, got {alpha}")
         self.channels = channels
-        self.alpha = alpha
+        self.strength: float | Positive | Chosen = _strength(alpha, channels)
         self.boundary = require_boundary(boundary)
         self.backend = require_backend(backend)
         self._kept: tuple[Any, Tensor] | None = None
+
+    @property
+    def alpha(self) -> float | Tensor:
+        """The number, (C, 1, 1) if it is learned, () if it is chosen."""
+        if isinstance(self.strength, nn.Module):
+            return self.strength()
+        return self.strength
+
+    @property
+    def absent(self) -> bool:
+        """Whether alpha is 0, so that there is no L."""
+        return self.strength == 0
 
     @abstractmethod
     def symbol(self, size: tuple[int, int]) -> Tensor:
@@ -64,7 +79,7 @@ class Diffusion(nn.Module, ABC):
 
     def solve(self, y: Tensor, h: float | Tensor) -> Tensor:
         """(I + h L)^-1 y."""
-        if self.alpha == 0:
+        if self.absent:
             return y
         F = transform_of(y, self.boundary, self.backend)
         return apply_factors(y, self._factors(y, h, F), F)
@@ -73,17 +88,19 @@ class Diffusion(nn.Module, ABC):
         """Those of 1 / (1 + h lambda) for images like y."""
 
         def make() -> Tensor:
-            return factors_of(1 / (1 + h * self.alpha * self.symbol(F.size)), y, F)
+            shrunk = (1 + h * self.alpha * self.symbol(F.size)).reciprocal()
+            return factors_of(shrunk, y, F)
 
         traced = torch.compiler.is_compiling()
         if self.training or torch.is_grad_enabled() or traced or isinstance(h, Tensor):
             return make()
         # The tensors themselves and not their addresses, which are used again; every
         # change in place raises a version.
-        weights = [*self.parameters(), *self.buffers()]
+        weights = [*self.parameters(), *self.buffers()]  # a trained alpha among them
         if any(weight.is_inference() for weight in weights):
             return make()  # has no version
-        key = (F, h, self.alpha, y.dtype, y.device, [w._version for w in weights])
+        versions = [weight._version for weight in weights]
+        key = (F, h, self.strength, y.dtype, y.device, versions)
         if self._kept is not None:
             (known, whose), factors = self._kept
             same = len(whose) == len(weights) and all(map(is_, whose, weights))
@@ -103,13 +120,25 @@ class Diffusion(nn.Module, ABC):
 
     def function(self, y: Tensor, g: Callable[[Tensor], Tensor]) -> Tensor:
         """g(L) y for a real function g of the eigenvalues lambda of L, elementwise."""
-        if self.alpha == 0:
+        if self.absent:
             return g(y.new_zeros(())) * y
         symbol = self.alpha * self.symbol((y.shape[-2], y.shape[-1]))
         return symbol_product(y, g(symbol), self.boundary, self.backend)
 
     def extra_repr(self) -> str:
-        return f"{self.channels}, alpha={self.alpha}, boundary={self.boundary}"
+        return f"{self.channels}, alpha={self.strength}, boundary={self.boundary}"
+
+
+def _strength(alpha: Alpha, channels: int) -> float | Positive | Chosen:
+    if alpha == "learned":
+        return Positive(FIRST_ALPHA, channels, 1, 1)
+    if alpha == "auto":
+        return Chosen(FIRST_ALPHA)
+    if isinstance(alpha, str) or not (alpha >= 0 and math.isfinite(alpha)):
+        raise ValueError(
+            f"alpha must be >= 0 and finite, got {alpha} (or give auto or learned)"
+        )
+    return alpha
 
 
 class IdentityDiffusion(Diffusion):
@@ -125,7 +154,7 @@ class IdentityDiffusion(Diffusion):
         return y / (1 + h * self.alpha)
 
     def function(self, y: Tensor, g: Callable[[Tensor], Tensor]) -> Tensor:
-        return g(y.new_tensor(self.alpha)) * y
+        return g(torch.as_tensor(self.alpha, dtype=y.dtype, device=y.device)) * y
 
 
 class LaplacianDiffusion(Diffusion):
@@ -136,7 +165,7 @@ class LaplacianDiffusion(Diffusion):
     def __init__(
         self,
         channels: int,
-        alpha: float,
+        alpha: Alpha,
         boundary: str = "periodic",
         backend: str = "auto",
     ) -> None:
@@ -158,7 +187,7 @@ class GramDiffusion(Diffusion):
     def __init__(
         self,
         channels: int,
-        alpha: float,
+        alpha: Alpha,
         boundary: str = "periodic",
         kernel_size: int = 3,
         init: Literal["uniform", "laplacian"] = "uniform",
@@ -195,7 +224,7 @@ class NormedGramDiffusion(GramDiffusion):
     def __init__(
         self,
         channels: int,
-        alpha: float,
+        alpha: Alpha,
         boundary: str = "periodic",
         kernel_size: int = 3,
         init: Literal["uniform", "laplacian"] = "uniform",

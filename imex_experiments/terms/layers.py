@@ -5,6 +5,7 @@ A layer has fixed weights; the weight path makes f(t, Y) of it.
 """
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,11 @@ from imex_experiments.terms.norms import make_activation, make_norm
 
 
 class Convolution(nn.Module):
-    """K y + b with the padding that the network's boundary asks for; b on demand."""
+    """K y + b with the padding that the network's boundary asks for; b on demand.
+
+    The taps are `dilation` pixels apart; with `groups` the channels are convolved in that
+    many groups, each by itself. ValueError for dilation < 1 or an even kernel.
+    """
 
     def __init__(
         self,
@@ -28,19 +33,24 @@ class Convolution(nn.Module):
         kernel_size: int = 3,
         padding: str = "zeros",
         bias: bool = False,
+        dilation: int = 1,
+        groups: int = 1,
     ) -> None:
         super().__init__()
         require_odd(kernel_size)
+        if dilation < 1:
+            raise ValueError(f"dilation must be >= 1, got {dilation}")
         self.padding = require_padding(padding)
+        self.dilation = dilation
         self.weight = nn.Parameter(
-            torch.empty(out_channels, in_channels, kernel_size, kernel_size)
+            torch.empty(out_channels, in_channels // groups, kernel_size, kernel_size)
         )
         nn.init.kaiming_uniform_(self.weight, a=5**0.5)
         self.bias = nn.Parameter(torch.zeros(out_channels, 1, 1)) if bias else None
 
     def forward(self, y: Tensor) -> Tensor:
         """K y + b."""
-        product = convolve(y, self.weight, self.padding)
+        product = convolve(y, self.weight, self.padding, self.dilation)
         return product if self.bias is None else product + self.bias
 
     def adjoint(self, y: Tensor) -> Tensor:
@@ -52,7 +62,39 @@ class Convolution(nn.Module):
 
 
 class DoubleLayer(nn.Module):
-    """f(Y) = K2 sigma(N(K1 Y)) (IMEXnet eq. 2). 2 k^2 C^2 weights."""
+    """f(Y) = K2 sigma(N(K1 Y)) (IMEXnet eq. 2). 2 k^2 C^2 weights.
+
+    With `dilation` d the taps of both kernels are d pixels apart (Yu and Koltun 2016).
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        kernel_size: int = 3,
+        padding: str = "zeros",
+        norm: str = "batch",
+        activation: str = "relu",
+        dilation: int = 1,
+    ) -> None:
+        super().__init__()
+        convolution = partial(
+            Convolution, channels, channels, kernel_size, padding, dilation=dilation
+        )
+        self.K1 = convolution()
+        self.norm = make_norm(norm, channels)
+        self.activation = make_activation(activation)
+        self.K2 = convolution()
+
+    def forward(self, y: Tensor) -> Tensor:
+        return self.K2(self.activation(self.norm(self.K1(y))))
+
+
+class ContextLayer(DoubleLayer):
+    """f(Y) = K2 (Z + C mean(Z)), Z = sigma(N(K1 Y)), the mean over the image.
+
+    C is 1 x 1: every pixel is told what the image holds, not where. (2 k^2 + 1) C^2
+    weights. Source: Liu et al., ParseNet (2015), with a sum in place of concatenation.
+    """
 
     def __init__(
         self,
@@ -62,14 +104,41 @@ class DoubleLayer(nn.Module):
         norm: str = "batch",
         activation: str = "relu",
     ) -> None:
-        super().__init__()
-        self.K1 = Convolution(channels, channels, kernel_size, padding)
-        self.norm = make_norm(norm, channels)
-        self.activation = make_activation(activation)
-        self.K2 = Convolution(channels, channels, kernel_size, padding)
+        super().__init__(channels, kernel_size, padding, norm, activation)
+        self.C = Convolution(channels, channels, 1)
 
     def forward(self, y: Tensor) -> Tensor:
-        return self.K2(self.activation(self.norm(self.K1(y))))
+        z = self.activation(self.norm(self.K1(y)))
+        return self.K2(z + self.C(z.mean((-2, -1), keepdim=True)))
+
+
+class DepthwiseLayer(nn.Module):
+    """f(Y) = K2 sigma(K1 N(D Y)), D a k x k kernel for each channel, K1 and K2 1 x 1.
+
+    K1 makes `expansion` times the channels. k^2 C + 2 e C^2 weights. Source: Liu et al.,
+    A ConvNet for the 2020s (2022); large kernels as in Ding et al. (2022).
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        kernel_size: int = 13,
+        padding: str = "zeros",
+        norm: str = "batch",
+        activation: str = "relu",
+        expansion: int = 2,
+    ) -> None:
+        super().__init__()
+        if expansion < 1:
+            raise ValueError(f"expansion must be >= 1, got {expansion}")
+        self.D = Convolution(channels, channels, kernel_size, padding, groups=channels)
+        self.norm = make_norm(norm, channels)
+        self.K1 = Convolution(channels, expansion * channels, 1)
+        self.activation = make_activation(activation)
+        self.K2 = Convolution(expansion * channels, channels, 1)
+
+    def forward(self, y: Tensor) -> Tensor:
+        return self.K2(self.activation(self.K1(self.norm(self.D(y)))))
 
 
 class SymmetricLayer(nn.Module):

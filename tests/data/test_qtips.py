@@ -137,3 +137,17 @@ def test_impossible_recipes_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=complaint):
         QtipsRecipe(**options)
+
+
+def test_touching_bars_reach_an_edge_and_show_both_markers() -> None:
+    recipe = QtipsRecipe(image_size=128, centred=False, touching=True)
+    data = make_qtips(300, recipe, 6)
+    frame = torch.ones(128, 128, dtype=torch.bool)
+    frame[1:-1, 1:-1] = False
+    assert bool(((data["labels"] > 0) & frame).flatten(1).any(1).all())
+    for image, label in zip(data["images"][:, 0], data["labels"], strict=True):
+        assert set(image.unique().tolist()) == (
+            {BACKGROUND, BAR} | MARKERS[int(label.max())]
+        )
+    with pytest.raises(ValueError, match="at the border is not centred"):
+        QtipsRecipe(touching=True)

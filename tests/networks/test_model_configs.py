@@ -51,8 +51,9 @@ def test_depth_networks_are_near_the_published_sizes() -> None:
 
 
 def test_main_networks_are_small_and_near_each_other() -> None:
+    rivals = ["unet", "resnet_context", "resnet_large_kernels", "resnet_dilated"]
     totals = {
-        m: count_parameters(make(m))["total"] for m in ("imexnet", "resnet", "unet")
+        m: count_parameters(make(m))["total"] for m in ("imexnet", "resnet", *rivals)
     }
     assert max(totals.values()) <= 10_000
     assert max(totals.values()) < 1.05 * min(totals.values())

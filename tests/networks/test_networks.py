@@ -8,10 +8,13 @@ import torch
 from torch import nn
 
 from imex_experiments.integrators import (
+    ETD1,
     DiffusionReaction,
     ForwardEuler,
     Imex,
     Integrator,
+    Theta,
+    Verlet,
 )
 from imex_experiments.networks import DynamicNet, UNet
 from imex_experiments.networks.cost import count_flops, count_parameters
@@ -202,3 +205,43 @@ def test_counting_leaves_the_network_alone() -> None:
     count_flops(network, (1, 16, 16))
     assert network.training
     assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "scheme", [ForwardEuler(), Imex(), DiffusionReaction(), ETD1()]
+)
+def test_learned_h_is_a_step_of_another_size(scheme: Integrator) -> None:
+    """With its unit at 2 the network is the one of h = 2, and the unit gets a gradient."""
+    learned, fixed = make(scheme, h="learned", steps=2), make(scheme, h=2.0, steps=2)
+    y = torch.randn(2, 1, 8, 8)
+    assert learned.h == 1.0
+    with torch.no_grad():
+        for block in learned.blocks:
+            block.unit.a.fill_(math.log(3))  # softplus(log 3) = log 4
+    assert learned.h == pytest.approx(2)
+    torch.testing.assert_close(learned(y), fixed(y))
+    learned(y).square().mean().backward()
+    assert all(float(block.unit.a.grad) != 0 for block in learned.blocks)
+
+
+def test_learned_h_of_a_solved_step_gets_the_gradient_of_a_difference() -> None:
+    """Backward goes through the implicit function theorem: h must not be lost there."""
+    layer = partial(DoubleLayer, norm="none", activation="tanh")
+    network = make(Theta(0.5, tol=1e-12), layer=layer, h="learned").double()
+    y = torch.randn(1, 1, 6, 6, dtype=torch.float64)
+    a = network.blocks[0].unit.a
+    network(y).square().sum().backward()
+    values = []
+    with torch.no_grad():
+        for shift in (1e-5, -2e-5):
+            a.add_(shift)
+            values.append(float(network(y).square().sum()))
+    assert float(a.grad) == pytest.approx((values[0] - values[1]) / 2e-5, rel=1e-4)
+
+
+def test_learned_h_and_alpha_are_refused_where_they_have_no_meaning() -> None:
+    with pytest.raises(ValueError, match="the f of Verlet is a second derivative"):
+        make(Verlet(), h="learned")
+    assert make(ForwardEuler(), alpha="learned").alpha == 0.0
+    assert UNet(1, 4, [3, 6], h="learned", alpha="auto").h == 1.0
+    assert make(Imex(), alpha="learned").alpha == pytest.approx(100)

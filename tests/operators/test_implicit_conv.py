@@ -189,3 +189,22 @@ def test_layout_of_the_image_does_not_matter(boundary: str, backend: str) -> Non
 def test_images_of_another_kind_are_refused(x: Tensor) -> None:
     with pytest.raises(ValueError, match="images must be floating point"):
         symbol_product(x, torch.ones(1, 4, 3))
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_pairs_of_images_are_solved_as_each_alone(size: tuple[int, int]) -> None:
+    """Even batches go through one complex FFT for two images, single images do not."""
+    x = torch.randn(4, 2, *size, dtype=torch.float64)
+    b = torch.rand(2, 3, 3, dtype=torch.float64, requires_grad=True)
+
+    def gradients(images: Tensor) -> tuple[Tensor, ...]:
+        images = images.clone().requires_grad_()
+        symbol = 3 * gram_symbol(zero_mean(b), size)
+        y = implicit_conv(images, symbol, 0.7, backend="fft")
+        return y, *torch.autograd.grad(y.square().sum(), (images, b))
+
+    alone = [gradients(one[None]) for one in x]
+    y, grad_x, grad_b = gradients(x)
+    torch.testing.assert_close(y, torch.cat([one[0] for one in alone]))
+    torch.testing.assert_close(grad_x, torch.cat([one[1] for one in alone]))
+    torch.testing.assert_close(grad_b, sum(one[2] for one in alone))

@@ -26,7 +26,10 @@ def test_nodes_become_objects() -> None:
     ("change", "complaint"),
     [
         ({"alhpa": 3}, "model.alhpa: unknown key, did you mean 'alpha'?"),
-        ({"alpha": "abc"}, "model.alpha=abc: expected float, got str"),
+        (
+            {"alpha": "abc"},
+            "model.alpha=abc: expected float or Literal['auto', 'learned'], got str",
+        ),
         ({"channels": 1.5}, "model.channels=1.5: expected int, got float"),
         ({"channels": True}, "model.channels=True: expected int, got bool"),
         (

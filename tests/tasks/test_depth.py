@@ -176,3 +176,16 @@ def test_figures_share_one_scale_and_mark_unknown_depths() -> None:
     depth_panel = sheet[22 : 22 + 24 * zoom, 6 + 134 : 6 + 134 + 32 * zoom]
     assert (depth_panel[: 6 * zoom] == 128).all()
     assert not (depth_panel[6 * zoom :] == 128).all(-1).any()
+
+
+def test_score_and_losses_of_outputs() -> None:
+    """RMSE in metres over images with a valid pixel; an empty image has the loss 0."""
+    task = DepthTask(nn.Identity(), FACTS)
+    truth = torch.rand(3, 1, 4, 4) * 5 + 1
+    truth[2] = 0
+    depth = truth + torch.tensor([0.5, 1.0, 3.0])[:, None, None, None]
+    output = (depth - task.depth_mean) / task.depth_std
+    assert task.score(output, truth) == pytest.approx(0.75, rel=1e-4)
+    losses = task.sample_losses(output, truth).float()
+    expected = torch.tensor([0.125, 0.5, 0.0])
+    torch.testing.assert_close(losses, expected, rtol=1e-4, atol=1e-6)

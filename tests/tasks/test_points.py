@@ -29,6 +29,15 @@ def test_regression_scores_are_means_over_all_points() -> None:
     assert scores == {"val/loss": 3.0, "val/rmse": pytest.approx(3**0.5)}
 
 
+def test_tasks_without_an_answer_per_pixel_say_so() -> None:
+    data = Function1dData()
+    data.setup()
+    task = RegressionTask(nn.Identity(), data.facts)
+    for ask in (task.score, task.sample_losses):
+        with pytest.raises(ValueError, match="RegressionTask has no"):
+            ask(torch.zeros(1, 1, 1, 1), torch.zeros(1, 1, 1, 1))
+
+
 def test_classification_counts_what_is_right() -> None:
     class Signs(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

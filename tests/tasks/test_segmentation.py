@@ -105,3 +105,18 @@ def test_training_loss_takes_what_the_network_asks_for() -> None:
         losses.append(task.training_step(batch, 0))
     difference = 3 * task.network.weight.square().sum()
     torch.testing.assert_close(losses[0] - losses[1], difference)
+
+
+def test_score_and_losses_of_outputs() -> None:
+    """The score is the mIoU of all samples; an image's loss does not see the others."""
+    task = SegmentationTask(nn.Identity(), FACTS)
+    logits = torch.randn(3, 4, 8, 8)
+    labels = torch.randint(0, 4, (3, 8, 8), dtype=torch.uint8)
+    expected = multiclass_jaccard_index(logits.argmax(1), labels.long(), num_classes=4)
+    assert task.score(logits, labels) == pytest.approx(float(expected))
+    losses = task.sample_losses(logits, labels)
+    surprise = -logits.log_softmax(1).gather(1, labels.long()[:, None])[:, 0]
+    torch.testing.assert_close(losses, surprise.mean((1, 2)))
+    torch.testing.assert_close(
+        task.sample_losses(logits[1:2], labels[1:2])[0], losses[1]
+    )

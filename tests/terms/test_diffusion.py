@@ -15,6 +15,7 @@ from imex_experiments.terms.diffusion import (
     LaplacianDiffusion,
     NormedGramDiffusion,
 )
+from imex_experiments.terms.positive import FIRST_ALPHA
 
 KINDS = [IdentityDiffusion, LaplacianDiffusion, GramDiffusion]
 
@@ -223,3 +224,56 @@ def test_drop_in_layer_with_alpha_zero_or_h_zero_is_the_identity() -> None:
     torch.testing.assert_close(ImplicitConv2d(3, h=0.0)(x), x)
     with pytest.raises(ValueError, match="h must be >= 0 and finite, got -1"):
         ImplicitConv2d(3, h=-1.0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_learned_alpha_starts_as_the_number_and_gets_a_gradient(
+    kind: type[Diffusion],
+) -> None:
+    """One per channel; frozen at its start it is the fixed operator."""
+    y = torch.randn(2, 3, 9, 8)
+    torch.manual_seed(0)
+    learned = kind(3, alpha="learned")
+    torch.manual_seed(0)
+    fixed = kind(3, alpha=FIRST_ALPHA)
+    torch.testing.assert_close(learned.solve(y, 0.7), fixed.solve(y, 0.7))
+    torch.testing.assert_close(learned(y), fixed(y))
+    learned.solve(y, 0.7)[:, 1].square().sum().backward()
+    gradient = learned.strength.a.grad.flatten()
+    assert gradient[1] != 0
+    assert gradient[0] == gradient[2] == 0
+    with torch.no_grad():
+        learned.strength.a.fill_(-5.0)
+    assert 0 < float(learned.alpha.detach().max()) < 1
+
+
+def test_learned_alpha_passes_gradcheck() -> None:
+    L = GramDiffusion(2, alpha="learned").double()
+    y = torch.randn(1, 2, 5, 4, dtype=torch.float64)
+
+    def solved(a: torch.Tensor) -> torch.Tensor:
+        return torch.func.functional_call(L, {"strength.a": a}, (y,))
+
+    a = torch.randn(2, 1, 1, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(solved, (a,))
+
+
+def test_chosen_alpha_is_saved_and_seen_by_kept_factors() -> None:
+    """It is a buffer: in the checkpoint, not trained, and a change of it is noticed."""
+    L = GramDiffusion(2, alpha="auto").eval()
+    y = torch.randn(1, 2, 8, 8)
+    with torch.no_grad():
+        first = L.solve(y, 1.0)
+        L.strength.value.fill_(7.0)
+        torch.testing.assert_close(L.solve(y, 1.0), _fixed_like(L, 7.0).solve(y, 1.0))
+    assert not torch.allclose(first, L.solve(y, 1.0))
+    assert float(L.state_dict()["strength.value"]) == 7.0
+    assert [name for name, _ in L.named_parameters()] == ["B"]
+    with pytest.raises(ValueError, match="got many"):
+        GramDiffusion(2, alpha="many")
+
+
+def _fixed_like(L: GramDiffusion, alpha: float) -> GramDiffusion:
+    other = GramDiffusion(L.channels, alpha)
+    other.B = L.B
+    return other

@@ -5,7 +5,9 @@ import torch
 from torch import nn
 
 from imex_experiments.terms.layers import (
+    ContextLayer,
     Convolution,
+    DepthwiseLayer,
     DoubleLayer,
     ReleasedLayer,
     SkewSymmetricLayer,
@@ -80,7 +82,39 @@ def test_sizes_of_the_layers() -> None:
         return sum(p.numel() for p in layer.parameters() if p.ndim == 4)
 
     assert weights(DoubleLayer(8)) == 2 * 9 * 64
+    assert weights(DoubleLayer(8, dilation=4)) == 2 * 9 * 64
+    assert weights(ContextLayer(8)) == (2 * 9 + 1) * 64
+    assert weights(DepthwiseLayer(8, 13, expansion=2)) == 13**2 * 8 + 2 * 2 * 64
     assert weights(SymmetricLayer(8)) == 9 * 64
+
+
+@pytest.mark.parametrize(
+    ("layer", "reach"),
+    [
+        (DoubleLayer(1, norm="none", activation="none"), 2),
+        (DoubleLayer(1, norm="none", activation="none", dilation=5), 10),
+        (DepthwiseLayer(1, 13, norm="none", activation="none"), 6),
+        (ContextLayer(1, norm="none", activation="none"), 20),
+    ],
+)
+@pytest.mark.parametrize("padding", ["zeros", "periodic", "neumann"])
+def test_how_far_a_layer_sees(layer: nn.Module, reach: int, padding: str) -> None:
+    """The pixels on which the middle one of a 41 x 41 image depends; context: all."""
+    for part in layer.modules():
+        if isinstance(part, Convolution):
+            part.padding = padding
+    y = torch.randn(1, 1, 41, 41, requires_grad=True)
+    (gradient,) = torch.autograd.grad(layer(y)[0, 0, 20, 20], y)
+    rows = gradient[0, 0].abs().amax(1).nonzero().flatten()
+    assert (int(rows[0]), int(rows[-1])) == (20 - reach, 20 + reach)
+
+
+def test_depthwise_kernels_leave_the_other_channels_alone() -> None:
+    D = DepthwiseLayer(3, 5).D
+    y = torch.randn(1, 3, 8, 8)
+    changed = D(y + torch.tensor([1.0, 0, 0])[:, None, None]) - D(y)
+    assert changed[:, 0].abs().max() > 0.01
+    torch.testing.assert_close(changed[:, 1:], torch.zeros(1, 2, 8, 8))
 
 
 def test_unknown_names_are_told_with_the_choices() -> None:
@@ -94,6 +128,10 @@ def test_unknown_names_are_told_with_the_choices() -> None:
         DoubleLayer(4, padding="reflect")
     with pytest.raises(ValueError, match="kernel_size must be odd and >= 1, got 4"):
         DoubleLayer(4, kernel_size=4)
+    with pytest.raises(ValueError, match="dilation must be >= 1, got 0"):
+        DoubleLayer(4, dilation=0)
+    with pytest.raises(ValueError, match="expansion must be >= 1, got 0"):
+        DepthwiseLayer(4, expansion=0)
 
 
 def test_image_smaller_than_the_kernel_is_refused_with_both_sizes() -> None:
@@ -101,3 +139,5 @@ def test_image_smaller_than_the_kernel_is_refused_with_both_sizes() -> None:
         ValueError, match=r"\(4, 9\) is smaller than the kernel \(5, 5\)"
     ):
         DoubleLayer(1, kernel_size=5)(torch.zeros(1, 1, 4, 9))
+    with pytest.raises(ValueError, match=r"smaller than the kernel \(17, 17\)"):
+        DoubleLayer(1, dilation=8)(torch.zeros(1, 1, 16, 20))

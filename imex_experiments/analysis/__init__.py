@@ -1,0 +1,1 @@
+"""What a network does to its input: stability, field of view, robustness."""

@@ -1,0 +1,45 @@
+"""Theorem 1 of the IMEXnet paper: which L = alpha I keeps a step from amplifying.
+
+Shapes: eigenvalues (N,) complex, lambda = -lr + i li, of the Jacobian of f.
+"""
+
+import math
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+def growth(eigenvalues: ArrayLike, h: float, alpha: float) -> NDArray[np.floating]:
+    """|1 + h lambda / (1 + h alpha)|: what an IMEX step with L = alpha I multiplies by."""
+    return np.abs(1 + h * np.asarray(eigenvalues) / (1 + h * alpha))
+
+
+def minimal_alpha(eigenvalues: ArrayLike, h: float) -> float:
+    """The least alpha >= 0 with growth <= 1: max |lambda|^2 / (2 lr) - 1/h.
+
+    Infinite if an eigenvalue other than 0 has lr <= 0, which no alpha helps. ValueError
+    unless h > 0 and all eigenvalues are finite. Source: IMEXnet, Theorem 1.
+    """
+    values = np.asarray(eigenvalues, dtype=complex)
+    if not (h > 0 and math.isfinite(h)):
+        raise ValueError(f"h must be > 0 and finite, got {h}")
+    if not np.isfinite(values).all():
+        raise ValueError(f"eigenvalues must be finite, got {values}")
+    values = values[values != 0]
+    if not len(values):
+        return 0.0
+    lr = -values.real
+    if lr.min() <= 0:
+        return math.inf
+    return max(0.0, float((np.abs(values) ** 2 / (2 * lr)).max()) - 1 / h)
+
+
+def explicit_limit(eigenvalues: ArrayLike) -> float:
+    """The largest h with which Y + h f(Y) does not amplify: min 2 lr / |lambda|^2.
+
+    0 if an eigenvalue other than 0 has lr <= 0, infinite if all are 0.
+    """
+    values = np.asarray(eigenvalues, dtype=complex)
+    values = values[values != 0]
+    limits = -2 * values.real / np.abs(values) ** 2
+    return max(0.0, float(limits.min(initial=math.inf)))

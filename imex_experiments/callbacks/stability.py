@@ -1,0 +1,72 @@
+"""What keeps a network stable: alphas that are chosen, and what its blocks do to states."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from imex_experiments.analysis.auto_alpha import update_alphas
+from imex_experiments.analysis.perturbation import block_growth
+from imex_experiments.networks import DynamicNet
+
+
+class AutoAlpha(pl.Callback):
+    """Before each epoch every `alpha=auto` is chosen anew, for the first training images.
+
+    Scalars `stability/alpha/<step>`. Networks without such an alpha are left alone.
+    """
+
+    def __init__(self, images: int = 4) -> None:
+        if images < 1:
+            raise ValueError(f"images must be >= 1, got {images}")
+        self.images = images
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        with _evaluating(trainer, pl_module, "train", self.images) as images:
+            if images is not None:
+                for name, alpha in update_alphas(pl_module.network, images).items():
+                    pl_module.log(f"stability/alpha/{name}", alpha)
+
+
+class StabilityLog(pl.Callback):
+    """After each validation, of the first `images` validation images:
+
+    `stability/growth/block <n>`: what the block multiplies a small change of its images by,
+    `stability/norm/block <n>`: the root mean square of the state Y that leaves it.
+    Networks without blocks are left alone.
+    """
+
+    def __init__(self, images: int = 4) -> None:
+        if images < 1:
+            raise ValueError(f"images must be >= 1, got {images}")
+        self.images = images
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        with _evaluating(trainer, pl_module, "val", self.images) as images:
+            if images is not None:
+                for n, block in enumerate(block_growth(pl_module.network, images), 1):
+                    pl_module.log(f"stability/growth/block {n}", block.growth)
+                    pl_module.log(f"stability/norm/block {n}", block.norm)
+
+
+@contextmanager
+def _evaluating(
+    trainer: pl.Trainer, pl_module: Any, split: str, number: int
+) -> Iterator[Tensor | None]:
+    """The first images of a split, normalised, and a network in evaluation mode.
+
+    None for a network without blocks.
+    """
+    if not isinstance(pl_module.network, DynamicNet):
+        yield None
+        return
+    data: Any = trainer.datamodule  # type: ignore[attr-defined]
+    images, *_ = data.samples(split, number)
+    training = pl_module.training
+    pl_module.eval()
+    with torch.no_grad():
+        yield pl_module.normalised(images.to(pl_module.device))
+    pl_module.train(training)

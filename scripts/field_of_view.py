@@ -1,0 +1,180 @@
+"""How far networks see.
+
+`python scripts/field_of_view.py out=<folder>` sends impulses through networks with random
+symmetric layers (IMEXnet, Fig. 1): a ResNet of 20 steps with h = 1, one of 5 steps with h = 5,
+and an IMEX network of 5 steps with h = 5 and L = alpha x eq. 7. It writes `impulses.png`, an
+animation `impulses.gif`, the share of energy further than 10 pixels from the impulses as
+`share.png`, and `impulses.csv`, over `seeds` draws of the weights.
+
+`run=[<run>,<run>]` draws instead the effective receptive fields of trained networks, layer by
+layer, with the radius that holds 95 % of the energy: `fields.png` and `fields.csv`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from omegaconf import MISSING
+from torch import Tensor
+
+from imex_experiments.analysis.receptive_field import (
+    Field,
+    distances,
+    effective_fields,
+    radius,
+    share_beyond,
+)
+from imex_experiments.integrators import ForwardEuler, Imex, Integrator, TimeGrid
+from imex_experiments.networks import DynamicBlock
+from imex_experiments.plots.field_of_view import (
+    Panel,
+    panels_figure,
+    save_animation,
+    share_figure,
+)
+from imex_experiments.runs.build import refusing
+from imex_experiments.runs.command import parse_arguments, run_command
+from imex_experiments.runs.errors import ConfigError
+from imex_experiments.runs.files import write_table
+from imex_experiments.runs.load_run import load_data, load_dense, named
+from imex_experiments.terms import LaplacianDiffusion, SymmetricLayer
+
+SIDE, CHANNELS, FAR = 64, 4, 10.0
+IMPULSES = [(18, 20), (24, 46), (46, 30)]
+
+
+@dataclass
+class Arguments:
+    out: str = MISSING
+    run: list[str] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+    alpha: float = 10.0
+    seeds: int = 5
+    images: int = 16
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A network of Fig. 1."""
+
+    steps: int
+    h: float
+    scheme: Integrator
+
+    def energies(self, alpha: float, seed: int) -> list[Field]:
+        """Of impulses and of what becomes of them, one per time point."""
+        torch.manual_seed(seed)
+        block = DynamicBlock(
+            CHANNELS,
+            TimeGrid.uniform(self.h, self.steps),
+            self.scheme,
+            partial(SymmetricLayer, norm="none", padding="periodic"),
+            partial(LaplacianDiffusion, alpha=alpha),
+        )
+        return [y.square().sum((0, 1)).double().numpy() for y in self._states(block)]
+
+    def _states(self, block: DynamicBlock) -> Iterator[Tensor]:
+        y = torch.zeros(1, CHANNELS, SIDE, SIDE)
+        for row, column in IMPULSES:
+            y[..., row, column] = 1.0
+        yield y
+        for t0, t1 in block.grid.steps():
+            y = self.scheme.step(block.during(t0, t1), t0, t1, y)
+            yield y
+
+
+SETTINGS = {
+    "ResNet, 20 steps, h = 1": Setting(20, 1.0, ForwardEuler()),
+    "ResNet, 5 steps, h = 5": Setting(5, 5.0, ForwardEuler()),
+    "IMEX, 5 steps, h = 5": Setting(5, 5.0, Imex()),
+}
+
+
+@torch.no_grad()
+def draw_impulses(out: Path, alpha: float, seeds: int) -> None:
+    distance = distances((SIDE, SIDE), IMPULSES)
+    rows, shown, curves = [], {}, {}
+    for name, setting in SETTINGS.items():
+        every = [setting.energies(alpha, seed) for seed in range(seeds)]
+        times = setting.h * np.arange(setting.steps + 1)
+        shares = [[share_beyond(e, distance, FAR) for e in path] for path in every]
+        curves[name] = times, np.array(shares)
+        shown[name] = every[0]
+        rows += [
+            {
+                "network": name,
+                "seed": seed,
+                "step": step,
+                "time": times[step],
+                "share beyond 10 px": shares[seed][step],
+                "radius of 95 % [px]": radius(every[seed][step], distance),
+            }
+            for seed in range(seeds)
+            for step in range(setting.steps + 1)
+        ]
+        print(f"{name:26s} beyond {FAR:g} px: {curves[name][1][:, -1].mean():.2e}")
+    panels_figure({n: at_fifths(path) for n, path in shown.items()}).savefig(
+        out / "impulses.png", dpi=130
+    )
+    share_figure(curves, FAR).savefig(out / "share.png", dpi=130)
+    frames = [
+        panels_figure({n: [at_part(p, k / 20)] for n, p in shown.items()})
+        for k in range(21)
+    ]
+    save_animation(frames, out / "impulses.gif")
+    write_table(out / "impulses.csv", rows)
+
+
+def at_fifths(path: list[Field]) -> list[Panel]:
+    return [at_part(path, k / 5) for k in range(6)]
+
+
+def at_part(path: list[Field], part: float) -> Panel:
+    """What is there after that part of the steps."""
+    step = int(part * (len(path) - 1) + 1e-9)
+    return Panel(f"after step {step}", path[step])
+
+
+def draw_fields(out: Path, runs: list[str], names: list[str], images: int) -> None:
+    rows: list[dict[str, object]] = []
+    shown: dict[str, list[Panel]] = {}
+    for run, name in named(runs, names):
+        task, data = load_dense(run), load_data(run)
+        samples, *_ = data.samples("val", images)
+        panels = []
+        for part, seen in effective_fields(
+            task.network, task.normalised(samples)
+        ).items():
+            middle = (seen.shape[0] // 2, seen.shape[1] // 2)
+            r = radius(seen, distances(seen.shape, [middle]))
+            panels.append(Panel(f"{part}: {r:.0f} px", seen, r))
+            rows.append({"run": run, "name": name, "part": part, "radius [px]": r})
+        shown.setdefault(name, panels)  # the first run of a name is drawn
+        print(f"{name:26s} 95 % of the field within {r:.1f} px")
+    panels_figure(shown).savefig(out / "fields.png", dpi=130)
+    write_table(out / "fields.csv", rows)
+
+
+def main() -> None:
+    args = parse_arguments(Arguments)
+    with refusing("alpha"):
+        LaplacianDiffusion(1, args.alpha)
+    if args.seeds < 1 or args.images < 1:
+        raise ConfigError(
+            f"seeds and images must be >= 1, got {args.seeds} and {args.images}"
+        )
+    out = Path(args.out)
+    for run in args.run:
+        load_dense(run)  # refused before a folder is made
+    out.mkdir(parents=True, exist_ok=True)
+    if args.run:
+        draw_fields(out, args.run, args.names, args.images)
+    else:
+        draw_impulses(out, args.alpha, args.seeds)
+
+
+if __name__ == "__main__":
+    run_command(main)
