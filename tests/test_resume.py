@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import random
+import shutil
 import signal
 import sys
 from collections import Counter
@@ -110,11 +111,17 @@ def test_change_is_named_and_honoured_only_when_asked_for(
 ) -> None:
     run = tmp_path / "run"
     assert train([*SMALL, f"hydra.run.dir={run}"], partial(signal_at, 5, 15)) == 143
+    shutil.copytree(run / ".hydra", tmp_path / "before")
     words = [f"resume={run}", "optimizer.lr=0.5", "scheduler=constant"]
     done = forked(TRAIN, *words)
     assert done.returncode == 2
     assert "optimizer.lr: 0.01 -> 0.5" in done.stderr
     assert "resume_changed=true" in done.stderr
+    done = forked(TRAIN, f"resume={run}", "model.widths=[6]", "resume_changed=true")
+    assert done.returncode == 4
+    assert "the checkpoint is of another network" in done.stderr
+    (run / ".hydra").rename(tmp_path / "changed")
+    shutil.copytree(tmp_path / "before", run / ".hydra")
     done = forked(TRAIN, *words, "resume_changed=true")
     assert done.returncode == 0, done.stderr
     rows = list(csv.DictReader((run / "metrics.csv").open()))

@@ -23,6 +23,13 @@ from imex_experiments.runs.layout import BEST, LAST, PREVIOUS
 log = logging.getLogger(__name__)
 
 
+STATES = {
+    *("state_dict", "optimizer_states", "lr_schedulers", "loops", "callbacks"),
+    "global_step",
+}
+"""What Lightning needs to go on with a training."""
+
+
 class VerifiedCheckpointIO(CheckpointIO):
     """How Lightning writes and reads checkpoints here."""
 
@@ -105,8 +112,8 @@ def newest_verified(run: Path) -> Path:
         if not path.is_file():
             continue
         try:
-            steps[path] = read_checkpoint(path)["global_step"]
-        except (CheckpointError, KeyError) as error:
+            steps[path] = _step(path)
+        except CheckpointError as error:
             complaints.append(f"{error}; set aside as {path.name}.damaged")
             path.replace(path.with_name(f"{path.name}.damaged"))
             log.warning(complaints[-1])
@@ -120,6 +127,13 @@ def newest_verified(run: Path) -> Path:
     newest = max(steps, key=steps.__getitem__)
     log.warning("going on from %s, of step %d", newest, steps[newest])
     return newest
+
+
+def _step(path: Path) -> int:
+    checkpoint = read_checkpoint(path)
+    if missing := STATES - checkpoint.keys():
+        raise CheckpointError(f"{path}: no state to go on from, without {missing}")
+    return checkpoint["global_step"]
 
 
 def checksum_of(path: Path) -> Path:

@@ -15,7 +15,6 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from imex_experiments.runs.errors import CheckpointError
 
-
 PARTIAL = ".partial"
 
 
