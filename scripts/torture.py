@@ -34,7 +34,7 @@ import imex_experiments.callbacks
 import imex_experiments.data
 import imex_experiments.networks  # noqa: F401
 from imex_experiments.callbacks import FiniteCheck
-from imex_experiments.data.cache import PARTIAL, cached
+from imex_experiments.data.cache import LEFTOVERS, cached
 from imex_experiments.data.qtips import QtipsRecipe, make_qtips
 from imex_experiments.runs.checkpoint_io import checksum_of, read_checkpoint
 from imex_experiments.runs.errors import CheckpointError
@@ -364,7 +364,8 @@ def make_together(folder: Path, rng: random.Random) -> Counter[str]:
         else:
             counts["LOST: a reader of a cache failed or read other bytes"] += 1
         answer.unlink(missing_ok=True)
-    finals = [path.suffix for path in folder.iterdir() if path.suffix != PARTIAL]
+    unfinished = {path for pattern in LEFTOVERS for path in folder.glob(pattern)}
+    finals = [path.suffix for path in set(folder.iterdir()) - unfinished]
     counts["LOST: not one file under a final name"] += finals != [".safetensors"]
     return +counts
 
