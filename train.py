@@ -21,7 +21,7 @@ from imex_experiments.runs.checkpoint_io import newest_verified, read_checkpoint
 from imex_experiments.runs.command import job, run_command
 from imex_experiments.runs.devices import alone_after_fit, is_first_process
 from imex_experiments.runs.evaluation import evaluate
-from imex_experiments.runs.layout import BEST, FIGURES
+from imex_experiments.runs.layout import BEST, FIGURES, LAST
 from imex_experiments.runs.record import alone_in, recording
 from imex_experiments.runs.report import (
     save_figures,
@@ -66,6 +66,7 @@ def train(cfg: DictConfig) -> float:
         seconds = {"train_seconds": history.elapsed()}
         save_results(folder, trainer, {**kept, **history.last(), **cost, **seconds})
         save_figures(task, data.samples("val", 6), folder / FIGURES)
+        read_checkpoint(folder / LAST)  # it verifies, or the run has not finished
     show_metrics(kept)
     show_next_commands(folder)
     return kept[task.monitor]

@@ -34,7 +34,7 @@ import imex_experiments.callbacks
 import imex_experiments.data
 import imex_experiments.networks  # noqa: F401
 from imex_experiments.callbacks import FiniteCheck
-from imex_experiments.data.cache import PARTIAL, cached
+from imex_experiments.data.cache import LEFTOVERS, cached
 from imex_experiments.data.qtips import QtipsRecipe, make_qtips
 from imex_experiments.runs.checkpoint_io import checksum_of, read_checkpoint
 from imex_experiments.runs.errors import CheckpointError
@@ -43,7 +43,7 @@ from imex_experiments.runs.layout import BEST, HISTORY, LAST, METRICS
 TRAIN = str(Path(__file__).parents[1] / "train.py")
 
 SMALL = [
-    "trainer.max_epochs=3",
+    "trainer.max_epochs=2",
     "data.train=16",
     "data.val=4",
     "data.test=4",
@@ -56,7 +56,7 @@ SMALL = [
     "callbacks.progress=null",
     "callbacks.checkpoints.every_steps=1",
 ]
-"""A run of twelve steps, each of which is saved."""
+"""A run of eight steps, each of which is saved."""
 
 MAKERS = 8
 """Processes that make one cache."""
@@ -118,14 +118,14 @@ class Whole:
             self.moments = tally.stat().st_size
 
     def kill(self, run: Path, rng: random.Random, inside: bool) -> Counter[str]:
-        """Kill a run up to three times, then let it end: what happened, and what was lost."""
+        """Kill a run once or twice, then let it end: what happened, and what was lost."""
         counts: Counter[str] = Counter()
         code = None
-        for kills in range(4):
+        for kills in range(3):
             words = [f"resume={run}"]
             if code is None or code == CheckpointError.exit_code:  # nothing saved yet
                 words = [*SMALL, f"hydra.run.dir={run}"]
-            if kills and (kills == 3 or rng.random() < 0.5):
+            if kills and (kills == 2 or rng.random() < 0.5):
                 code = train(words)
             elif inside:
                 moment = rng.randrange(self.moments)
@@ -142,6 +142,7 @@ class Whole:
             if code == 0:
                 break
         counts[f"runs killed {where} and resumed"] += 1
+        counts["LOST: leftovers"] += len(list(run.rglob("*.partial")))
         same = code == 0 and fingerprint(run) == self.state
         counts["ended bit-identical" if same else "LOST: ended otherwise"] += 1
         return +counts
@@ -363,7 +364,8 @@ def make_together(folder: Path, rng: random.Random) -> Counter[str]:
         else:
             counts["LOST: a reader of a cache failed or read other bytes"] += 1
         answer.unlink(missing_ok=True)
-    finals = [path.suffix for path in folder.iterdir() if path.suffix != PARTIAL]
+    unfinished = {path for pattern in LEFTOVERS for path in folder.glob(pattern)}
+    finals = [path.suffix for path in set(folder.iterdir()) - unfinished]
     counts["LOST: not one file under a final name"] += finals != [".safetensors"]
     return +counts
 

@@ -36,7 +36,7 @@ GUARDS = {
         f"{RUNS}/files.py", "os.fsync(handle)", "pass", f"{IO}_content_is_on"
     ),
     "temporary file lies beside": Guard(
-        f"{RUNS}/files.py", "dir=path.parent, ", "", f"{IO}_content_is_on"
+        f"{RUNS}/files.py", ", path.parent)", ")", f"{IO}_content_is_on"
     ),
     "checksum is compared": Guard(
         f"{RUNS}/checkpoint_io.py",
@@ -226,6 +226,12 @@ GUARDS = {
         "with FileLock(folder / LOCK, timeout=seconds):",
         "if True:",
         "tests/runs/test_record.py::test_folder_of_a_run",
+    ),
+    "leftovers are swept": Guard(
+        f"{RUNS}/record.py",
+        "sweep_partial(place)",
+        "pass",
+        "tests/runs/test_record.py::test_leftovers",
     ),
     "checksum of the cache": Guard(
         f"{DATA}/cache.py",

@@ -241,6 +241,8 @@ MISTAKES: dict[str, tuple[list[str], int, str]] = {
     ),
     "h zero": (["model.h=0"], 2, "model: h must be > 0 and finite, got 0"),
     "h nan": (["model.h=nan"], 2, "model: h must be > 0 and finite, got nan"),
+    "h inf": (["model.h=inf"], 2, "model: h must be > 0 and finite, got inf"),
+    "alpha nan": (["model.alpha=nan"], 2, "alpha must be >= 0 and finite, got nan"),
     "alpha negative": (
         ["model.alpha=-1"],
         2,

@@ -45,6 +45,7 @@ class Checkpoints(Checkpoint):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         INTERRUPTS.release()
+        INTERRUPTS.raise_pending()
 
     def on_exception(
         self, trainer: pl.Trainer, pl_module: Any, exception: BaseException

@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ from torch import Tensor
 log = logging.getLogger(__name__)
 
 PARTIAL = ".partial"
+LEFTOVERS = (f"*{PARTIAL}", ".tmp*")
+"""Names of our own unfinished files, and of those that safetensors writes underneath."""
+
 LEFTOVER_SECONDS = 3600.0
 """A partial file that nobody has written to for so long belongs to a dead process."""
 
@@ -101,7 +105,7 @@ def complete_file(path: Path) -> Iterator[Path]:
 
 def _sweep(folder: Path) -> None:
     """Remove what a killed process has left behind long ago."""
-    for leftover in folder.glob(f"*{PARTIAL}"):
+    for leftover in chain.from_iterable(map(folder.glob, LEFTOVERS)):
         with suppress(OSError):
             if time.time() - leftover.stat().st_mtime > LEFTOVER_SECONDS:
                 leftover.unlink()

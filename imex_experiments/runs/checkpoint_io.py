@@ -23,6 +23,13 @@ from imex_experiments.runs.layout import BEST, LAST, PREVIOUS
 log = logging.getLogger(__name__)
 
 
+STATES = {
+    *("state_dict", "optimizer_states", "lr_schedulers", "loops", "callbacks"),
+    "global_step",
+}
+"""What Lightning needs to go on with a training."""
+
+
 class VerifiedCheckpointIO(CheckpointIO):
     """How Lightning writes and reads checkpoints here."""
 
@@ -69,7 +76,10 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: not readable ({error.strerror})") from error
     checksum = checksum_of(path)
     if not checksum.is_file():
-        raise CheckpointError(f"{path}: not verified, {checksum.name} is missing")
+        raise CheckpointError(
+            f"{path}: not verified, {checksum.name} is missing; if you trust it, make it "
+            f"there: sha256sum {path.name} > {checksum.name}"
+        )
     if _digest(content) not in _listed(path):
         raise CheckpointError(f"{path}: damaged, not what {checksum.name} says")
     try:
@@ -102,8 +112,8 @@ def newest_verified(run: Path) -> Path:
         if not path.is_file():
             continue
         try:
-            steps[path] = read_checkpoint(path)["global_step"]
-        except (CheckpointError, KeyError) as error:
+            steps[path] = _step(path)
+        except CheckpointError as error:
             complaints.append(f"{error}; set aside as {path.name}.damaged")
             path.replace(path.with_name(f"{path.name}.damaged"))
             log.warning(complaints[-1])
@@ -117,6 +127,13 @@ def newest_verified(run: Path) -> Path:
     newest = max(steps, key=steps.__getitem__)
     log.warning("going on from %s, of step %d", newest, steps[newest])
     return newest
+
+
+def _step(path: Path) -> int:
+    checkpoint = read_checkpoint(path)
+    if missing := STATES - checkpoint.keys():
+        raise CheckpointError(f"{path}: no state to go on from, without {missing}")
+    return checkpoint["global_step"]
 
 
 def checksum_of(path: Path) -> Path:

@@ -67,11 +67,13 @@ STORAGE = {
 """What a file system says when it is full, not ours to write, or broken."""
 
 NO_MEMORY = re.compile(r"out of memory|not enough memory|can't allocate memory", re.I)
+OTHER_NETWORK = re.compile(r"Error\(s\) in loading state_dict")
 DEAD_WORKER = re.compile(r"DataLoader worker \(pid(?:\(s\))?[ \d,]+\)[^.]*")
 
 
 def root_cause(error: BaseException) -> BaseException:
-    """The interrupt behind Lightning's SystemExit, resources that ran out as StorageError.
+    """The interrupt behind Lightning's SystemExit, resources that ran out as StorageError,
+    a checkpoint of another network as CheckpointError.
 
     Any other error is itself.
     """
@@ -90,6 +92,10 @@ def root_cause(error: BaseException) -> BaseException:
     ):
         return StorageError(
             "out of memory: try a smaller data.batch_size or model.checkpoint_blocks=true"
+        )
+    if isinstance(error, RuntimeError) and OTHER_NETWORK.match(message):
+        return CheckpointError(
+            f"the checkpoint is of another network: {' '.join(message.split())[:200]}"
         )
     if isinstance(error, RuntimeError) and (dead := DEAD_WORKER.search(message)):
         return StorageError(

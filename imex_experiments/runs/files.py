@@ -15,6 +15,8 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from imex_experiments.runs.errors import CheckpointError
 
+PARTIAL = ".partial"
+
 
 def write_json(path: Path, content: Any) -> None:
     """Write JSON under its final name only when all of it is on the disk."""
@@ -51,7 +53,7 @@ def on_disk(path: Path, content: bytes) -> Iterator[Path]:
 
     Beside it, because a rename is atomic only within one file system.
     """
-    handle, name = tempfile.mkstemp(dir=path.parent, suffix=".partial")
+    handle, name = tempfile.mkstemp(PARTIAL, f".{path.name}.", path.parent)
     temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
@@ -61,6 +63,12 @@ def on_disk(path: Path, content: bytes) -> Iterator[Path]:
         yield temporary
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sweep_partial(folder: Path) -> None:
+    """Remove what a killed process left; nobody else may be writing in the folder."""
+    for leftover in folder.glob(f".*{PARTIAL}"):
+        leftover.unlink()
 
 
 def sync_folder(folder: Path) -> None:

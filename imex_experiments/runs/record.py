@@ -25,9 +25,9 @@ from imex_experiments.runs.errors import (
     one_line,
     root_cause,
 )
-from imex_experiments.runs.files import write_json
+from imex_experiments.runs.files import sweep_partial, write_json
 from imex_experiments.runs.interrupts import INTERRUPTS
-from imex_experiments.runs.layout import LOCK, STATUS, resume_command
+from imex_experiments.runs.layout import LAST, LOCK, STATUS, resume_command
 
 log = logging.getLogger(__name__)
 
@@ -36,12 +36,17 @@ PACKAGES = ("imex-experiments", "torch", "pytorch-lightning", "hydra-core")
 
 @contextmanager
 def alone_in(folder: Path, seconds: float = 30.0) -> Iterator[None]:
-    """Hold the run folder for this process; StorageError if another one keeps it."""
+    """Hold the run folder for this process; StorageError if another one keeps it.
+
+    What a killed one was writing is removed.
+    """
     if not is_first_process():
         yield
         return
     try:
         with FileLock(folder / LOCK, timeout=seconds):
+            for place in (folder, folder / LAST.parent):
+                sweep_partial(place)
             yield
     except Timeout as error:
         raise StorageError(

@@ -85,7 +85,7 @@ def show_next_commands(run: Path) -> None:
         f"\nresults     {where}/{METRICS}, figures in {where}/{FIGURES}/\n"
         f"evaluate    python scripts/evaluate.py run={where}\n"
         f"predict     python scripts/predict.py run={where} images=<folder> out=<folder>\n"
-        f"dashboards  tensorboard --logdir {quote(str(run.parents[1]))}\n"
+        f"dashboards  tensorboard --logdir {quote(str(run.parent.parent))}\n"
         f"resume      {resume_command(run)}",
         highlight=False,
         markup=False,

@@ -124,7 +124,10 @@ def test_process_killed_while_writing_leaves_no_final_file(tmp_path: Path) -> No
     assert leftover.exists()
 
     long_ago = time.time() - LEFTOVER_SECONDS - 60
-    os.utime(leftover, (long_ago, long_ago))
+    underneath = tmp_path / ".tmpAb12Cd"
+    underneath.write_bytes(b"half")
+    for old in (leftover, underneath):
+        os.utime(old, (long_ago, long_ago))
     with complete_file(path) as temporary:
         temporary.write_bytes(b"again")
     assert list(tmp_path.iterdir()) == [path]

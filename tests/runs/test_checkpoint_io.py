@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from imex_experiments.runs.checkpoint_io import (
+    STATES,
     VerifiedCheckpointIO,
     checksum_of,
     newest_verified,
@@ -21,7 +22,8 @@ from imex_experiments.runs.layout import BEST, LAST, PREVIOUS
 
 
 def content(step: int) -> dict[str, object]:
-    return {"global_step": step, "state_dict": {"w": torch.full((500,), step)}}
+    weights = {"w": torch.full((500,), step)}
+    return dict.fromkeys(STATES) | {"global_step": step, "state_dict": weights}
 
 
 @pytest.fixture

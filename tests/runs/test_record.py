@@ -103,6 +103,16 @@ def test_folder_of_a_run_is_written_by_one_process(tmp_path: Path) -> None:
         pass
 
 
+def test_leftovers_of_a_killed_process_are_swept(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints/.last.ckpt.x1.partial").write_text("half")
+    (tmp_path / ".status.json.x2.partial").write_text("half")
+    (tmp_path / "film.partial").write_text("somebody's own")
+    with alone_in(tmp_path):
+        names = {path.name for path in tmp_path.rglob("*.partial")}
+    assert names == {"film.partial"}
+
+
 def test_interrupt_behind_a_system_exit_is_an_interrupt(tmp_path: Path) -> None:
     """Lightning turns Ctrl-C into SystemExit(1)."""
     wrapped = SystemExit(1)
