@@ -43,7 +43,7 @@ def eigenvalues(
     """
     size = J.shape[0]
     if size <= max(SMALLEST, number + 2):
-        return np.linalg.eigvals(J @ np.eye(size))
+        return np.linalg.eigvals(J @ np.eye(size)).astype(complex)
     start = np.random.default_rng(0).standard_normal(size)
     try:
         return eigs(J, number, v0=start, tol=tol, return_eigenvectors=False)
@@ -66,9 +66,9 @@ def ritz_values(J: LinearOperator, products: int = 12) -> NDArray[np.complexfloa
             w = w - H[i, j] * q
         H[j + 1, j] = np.linalg.norm(w)
         if H[j + 1, j] <= 1e-7 * np.abs(H).max():
-            return np.linalg.eigvals(H[: j + 1, : j + 1])
+            return np.linalg.eigvals(H[: j + 1, : j + 1]).astype(complex)
         basis.append(w / H[j + 1, j])
-    return np.linalg.eigvals(H[:products])
+    return np.linalg.eigvals(H[:products]).astype(complex)
 
 
 def spectral_norm(J: LinearOperator) -> float:
