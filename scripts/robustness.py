@@ -5,7 +5,7 @@
 takes the first `images` test images of the first run, disturbs them and scores every run
 (mIoU, or RMSE in metres): `noise.png` has Gaussian noise, blur, loss of contrast, a shift of
 grey values, an occluded middle, and time steps of another length; `attacks.png` has FGSM and
-PGD of `steps` with `restarts`, of sizes `linf` in grey values and `l2` in units of the
+PGD of `steps` with random `restarts`, of sizes `linf` in grey values and `l2` in units of the
 range of grey values. Runs of one name are seeds of one network: mean and range are drawn.
 `noise.csv` and `attacks.csv` have every number; `checks.csv` tells for each run whether PGD
 is at least as strong as FGSM, as random search with as many tries (else gradients are
