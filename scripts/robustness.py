@@ -5,7 +5,7 @@
 takes the first `images` test images of the first run, disturbs them and scores every run
 (mIoU, or RMSE in metres): `noise.png` has Gaussian noise, blur, loss of contrast, a shift of
 grey values, an occluded middle, and time steps of another length; `attacks.png` has FGSM and
-PGD with `restarts` of `steps` each, of sizes `linf` in grey values and `l2` in units of the
+PGD of `steps` with random `restarts`, of sizes `linf` in grey values and `l2` in units of the
 range of grey values. Runs of one name are seeds of one network: mean and range are drawn.
 `noise.csv` and `attacks.csv` have every number; `checks.csv` tells for each run whether PGD
 is at least as strong as FGSM, as random search with as many tries (else gradients are
@@ -55,7 +55,7 @@ class Arguments:
     linf: list[float] = field(default_factory=lambda: [0.0, 1.0, 2.0, 4.0, 8.0])
     l2: list[float] = field(default_factory=lambda: [0.0, 0.25, 0.5, 1.0, 2.0])
     steps: int = 10
-    restarts: int = 2
+    restarts: int = 1
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def attack_rows(subject: Subject, args: Arguments) -> Iterator[Row]:
         "l2": args.l2,
     }
     units = {"linf": "Linf [grey values]", "l2": "L2 [range of grey values]"}
-    tries = args.steps * args.restarts
+    tries = args.steps * (args.restarts + 2)
     for norm, epsilons in sizes.items():
         worst = subject.images
         for epsilon in sorted(epsilons):
@@ -190,9 +190,9 @@ def main() -> None:
         raise ConfigError("run: give one or more, run=[<run>,<run>]")
     if not all(0 <= size < math.inf for size in [*args.linf, *args.l2]):
         raise ConfigError(f"linf and l2 must be >= 0, got {args.linf} and {args.l2}")
-    if min(args.images, args.steps, args.restarts) < 1:
+    if min(args.images, args.steps) < 1 or args.restarts < 0:
         raise ConfigError(
-            f"images, steps and restarts must be >= 1, got {args.images}, {args.steps} "
+            f"images and steps must be >= 1, restarts >= 0, got {args.images}, {args.steps} "
             f"and {args.restarts}"
         )
     tested = subjects(args)

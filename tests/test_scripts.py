@@ -107,7 +107,7 @@ def test_predict_writes_labels_and_overlays(
             2,
             "linf and l2 must be >= 0",
         ),
-        ("robustness", ["out=o", "run=[x]", "steps=0"], 2, "must be >= 1"),
+        ("robustness", ["out=o", "run=[x]", "steps=0"], 2, "steps must be >= 1"),
         ("robustness", ["out=o", "run=[]"], 2, "run: give one or more"),
         ("robustness", ["out=o", "run=[/no/where]"], 4, "not a run folder"),
         ("stability", ["out=o", "alphas=[-1]"], 2, "alphas must be >= 0"),

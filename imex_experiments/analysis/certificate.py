@@ -75,7 +75,7 @@ def step_bound(step: Step, f: nn.Module) -> float:
         raise ValueError(f"{type(step.scheme).__name__} has no bound here")
     h = step.h
     if isinstance(step.system, Rescaled):
-        h *= float(step.system.s)
+        h *= float(step.system.s.detach())
     reach = h * layer_bound(f) * _largest_of_solve(step, h)
     if _descends(f):
         return max(1.0, reach - 1)

@@ -43,7 +43,7 @@ def eigenvalues(
     """
     size = J.shape[0]
     if size <= max(SMALLEST, number + 2):
-        return np.linalg.eigvals(J @ np.eye(size))
+        return np.linalg.eigvals(J @ np.eye(size)).astype(complex)
     start = np.random.default_rng(0).standard_normal(size)
     try:
         return eigs(J, number, v0=start, tol=tol, return_eigenvectors=False)

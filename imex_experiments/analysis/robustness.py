@@ -38,24 +38,25 @@ def pgd(
     epsilon: float,
     norm: Norm,
     steps: int = 10,
-    restarts: int = 2,
+    restarts: int = 1,
     seed: int = 0,
     start: Tensor | None = None,
 ) -> Tensor:
     """Projected gradient ascent, the worst of all iterates of all starts, image by image.
 
     Exact gradients; steps from epsilon down to epsilon / 50, because a loss that saturates
-    is rough at the size of the ball. It starts from the images, or from a `start` found in
-    a smaller ball, and `restarts - 1` times at random on the rim. ValueError unless
-    epsilon >= 0 is finite. Source: Madry et al. (2018).
+    is rough at the size of the ball. It starts from the images, whose first step is FGSM,
+    from a `start` found in a smaller ball, and `restarts` times at random on the rim.
+    ValueError unless epsilon >= 0 is finite. Source: Madry et al. (2018).
     """
     _check(epsilon)
     generator = torch.Generator().manual_seed(seed)
     worst = _Worst(loss, images)
-    for restart in range(restarts):
-        x = images if start is None else start
-        if restart > 0:
-            x = (images + _random(images, epsilon, norm, generator)).clamp(0, 1)
+    starts = [images] if start is None else [images, start]
+    for _ in range(restarts):
+        change = _random(images, epsilon, norm, generator)
+        starts.append((images + change).clamp(0, 1))
+    for x in starts:
         worst.see(x)
         for step in range(steps):
             size = epsilon * SMALLEST_STEP ** (step / steps)
@@ -139,6 +140,6 @@ def with_steps_of(network: DynamicNet, factor: float) -> nn.Module:
         raise ValueError(f"factor must be > 0 and finite, got {factor}")
     changed = copy.deepcopy(network)
     for block in changed.blocks:
-        unit = 1.0 if block.unit is None else float(block.unit())
+        unit = 1.0 if block.unit is None else float(block.unit().detach())
         block.unit = Chosen(factor * unit)
     return changed.eval()

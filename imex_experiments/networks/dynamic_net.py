@@ -119,7 +119,9 @@ class DynamicNet(nn.Module):
     @property
     def h(self) -> float:
         """The step size; the mean over the blocks if it is learned."""
-        units = [1.0 if b.unit is None else float(b.unit()) for b in self.blocks]
+        units = [
+            1.0 if b.unit is None else float(b.unit().detach()) for b in self.blocks
+        ]
         return self.first_h * fmean(units)
 
     @property

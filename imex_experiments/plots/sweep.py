@@ -21,7 +21,7 @@ COLOUR_MAP = "viridis"
 MISSING = "#d9d9d9"
 FRAME = COLOURS[1]
 HATCH = "///"
-MARKERS = "osD^vP"
+MARKERS = "osD^vPX"
 CELL = 0.8
 """Inches."""
 
@@ -121,7 +121,7 @@ def cost_figure(points: Sequence[Point], metric: str, higher_is_better: bool) ->
                 [point.costs[cost] for point in own],
                 [point.mean for point in own],
                 [point.sd for point in own],
-                fmt=MARKERS[index % 6],
+                fmt=MARKERS[index % 7],
                 color=COLOURS[index % 6],
                 alpha=0.75,
                 capsize=2,
@@ -137,7 +137,8 @@ def cost_figure(points: Sequence[Point], metric: str, higher_is_better: bool) ->
         axis.grid(alpha=0.3, which="both")
     axes[0].set_ylabel(f"{metric}, mean ± sd over seeds")
     handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(handles))
+    columns = min(len(handles), 5)
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns)
     return figure
 
 

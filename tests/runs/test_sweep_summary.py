@@ -342,3 +342,24 @@ def test_commands_can_be_pasted_into_a_shell(tmp_path: Path) -> None:
         """python train.py -m model=imexnet,resnet 'data.root='"'"'a b'"'"''""",
         "python train.py model=imexnet model.alpha=1.0 model.h=1.0 seed=0 optimizer.lr=0.1",
     ]
+
+
+def test_alpha_that_training_varies_makes_a_network_of_its_own(tmp_path: Path) -> None:
+    """It starts where a fixed alpha of 100 stays: the two are not seeds of one setting."""
+    (tmp_path / "multirun.yaml").write_text("{}")
+    make_job(tmp_path / "0_fixed", alpha=100.0)
+    for seed in (0, 1):
+        folder = make_job(tmp_path / f"{seed + 1}_auto", alpha="auto", seed=seed)
+        status = json.loads((folder / "status.json").read_text())
+        (folder / "status.json").write_text(json.dumps(status | {"alpha": 100.0}))
+    make_job(tmp_path / "3_h", h="learned", state="begun")
+    jobs = collect_jobs([tmp_path])
+    assert [job.h for job in jobs] == [1.0] * 4
+    networks = {
+        group.setting.network: len(group.jobs) for group in compare(jobs).groups
+    }
+    assert networks == {
+        "imexnet": 1,
+        "imexnet, alpha auto": 2,
+        "imexnet, h learned": 1,
+    }
