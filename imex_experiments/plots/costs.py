@@ -47,7 +47,9 @@ def costs_figure(
     )
     ratios.set_xlabel("batch x channels x height x width")
     ratios.set_ylabel("time / time of a ResNet block [1]")
-    ratios.legend(fontsize="small")
+    ratios.legend(
+        fontsize="small", ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0)
+    )
     for (backend, points), marker, colour in zip(
         growth.items(), "os", COLOURS, strict=False
     ):
