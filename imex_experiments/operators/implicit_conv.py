@@ -164,7 +164,8 @@ def transform_of(x: Tensor, boundary: str, backend: str) -> Transform:
         raise ValueError(
             f"images must be floating point (B, C, H, W), got {x.dtype} {tuple(x.shape)}"
         )
-    pairs = x.is_cpu and len(x) > 0 and len(x) % 2 == 0
+    traced = torch.compiler.is_compiling()  # a traced graph serves batches of any size
+    pairs = not traced and x.is_cpu and len(x) > 0 and len(x) % 2 == 0
     return choose((x.shape[-2], x.shape[-1]), boundary, backend, pairs)
 
 
