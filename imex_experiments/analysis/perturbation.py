@@ -27,7 +27,7 @@ class Passage:
     change: float
     """|delta Y| behind the part over |delta| of the images."""
     growth: float
-    """|delta Y| behind over |delta Y| before it."""
+    """|delta Y| behind over |delta Y| before it; NaN where no change reached it."""
 
 
 @torch.no_grad()
@@ -37,12 +37,12 @@ def passages(network: DynamicNet, images: Tensor, seed: int = 0) -> Iterator[Pas
     noise = torch.randn(images.shape, generator=generator).to(images)
     delta = SIZE * noise * images.norm() / noise.norm()
     clean, changed = images, images + delta
-    before = first = float(delta.norm())
+    before = first = delta.norm()
     for part in [*network.stages, network.head]:
         clean, changed = part(clean), part(changed)
-        behind = float((changed - clean).norm())
-        norm = float(clean.square().mean().sqrt())
-        yield Passage(part, norm, behind / first, behind / before)
+        behind = (changed - clean).norm()
+        norm = clean.square().mean().sqrt()
+        yield Passage(part, float(norm), float(behind / first), float(behind / before))
         before = behind
 
 

@@ -128,7 +128,8 @@ class DynamicNet(nn.Module):
     def alpha(self) -> float:
         """What scales L, in the mean over channels and steps; 0 where there is no L."""
         alphas = [
-            float(torch.as_tensor(L.alpha).double().mean()) for L in self.operators
+            float(torch.as_tensor(L.alpha).detach().double().mean())
+            for L in self.operators
         ]
         return fmean(alphas) if alphas else 0.0
 

@@ -1,13 +1,19 @@
 """What training tells about stability, in the dashboard."""
 
+import math
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import QUICK, ROOT, Command
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from imex_experiments import load_run
+from imex_experiments.analysis.perturbation import block_growth
 from imex_experiments.callbacks import AutoAlpha, StabilityLog
+from imex_experiments.integrators import ForwardEuler
+from imex_experiments.networks import DynamicNet
+from imex_experiments.terms import DoubleLayer, GramDiffusion
 
 
 def scalars(run: Path) -> dict[str, list[float]]:
@@ -26,6 +32,13 @@ def test_growth_and_norm_of_every_block_are_logged(trained: Path) -> None:
     assert logged.keys() == names
     assert all(len(values) == 2 for values in logged.values())  # two epochs
     assert all(0 < value < 100 for values in logged.values() for value in values)
+
+
+def test_where_no_change_arrives_the_growth_is_nan_and_no_error() -> None:
+    network = DynamicNet(1, 2, [2], ForwardEuler(), DoubleLayer, GramDiffusion).eval()
+    (block,) = block_growth(network, torch.zeros(2, 1, 8, 8))
+    assert math.isnan(block.growth)
+    assert math.isfinite(block.norm)
 
 
 def test_auto_alpha_is_logged_kept_and_loaded(python: Command, tmp_path: Path) -> None:
