@@ -64,7 +64,7 @@ def python(environment: dict[str, str]) -> Command:
 def forked(
     environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Command:
-    """`python` for many short commands: a fork of this process that has all imports done.
+    """`python` without its start: a fork of this process that has all imports done.
 
     It runs the script as `__main__`, in a process, a folder and streams of its own;
     `before` is called there first, and may limit or sabotage it.
@@ -86,11 +86,13 @@ def forked(
                 before()
             sys.argv = [script, *words]
             with out.open("w") as sys.stdout, err.open("w") as sys.stderr:
+                os.dup2(sys.stdout.fileno(), 1)  # for processes that it starts itself
+                os.dup2(sys.stderr.fileno(), 2)
                 runpy.run_path(script, run_name="__main__")
 
         process = multiprocessing.get_context("fork").Process(target=command)
         process.start()
-        process.join(60)
+        process.join(600)
         assert process.exitcode is not None, "it hangs"
         return subprocess.CompletedProcess(
             sys.argv, process.exitcode, out.read_text(), err.read_text()

@@ -29,13 +29,13 @@ METRICS = {
 
 
 @pytest.fixture(scope="module")
-def sweep(python: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def sweep(forked: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two networks at two values of alpha."""
     cwd = tmp_path_factory.mktemp("dashboard")
     words = ["model=imexnet,resnet", "model.alpha=2,10", "model.widths=[2,4]"]
     words += ["trainer.max_epochs=2", "trainer.log_every_n_steps=1"]
     words += ["data.train=16", "data.val=4", "data.test=4"]
-    done = python(str(ROOT / "train.py"), "-m", *words, cwd=cwd)
+    done = forked(str(ROOT / "train.py"), "-m", *words, cwd=cwd)
     assert done.returncode == 0, done.stderr
     (sweep,) = (cwd / "outputs/sweeps").iterdir()
     return sweep

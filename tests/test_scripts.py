@@ -24,19 +24,19 @@ def script(name: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def folder(python: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(forked: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("made") / "qtips"
     sizes = ["train=6", "val=3", "test=3"]
-    done = python(script("make_qtips"), f"out={out}", *sizes)
+    done = forked(script("make_qtips"), f"out={out}", *sizes)
     assert done.returncode == 0, done.stderr
     return out
 
 
 @pytest.fixture(scope="module")
-def unet(python: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def unet(forked: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a quick run of the U-Net."""
     cwd = tmp_path_factory.mktemp("unet")
-    done = python(str(ROOT / "train.py"), "model=unet", *QUICK, cwd=cwd)
+    done = forked(str(ROOT / "train.py"), "model=unet", *QUICK, cwd=cwd)
     assert done.returncode == 0, done.stderr
     (run,) = (cwd / "outputs/qtips/unet").iterdir()
     return run
@@ -51,10 +51,10 @@ def test_make_qtips_writes_the_images_of_the_generator(folder: Path) -> None:
 
 
 def test_evaluate_repeats_the_recorded_numbers(
-    python: Command, trained: Path, tmp_path: Path
+    forked: Command, trained: Path, tmp_path: Path
 ) -> None:
     before = {p: p.stat().st_mtime_ns for p in trained.rglob("*")}
-    done = python(script("evaluate"), f"run={trained}", f"out={tmp_path / 'e.json'}")
+    done = forked(script("evaluate"), f"run={trained}", f"out={tmp_path / 'e.json'}")
     assert done.returncode == 0, done.stderr
     recorded = json.loads((trained / "metrics.json").read_text())
     evaluated = json.loads((tmp_path / "e.json").read_text())
@@ -65,11 +65,11 @@ def test_evaluate_repeats_the_recorded_numbers(
 
 
 def test_predict_writes_labels_and_overlays(
-    python: Command, trained: Path, folder: Path, tmp_path: Path
+    forked: Command, trained: Path, folder: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out put"
     words = [f"run={trained}", f"images={folder / 'test/images'}", f"out={out}"]
-    done = python(script("predict"), *words)
+    done = forked(script("predict"), *words)
     assert done.returncode == 0, done.stderr
     assert len(list((out / "labels").iterdir())) == 3
     with Image.open(out / "labels/000000.png") as labels:
@@ -78,7 +78,7 @@ def test_predict_writes_labels_and_overlays(
     with Image.open(out / "overlays/000002.png") as overlay:
         assert overlay.mode == "RGB"
         assert overlay.size == (64, 64)
-    again = python(script("predict"), *words)
+    again = forked(script("predict"), *words)
     assert again.returncode == 3
     assert "not an empty folder" in again.stderr
 
@@ -134,12 +134,12 @@ def test_mistakes_are_one_line_and_an_exit_code(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_predict_writes_depths_in_millimetres(python: Command, tmp_path: Path) -> None:
+def test_predict_writes_depths_in_millimetres(forked: Command, tmp_path: Path) -> None:
     """A depth run of a few steps; its PNGs hold what `predict` gives."""
     tiny = ["data.frames=6", "data.counts=[2,2,2]", "data.image_size=[24,32]"]
     tiny += ["data.batch_size=2", "model.widths=[4,8]", "trainer.max_epochs=1"]
     words = ["model=imexnet_depth", "data=nyu_sample", *tiny]
-    done = python(str(ROOT / "train.py"), *words, cwd=tmp_path)
+    done = forked(str(ROOT / "train.py"), *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     (run,) = (tmp_path / "outputs/nyu_sample/imexnet_depth").iterdir()
     metrics = json.loads((run / "metrics.json").read_text())
@@ -152,7 +152,7 @@ def test_predict_writes_depths_in_millimetres(python: Command, tmp_path: Path) -
     pixels = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(images / "room.png")
     out = tmp_path / "out"
-    done = python(script("predict"), f"run={run}", f"images={images}", f"out={out}")
+    done = forked(script("predict"), f"run={run}", f"images={images}", f"out={out}")
     assert done.returncode == 0, done.stderr
     depth = load_run(run).predict(torch.from_numpy(pixels).permute(2, 0, 1)[None])
     with Image.open(out / "depths/room.png") as image:
@@ -160,7 +160,7 @@ def test_predict_writes_depths_in_millimetres(python: Command, tmp_path: Path) -
     np.testing.assert_allclose(written, depth[0, 0].numpy(), atol=6e-4)
     assert (out / "colours/room.png").exists()
     Image.fromarray(pixels[..., 0]).save(images / "grey.png")
-    done = python(
+    done = forked(
         script("predict"), f"run={run}", f"images={images}", f"out={tmp_path / 'o'}"
     )
     assert done.returncode == 3
@@ -182,18 +182,18 @@ def test_colour_image_is_refused_before_anything_is_written(
 
 
 def test_side_by_side_and_convergence_draw_runs(
-    python: Command, trained: Path, tmp_path: Path
+    forked: Command, trained: Path, tmp_path: Path
 ) -> None:
     runs = f"runs=[{trained},{trained}]"
     sheet, curves = tmp_path / "sheet.png", tmp_path / "curves.png"
-    done = python(
+    done = forked(
         script("side_by_side"), f"runs=[{trained}]", f"out={sheet}", "images=[3,0]"
     )
     assert done.returncode == 0, done.stderr
     with Image.open(sheet) as image:
         assert image.size[0] == 6 + 3 * (128 + 6)
     words = [runs, f"out={curves}", "metrics=[train/loss,val/miou]"]
-    done = python(script("plot_convergence"), *words)
+    done = forked(script("plot_convergence"), *words)
     assert done.returncode == 0, done.stderr
     with Image.open(curves) as image:
         assert image.size[0] > 1000
@@ -203,14 +203,14 @@ def test_side_by_side_and_convergence_draw_runs(
 
 
 def test_compare_answers_for_real_runs(
-    python: Command, trained: Path, tmp_path: Path
+    forked: Command, trained: Path, tmp_path: Path
 ) -> None:
     """A real run and a copy of it that pretends to be of another alpha and seed."""
     twin = tmp_path / "0_model.alpha=3,seed=1 (twin)"  # a name as Hydra makes them
     shutil.copytree(trained, twin)
     status = json.loads((twin / "status.json").read_text())
     (twin / "status.json").write_text(json.dumps(status | {"alpha": 3.0}))
-    done = python(script("compare"), str(trained), twin.name, cwd=tmp_path)
+    done = forked(script("compare"), str(trained), twin.name, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "Best setting of each model" in done.stdout
     metrics = json.loads((trained / "metrics.json").read_text())
@@ -225,7 +225,7 @@ def test_compare_answers_for_real_runs(
         with Image.open(tmp_path / "comparison" / name) as image:
             image.verify()
     words = [str(trained), "metric=test/moiu", f"out={tmp_path / 'other'}"]
-    done = python(script("compare"), *words)
+    done = forked(script("compare"), *words)
     assert done.returncode == 2
     assert "metric=test/moiu: unknown, did you mean 'test/miou'?" in done.stderr
     assert not (tmp_path / "other").exists()
@@ -278,13 +278,13 @@ def test_drawing_what_is_not_there_is_refused(
 
 @pytest.mark.parametrize("format_", ["torch", "onnx"])
 def test_export_gives_the_same_labels_elsewhere(
-    format_: str, python: Command, trained: Path, tmp_path: Path
+    format_: str, forked: Command, trained: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / {"torch": "net.pt2", "onnx": "net.onnx"}[format_]
     if format_ == "onnx":
         for package in ("onnx", "onnxruntime", "onnxscript"):
             pytest.importorskip(package, reason="pip install -e '.[export]'")
-    done = python(script("export"), f"run={trained}", f"format={format_}", f"out={out}")
+    done = forked(script("export"), f"run={trained}", f"format={format_}", f"out={out}")
     assert done.returncode == 0, done.stderr
     images = make_qtips(5, QtipsRecipe(), 1)["images"]
     if format_ == "torch":
@@ -299,7 +299,7 @@ def test_export_gives_the_same_labels_elsewhere(
     assert torch.equal(logits.argmax(1).to(torch.uint8), task.predict(images))
 
 
-def test_benchmark_measures_and_draws(python: Command, tmp_path: Path) -> None:
+def test_benchmark_measures_and_draws(forked: Command, tmp_path: Path) -> None:
     out = tmp_path / "cost.json"
     sizes = [
         "shapes=[[2,2,32,32]]",
@@ -309,7 +309,7 @@ def test_benchmark_measures_and_draws(python: Command, tmp_path: Path) -> None:
         "seconds=0",
         "epochs=0",
     ]
-    done = python(script("benchmark"), f"out={out}", *sizes)
+    done = forked(script("benchmark"), f"out={out}", *sizes)
     assert done.returncode == 0, done.stderr
     results = json.loads(out.read_text())
     (row,) = results["shapes"]
@@ -324,12 +324,12 @@ def test_benchmark_measures_and_draws(python: Command, tmp_path: Path) -> None:
 
 
 def test_linear_stability_agrees_with_the_closed_forms(
-    python: Command, tmp_path: Path
+    forked: Command, tmp_path: Path
 ) -> None:
     """Radii to 1e-10; |R| is 1 on the imaginary axis for the trapezoidal rule alone."""
     out, alpha = tmp_path / "out", 0.5
     words = [f"out={out}", f"alpha={alpha}", "points=13", "turns=1"]
-    done = python(script("linear_stability"), *words)
+    done = forked(script("linear_stability"), *words)
     assert done.returncode == 0, done.stderr
     with (out / "radii.csv").open() as file:
         radii = list(csv.DictReader(file))
@@ -369,10 +369,10 @@ def test_linear_stability_agrees_with_the_closed_forms(
 
 
 def test_field_of_view_draws_impulses_and_counts_their_energy(
-    python: Command, tmp_path: Path
+    forked: Command, tmp_path: Path
 ) -> None:
     """IMEX with 5 steps sees further than the ResNet with 20 (IMEXnet, Fig. 1)."""
-    done = python(script("field_of_view"), f"out={tmp_path}", "seeds=1")
+    done = forked(script("field_of_view"), f"out={tmp_path}", "seeds=1")
     assert done.returncode == 0, done.stderr
     with (tmp_path / "impulses.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -385,25 +385,25 @@ def test_field_of_view_draws_impulses_and_counts_their_energy(
     assert (tmp_path / "share.png").exists()
 
 
-def test_field_of_view_of_a_run(python: Command, trained: Path, tmp_path: Path) -> None:
+def test_field_of_view_of_a_run(forked: Command, trained: Path, tmp_path: Path) -> None:
     words = [f"run=[{trained}]", f"out={tmp_path / 'o'}", "images=2"]
-    done = python(script("field_of_view"), *words)
+    done = forked(script("field_of_view"), *words)
     assert done.returncode == 0, done.stderr
     with (tmp_path / "o/fields.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["part"] for row in rows][-1] == "head"
     assert all(0 < float(row["radius [px]"]) < 46 for row in rows)
     assert (tmp_path / "o/fields.png").exists()
-    done = python(script("field_of_view"), *words, "names=[a,b]")
+    done = forked(script("field_of_view"), *words, "names=[a,b]")
     assert done.returncode == 2
     assert "names: give one per run, 1, or none; got 2" in done.stderr
 
 
 def test_stability_draws_the_theorem_and_measures_it(
-    python: Command, tmp_path: Path
+    forked: Command, tmp_path: Path
 ) -> None:
     """A change grows beyond the limit of Theorem 1 and nowhere else."""
-    done = python(script("stability"), f"out={tmp_path}", "alphas=[0,2]", "h=0.5")
+    done = forked(script("stability"), f"out={tmp_path}", "alphas=[0,2]", "h=0.5")
     assert done.returncode == 0, done.stderr
     with (tmp_path / "regions.csv").open() as file:
         assert [row["radius"] for row in csv.DictReader(file)] == ["2.0", "4.0"]
@@ -418,9 +418,9 @@ def test_stability_draws_the_theorem_and_measures_it(
 
 
 def test_stability_of_a_run(
-    python: Command, trained: Path, unet: Path, tmp_path: Path
+    forked: Command, trained: Path, unet: Path, tmp_path: Path
 ) -> None:
-    done = python(script("stability"), f"out={tmp_path}", f"run={trained}")
+    done = forked(script("stability"), f"out={tmp_path}", f"run={trained}")
     assert done.returncode == 0, done.stderr
     with (tmp_path / "steps.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -429,20 +429,20 @@ def test_stability_of_a_run(
     for name in ("regions", "atlas", "growth"):
         assert (tmp_path / f"{name}.png").exists()
         assert (tmp_path / f"{name}.csv").exists()
-    done = python(script("stability"), f"out={tmp_path / 'o'}", f"run={unet}")
+    done = forked(script("stability"), f"out={tmp_path / 'o'}", f"run={unet}")
     assert done.returncode == 2
     assert "a UNet has no time steps" in done.stderr
     assert not (tmp_path / "o").exists()
 
 
 def test_robustness_of_two_runs(
-    python: Command, forked: Command, trained: Path, unet: Path, tmp_path: Path
+    forked: Command, trained: Path, unet: Path, tmp_path: Path
 ) -> None:
     """Disturbance 0 gives the clean score, PGD is never the weaker, and damage is refused."""
     small = ["images=4", "steps=2", "linf=[0,8]", "l2=[0,1]", "restarts=1"]
     out = tmp_path / "o"
     words = [f"out={out}", f"run=[{trained},{unet}]", *small]
-    done = python(script("robustness"), *words)
+    done = forked(script("robustness"), *words)
     assert done.returncode == 0, done.stderr
     with (out / "noise.csv").open() as file:
         noise = list(csv.DictReader(file))
@@ -472,11 +472,11 @@ def test_robustness_of_two_runs(
 
 
 def test_runs_without_an_answer_per_pixel_are_refused(
-    python: Command, forked: Command, trained: Path, tmp_path: Path
+    forked: Command, trained: Path, tmp_path: Path
 ) -> None:
     words = ["experiment=implicit_function1d", "model.steps=1", "trainer.max_epochs=1"]
     words += ["trainer.check_val_every_n_epoch=1"]
-    done = python(str(ROOT / "train.py"), *words, cwd=tmp_path)
+    done = forked(str(ROOT / "train.py"), *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     (run,) = (tmp_path / "outputs/function1d").glob("*/*")
     for name in ("field_of_view", "robustness"):

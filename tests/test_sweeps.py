@@ -42,11 +42,11 @@ def statuses(sweep: Path) -> list[dict[str, Any]]:
     "good", [1, pytest.param(12, marks=pytest.mark.slow)], ids=["1 good", "12 good"]
 )
 def test_failing_jobs_stop_nobody_and_resume_runs_exactly_those(
-    good: int, python: Command, tmp_path: Path
+    good: int, forked: Command, tmp_path: Path
 ) -> None:
     seeds = [101, *range(good), 102, 103, 104]
     words = ["-m", f"seed={','.join(map(str, seeds))}", *TINY]
-    done = python(SABOTAGED, *words, cwd=tmp_path)
+    done = forked(SABOTAGED, *words, cwd=tmp_path)
     assert done.returncode == 1, done.stderr
     sweep = sweep_of(tmp_path)
     first = statuses(sweep)
@@ -59,7 +59,7 @@ def test_failing_jobs_stop_nobody_and_resume_runs_exactly_those(
     assert "Traceback" not in done.stderr
     assert f"sweep.resume={sweep.relative_to(tmp_path)}" in done.stderr
 
-    done = python(SABOTAGED, f"sweep.resume={sweep}", cwd=tmp_path, HARMLESS="1")
+    done = forked(SABOTAGED, f"sweep.resume={sweep}", cwd=tmp_path, HARMLESS="1")
     assert done.returncode == 0, done.stderr
     second = statuses(sweep)
     assert {status["state"] for status in second} == {"finished"}
@@ -90,13 +90,13 @@ def test_ray_gives_each_job_a_device_of_its_own(
 
 
 def test_a_launcher_that_is_killed_takes_its_job_along_and_resumes_to_the_same_results(
-    python: Command, environment: dict[str, str], tmp_path: Path
+    forked: Command, environment: dict[str, str], tmp_path: Path
 ) -> None:
     words = ["-m", "seed=0", *TINY, "trainer.max_epochs=12"]
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     for folder in (whole, cut):
         folder.mkdir()
-    done = python(TRAIN, *words, cwd=whole)
+    done = forked(TRAIN, *words, cwd=whole)
     assert done.returncode == 0, done.stderr
 
     launcher = subprocess.Popen(
@@ -113,7 +113,7 @@ def test_a_launcher_that_is_killed_takes_its_job_along_and_resumes_to_the_same_r
     wait_for(cut, "outputs/sweeps/*/0_*/status.json", contains='"interrupted"')
     assert not (first / "metrics.json").exists()
 
-    done = python(TRAIN, f"sweep.resume={sweep_of(cut)}", cwd=cut)
+    done = forked(TRAIN, f"sweep.resume={sweep_of(cut)}", cwd=cut)
     assert done.returncode == 0, done.stderr
     same, again = (sweep_of(f) / "results.csv" for f in (whole, cut))
     assert same.read_bytes() == again.read_bytes()
@@ -130,10 +130,10 @@ def wait_for(folder: Path, pattern: str, contains: str = "") -> Path:
 
 
 def test_check_tells_the_plan_and_makes_nothing(
-    python: Command, tmp_path: Path
+    forked: Command, tmp_path: Path
 ) -> None:
     words = ["-m", "model=imexnet,resnet", "model.h=0.5,1", "check=true", *TINY]
-    done = python(TRAIN, *words, cwd=tmp_path)
+    done = forked(TRAIN, *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     plan = dict(re.findall(r"│ ([\w ]+?) +│ (.+?) +│", done.stdout))
     assert plan["jobs"] == "4"
@@ -193,11 +193,11 @@ def test_what_is_not_installed_is_named_with_the_install_line(
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_a_study_is_searched_and_goes_on(python: Command, tmp_path: Path) -> None:
+def test_a_study_is_searched_and_goes_on(forked: Command, tmp_path: Path) -> None:
     words = ["study=alpha", "model.alpha=tag(log,interval(1,100))", *TINY]
-    first = python(TUNE, *words, "trials=1", cwd=tmp_path)
+    first = forked(TUNE, *words, "trials=1", cwd=tmp_path)
     assert first.returncode == 0, first.stderr
-    diverging = python(TUNE, *words, "trials=2", "optimizer.lr=1e30", cwd=tmp_path)
+    diverging = forked(TUNE, *words, "trials=2", "optimizer.lr=1e30", cwd=tmp_path)
     assert diverging.returncode == 0, diverging.stderr
     study = optuna.load_study(
         study_name="alpha", storage=f"sqlite:///{tmp_path}/outputs/tune/alpha/study.db"

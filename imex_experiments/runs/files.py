@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -51,12 +50,12 @@ def read_yaml(path: Path) -> DictConfig | ListConfig:
 def on_disk(path: Path, content: bytes) -> Iterator[Path]:
     """The content in a file beside `path`, ready to take its name; else it goes again.
 
-    Beside it, because a rename is atomic only within one file system.
+    Beside it, because a rename is atomic only within one file system. Its name is known
+    before it is made: an error of a data worker or a signal may come at any moment.
     """
-    handle, name = tempfile.mkstemp(PARTIAL, f".{path.name}.", path.parent)
-    temporary = Path(name)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with temporary.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

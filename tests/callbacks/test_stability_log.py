@@ -41,9 +41,9 @@ def test_where_no_change_arrives_the_growth_is_nan_and_no_error() -> None:
     assert math.isfinite(block.norm)
 
 
-def test_auto_alpha_is_logged_kept_and_loaded(python: Command, tmp_path: Path) -> None:
+def test_auto_alpha_is_logged_kept_and_loaded(forked: Command, tmp_path: Path) -> None:
     words = ["model=imexnet", "model.alpha=auto", "model.h=learned", *QUICK]
-    done = python(str(ROOT / "train.py"), *words, cwd=tmp_path)
+    done = forked(str(ROOT / "train.py"), *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     (run,) = (tmp_path / "outputs/qtips/imexnet").iterdir()
     logged = scalars(run)

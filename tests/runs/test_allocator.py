@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,10 +23,14 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - begun)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks glibc")
-def test_freed_memory_is_not_faulted_in_again(python: Callable[..., Any]) -> None:
+def test_freed_memory_is_not_faulted_in_again(
+    forked: Callable[..., Any], tmp_path: Path
+) -> None:
     counts = []
     for keep in (False, True):
-        done = python("-c", FAULTS.format(keep=keep))
+        script = tmp_path / f"{keep}.py"
+        script.write_text(FAULTS.format(keep=keep))
+        done = forked(str(script))
         assert done.returncode == 0, done.stderr
         counts.append(int(done.stdout))
     assert counts[1] < counts[0] / 10
