@@ -34,7 +34,7 @@ train: $(READY) ## Train IMEXnet on Q-tips (other runs: make train ARGS="model=r
 
 .PHONY: test
 test: $(DEV) ## Run the tests (a few minutes on two cores)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow and not docs"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow and not docs"
 
 .PHONY: test-slow
 test-slow: $(DEV) ## Run the tests that train to the end
@@ -48,7 +48,7 @@ test-faults: $(DEV) ## Kill, fill, fuzz and forge, and take out every guard (min
 
 .PHONY: docs-check
 docs-check: $(DEV) ## Run every command and snippet of README.md and docs/
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m docs
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m docs
 
 .PHONY: lint
 lint: $(DEV) ## Check format, style and types

@@ -1,5 +1,7 @@
 """Shared by all tests: one thread per process, and commands run as a user runs them."""
 
+import faulthandler
+import gc
 import multiprocessing
 import os
 import runpy
@@ -80,6 +82,7 @@ def forked(
         **more: str,
     ) -> subprocess.CompletedProcess[str]:
         def command() -> None:
+            gc.freeze()  # threads that objects of the parent would wait for are not here
             os.chdir(cwd)
             os.environ.update(environment | more)
             if before:
@@ -88,12 +91,13 @@ def forked(
             with out.open("w") as sys.stdout, err.open("w") as sys.stderr:
                 os.dup2(sys.stdout.fileno(), 1)  # for processes that it starts itself
                 os.dup2(sys.stderr.fileno(), 2)
+                faulthandler.dump_traceback_later(200)  # says where it hangs
                 runpy.run_path(script, run_name="__main__")
 
         process = multiprocessing.get_context("fork").Process(target=command)
         process.start()
-        process.join(600)
-        assert process.exitcode is not None, "it hangs"
+        process.join(240)
+        assert process.exitcode is not None, f"it hangs:\n{err.read_text()}"
         return subprocess.CompletedProcess(
             sys.argv, process.exitcode, out.read_text(), err.read_text()
         )

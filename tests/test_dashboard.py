@@ -1,6 +1,7 @@
 """The dashboards over a sweep, asked and looked at through a real TensorBoard."""
 
 import json
+import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -10,11 +11,10 @@ from urllib.request import urlopen
 
 import pytest
 from conftest import ROOT, Command
+from filelock import FileLock
 
 from imex_experiments.runs.dashboard import CHROMIUM, ask, browsing, serving, sessions
 from imex_experiments.runs.errors import ConfigError
-
-pytestmark = pytest.mark.xdist_group("dashboard")  # one sweep for all of these tests
 
 SETTINGS = {"model", "data", "seed", "lr", "batch_size", "epochs", "h", "alpha"}
 
@@ -30,13 +30,19 @@ METRICS = {
 
 @pytest.fixture(scope="module")
 def sweep(forked: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two networks at two values of alpha."""
-    cwd = tmp_path_factory.mktemp("dashboard")
+    """Two networks at two values of alpha, one sweep for all processes of pytest-xdist."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    cwd = shared / "dashboard"
     words = ["model=imexnet,resnet", "model.alpha=2,10", "model.widths=[2,4]"]
     words += ["trainer.max_epochs=2", "trainer.log_every_n_steps=1"]
     words += ["data.train=16", "data.val=4", "data.test=4"]
-    done = forked(str(ROOT / "train.py"), "-m", *words, cwd=cwd)
-    assert done.returncode == 0, done.stderr
+    with FileLock(shared / "dashboard.lock"):
+        if not cwd.exists():
+            cwd.mkdir()
+            done = forked(str(ROOT / "train.py"), "-m", *words, cwd=cwd)
+            assert done.returncode == 0, done.stderr
     (sweep,) = (cwd / "outputs/sweeps").iterdir()
     return sweep
 

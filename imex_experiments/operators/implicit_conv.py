@@ -195,6 +195,33 @@ def apply_factors(x: Tensor, t: Tensor, F: Transform) -> Tensor:
     return y.to(x.dtype)
 
 
+def resolvent(symbol: Tensor, h: float | Tensor) -> Tensor:
+    """1 / (1 + h lambda), the symbol of (I + h L)^-1."""
+    if isinstance(h, Tensor) or torch.compiler.is_compiling():
+        return (1 + h * symbol).reciprocal()
+    return _Resolvent.apply(symbol, h)
+
+
+class _Resolvent(torch.autograd.Function):
+    """The same in place: a symbol may be as large as the images."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(symbol: Tensor, h: float) -> Tensor:
+        return symbol.mul(h).add_(1).reciprocal_()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        _, ctx.h = inputs
+        ctx.save_for_backward(output)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
+        (t,) = ctx.saved_tensors
+        return (g * t).mul_(t).mul_(-ctx.h), None
+
+
 def implicit_conv(
     x: Tensor,
     symbol: Tensor,
@@ -206,4 +233,4 @@ def implicit_conv(
 
     Symmetric and a contraction; means are kept where lambda(0) = 0 (IMEXnet, Algorithm 1).
     """
-    return symbol_product(x, (1 + h * symbol).reciprocal(), boundary, backend)
+    return symbol_product(x, resolvent(symbol, h), boundary, backend)

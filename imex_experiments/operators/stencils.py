@@ -147,7 +147,7 @@ class _SquaredModulus(torch.autograd.Function):
     @staticmethod
     def forward(b: Tensor, C: Tensor, S: Tensor) -> Tensor:
         even, odd = b @ C, b @ S
-        return even.square_().addcmul_(odd, odd)
+        return even.mul_(even).addcmul_(odd, odd)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
@@ -157,4 +157,6 @@ class _SquaredModulus(torch.autograd.Function):
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None]:
         b, C, S = ctx.saved_tensors
         with without_autocast(b):
-            return 2 * ((g * (b @ C)) @ C.mT + (g * (b @ S)) @ S.mT), None, None
+            # The short matrix from the left: half the time of even @ C.mT.
+            even, odd = (b @ C).mul_(g), (b @ S).mul_(g)
+            return (C @ even.mT).addmm_(S, odd.mT).mul_(2).mT, None, None

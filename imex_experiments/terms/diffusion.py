@@ -19,6 +19,7 @@ from imex_experiments.operators.boundary import require_boundary
 from imex_experiments.operators.implicit_conv import (
     apply_factors,
     factors_of,
+    resolvent,
     symbol_product,
     transform_of,
 )
@@ -88,8 +89,7 @@ class Diffusion(nn.Module, ABC):
         """Those of 1 / (1 + h lambda) for images like y."""
 
         def make() -> Tensor:
-            shrunk = (1 + h * self.alpha * self.symbol(F.size)).reciprocal()
-            return factors_of(shrunk, y, F)
+            return factors_of(resolvent(self.symbol(F.size), h * self.alpha), y, F)
 
         traced = torch.compiler.is_compiling()
         if self.training or torch.is_grad_enabled() or traced or isinstance(h, Tensor):
