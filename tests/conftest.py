@@ -90,7 +90,7 @@ def forked(
 
         process = multiprocessing.get_context("fork").Process(target=command)
         process.start()
-        process.join(60)
+        process.join(180)
         assert process.exitcode is not None, "it hangs"
         return subprocess.CompletedProcess(
             sys.argv, process.exitcode, out.read_text(), err.read_text()

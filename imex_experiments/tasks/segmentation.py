@@ -82,11 +82,8 @@ class SegmentationTask(Task):
 
     def _log_scores(self, split: str) -> None:
         scores = segmentation_scores(self.confusion.compute(), self.classes)
-        for name, metric in (
-            ("published_iou", self.published_iou),
-            ("loss", self.mean_loss),
-        ):
-            scores[name] = float(metric.compute())
+        scores["published_iou"] = float(self.published_iou.compute())
+        scores["loss"] = float(self.mean_loss.compute())
         for metric in (self.confusion, self.published_iou, self.mean_loss):
             metric.reset()
         for name, value in scores.items():
