@@ -169,6 +169,9 @@ def test_command(
             words += ["trainer.accelerator=cpu", "trainer.devices=2"]
     if words[0] == "scripts/tune.py":
         words = [w for w in words if not w.startswith("trials=")] + ["trials=1", *TINY]
+    if words[0] == "scripts/reproduce.py" and "run=false" not in words:
+        small = {"nyu": TINY_DEPTH, "table1": [*TINY, "model.widths=[2,4]"]}
+        words += [*small.get(words[1], TINY), "check=true"]
     if words[0] == "scripts/torture.py":
         words = [
             words[0],

@@ -15,9 +15,11 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from sweep_folders import make_sweep
 
-from imex_experiments.callbacks.reproduction_page import write_page
+from imex_experiments.callbacks.reproduction_page import HEAD, write_page
+from imex_experiments.data import QtipsData
 from imex_experiments.runs.preflight import preflight
 from imex_experiments.runs.reproduction import PARTS, Sweep
+from imex_experiments.tasks.metrics import PublishedIoU
 
 REPRODUCE = str(ROOT / "scripts" / "reproduce.py")
 TINY = [
@@ -109,6 +111,21 @@ def test_page_shows_published_numbers_beside_ours(tmp_path: Path) -> None:
     assert "experiment=qtips_released" in page
     numbers = (tmp_path / "figures/reproduction_table1_published.csv").read_text()
     assert len(numbers.splitlines()) == 1 + 2 * 4
+
+
+def test_floors_on_the_page_are_those_of_our_splits(cache: Path) -> None:
+    """And the page in the repository is the one that the script writes."""
+    data = QtipsData(cache_dir=str(cache))
+    data.setup()
+    for called in (1, 2, 3):
+        floors = []
+        for split in ("val", "test"):
+            _, truth = data.splits[split][list(range(len(data.splits[split])))]
+            metric = PublishedIoU()
+            metric.update((truth > 0) * called, truth)
+            floors.append(f"{float(metric.compute()):.3f}")
+        assert f" | {' | '.join(floors)} |" in HEAD
+    assert (ROOT / "docs/reproduction.md").read_text().startswith(HEAD)
 
 
 def test_smallest_network_is_chosen_on_validation_by_the_mean_of_all_seeds(
