@@ -7,7 +7,7 @@ a product, an FFT and a copy beside them, and extrapolates with the roofline of 
 is an assumption) to 2048 x 2048 pixels and many devices. Writes CSV files and figures.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,7 @@ from imex_experiments.networks.roofline import (
     Machine,
     count_operations,
     exchange_seconds,
+    kept_bytes,
     training_step,
 )
 from imex_experiments.plots.scaling import Line, Panel, scaling_figure
@@ -54,7 +55,7 @@ class Arguments:
     vector: float = 67e12  # float32
     bandwidth: float = 4.8e12
     launch: float = 2e-6
-    links: list[float] = field(default_factory=lambda: [450e9, 50e9])
+    links: list[float] = field(default_factory=lambda: [450e9, 50e9, 1.25e9])
     far_sides: list[int] = field(
         default_factory=lambda: [64, 128, 256, 512, 1024, 2048]
     )
@@ -168,79 +169,79 @@ def measured_panels(rows: Sequence[Mapping[str, Any]]) -> list[Panel]:
     return panels
 
 
-def on_paper(
-    module: nn.Module, shape: Sequence[int], machine: Machine
-) -> dict[str, float]:
-    """Seconds by kind of a training step in bfloat16, the solve in float32."""
-    ghost = module.to("meta", torch.bfloat16)
+def ghost_step(module: nn.Module, *shape: int) -> Callable[[], object]:
+    """A training step in bfloat16, the solve in float32, of which nothing is computed."""
     x = torch.empty(*shape, device="meta", dtype=torch.bfloat16)
-    return machine.predict(count_operations(training_step(ghost, x)))
+    return training_step(module.to("meta", torch.bfloat16), x)
 
 
 def extrapolate(args: Arguments, machine: Machine) -> dict[str, list[dict[str, Any]]]:
-    """The published network over the side, an IMEX block over channels, and devices."""
+    """The published network over the side, an IMEX block over channels, and devices.
+
+    "each plane once" is a solve that reads and writes images and gradients in bfloat16
+    once each, and nothing else.
+    """
+
+    def on_paper(step: Callable[[], object]) -> dict[str, float]:
+        return machine.predict(count_operations(step))
+
     network = published_network()
     weights = sum(p.numel() for p in network.parameters())
-    over_side = [
-        {"side": side, **on_paper(network, (1, 1, side, side), machine)}
-        for side in args.far_sides
+    over_side = []
+    for side in args.far_sides:
+        step = ghost_step(network, 1, 1, side, side)
+        seconds = on_paper(step)
+        over_side.append(
+            {"side": side, **seconds, "step": sum(seconds.values())}
+            | {"kept [bytes]": kept_bytes(step)}
+        )
+    large = max(args.far_sides)
+    over_channels = []
+    for c in args.far_channels:
+        steps = {
+            name: ghost_step(b, 1, c, large, large) for name, b in blocks(c).items()
+        }
+        totals = {name: sum(on_paper(step).values()) for name, step in steps.items()}
+        once = 4 * 2 * c * large**2 / machine.bandwidth
+        over_channels.append(
+            {"channels": c, **on_paper(steps["IMEX block"])}
+            | {"ResNet block": totals["ResNet block"], "solve": totals["solve"]}
+            | {"solve, each plane once": once}
+        )
+    over_devices = [
+        {"devices": n}
+        | {
+            f"exchange at {link / 1e9:g} GB/s": exchange_seconds(weights, n, link)
+            for link in args.links
+        }
+        for n in args.devices
     ]
-    small, large = min(args.far_sides), max(args.far_sides)
-    over_channels = [
-        {"channels": c}
-        | on_paper(blocks(c)["IMEX block"], (1, c, large, large), machine)
-        for c in args.far_channels
-    ]
-    over_devices = []
-    for images, side in ((8, small), (1, large)):
-        step = sum(on_paper(network, (images, 1, side, side), machine).values())
-        over_devices += [
-            {"side": side, "images per device": images, "devices": n, "compute": step}
-            | {
-                f"exchange at {link / 1e9:g} GB/s": exchange_seconds(weights, n, link)
-                for link in args.links
-            }
-            for n in args.devices
-        ]
     return {"side": over_side, "channels": over_channels, "devices": over_devices}
 
 
 def far_panels(
     found: Mapping[str, Sequence[Mapping[str, Any]]], name: str
 ) -> list[Panel]:
-    def by_kind(axis: str) -> dict[str, Line]:
+    def over(axis: str, columns: Iterable[str]) -> dict[str, Line]:
         rows = found[axis]
         x = [row[axis] for row in rows]
-        return {kind: Line(x, [1e3 * row[kind] for row in rows]) for kind in KINDS}
+        return {name: Line(x, [1e3 * row[name] for row in rows]) for name in columns}
 
-    devices = {}
-    for row in found["devices"]:
-        size = f"{row['side']}², {row['images per device']} a device"
-        for key, value in row.items():
-            if key == "compute" or key.startswith("exchange"):
-                title = f"compute, {size}" if key == "compute" else key
-                x, y = devices.setdefault(title, ([], []))
-                if row["devices"] not in x:
-                    x.append(row["devices"])
-                    y.append(1e3 * value)
-    side = max(row["side"] for row in found["side"])
-    step = f"{name}: training step [ms]"
+    sides = [row["side"] for row in found["side"]]
+    exchange = found["devices"][-1]
+    devices = exchange["devices"]
+    parallel = over("side", ["step"]) | {
+        key: Line(sides, [1e3 * value] * len(sides))
+        for key, value in exchange.items()
+        if key != "devices"
+    }
+    images, step = "side of the image [pixels]", f"{name}: training step [ms]"
+    kinds = over("side", KINDS)
+    solve = over("channels", [*KINDS, "solve", "solve, each plane once"])
     return [
-        Panel(
-            "published network, one image",
-            "side of the image [pixels]",
-            step,
-            by_kind("side"),
-        ),
-        Panel(
-            f"IMEX block, one image of {side}²", "channels", step, by_kind("channels")
-        ),
-        Panel(
-            "published network, data parallel",
-            "devices",
-            step,
-            {title: Line(*line) for title, line in devices.items()},
-        ),
+        Panel("published network, one image", images, step, kinds),
+        Panel(f"IMEX block, one image of {max(sides)}²", "channels", step, solve),
+        Panel(f"one image on each of {devices} devices", images, step, parallel),
     ]
 
 

@@ -491,7 +491,7 @@ def test_scaling_measures_predicts_and_extrapolates(
 ) -> None:
     """Every measured point has a prediction; convolutions win with the channels."""
     small = ["sides=[32,64]", "channels=[8,32]", "batches=[2,4]", "rounds=3"]
-    small += ["seconds=0", "far_sides=[64,128]", "far_channels=[16,512]"]
+    small += ["seconds=0", "far_sides=[64,128]", "far_channels=[16,512]", "launch=0"]
     done = forked(script("scaling"), f"out={tmp_path}", *small)
     assert done.returncode == 0, done.stderr
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, UntypedStorage, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry, shape_wrapper
@@ -76,15 +76,31 @@ def training_step(module: nn.Module, x: Tensor) -> Callable[[], object]:
 
 
 def count_operations(job: Callable[[], object]) -> list[Operation]:
-    """What a job does, kernel by kernel; on the meta device without doing it.
+    """What a job does, kernel by kernel, when it is repeated: constants are made once.
 
+    On the meta device it is counted without being done.
     Traffic is what an operation has to read and write at least, inputs and outputs once
     each; of an FFT once for each axis. Views and room for results cost nothing. Pointwise
     work counts no FLOPs: its traffic takes longer.
     """
+    job()
     with _Counter() as counter:
         job()
     return counter.operations
+
+
+def kept_bytes(job: Callable[[], object]) -> int:
+    """What the forward passes of a job keep for their backward passes, weights included."""
+    kept: dict[int, UntypedStorage] = {}  # alive, so that no address is used twice
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage._cdata] = storage
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        job()
+    return sum(storage.nbytes() for storage in kept.values())
 
 
 class _Counter(TorchDispatchMode):

@@ -18,6 +18,7 @@ from imex_experiments.networks.roofline import (
     Operation,
     count_operations,
     exchange_seconds,
+    kept_bytes,
     training_step,
 )
 from imex_experiments.terms import DoubleLayer, GramDiffusion
@@ -72,7 +73,7 @@ def test_counting_on_the_meta_device_is_counting_what_runs() -> None:
 
 
 def test_forward_agrees_with_the_flops_of_the_summary() -> None:
-    ghost = block(Imex()).to("meta").eval()
+    ghost = nn.Sequential(block(Imex())).to("meta").eval()
     x = torch.empty(1, C, H, W, device="meta")
     with torch.no_grad():
         counted = count_operations(lambda: ghost(x))
@@ -97,8 +98,8 @@ def test_bytes_and_flops_of_a_solve_grow_with_the_batch_but_for_the_symbol() -> 
         counted = count_operations(training_step(block(Imex()).to("meta"), x))
         return sum(o.flops for o in counted), sum(o.bytes for o in counted)
 
-    one, two, four = map(totals, (1, 2, 4))
-    for few, some, many in zip(one, two, four, strict=True):
+    two, four, eight = map(totals, (2, 4, 8))
+    for few, some, many in zip(two, four, eight, strict=True):
         assert many - some == pytest.approx(2 * (some - few), rel=1e-6)
         assert few < some < 2 * few
 
@@ -108,3 +109,12 @@ def test_the_ring_sends_twice_all_weights_but_a_share(
     devices: int, sent: float
 ) -> None:
     assert exchange_seconds(10, devices, link=40.0) == pytest.approx(sent)
+
+
+def test_what_a_forward_pass_keeps() -> None:
+    """Two convolutions: their inputs and weights, the leaf once; no result of the last."""
+    layer = nn.Sequential(
+        *(nn.Conv2d(C, C, 3, padding=1, bias=False) for _ in range(2))
+    )
+    x = torch.randn(B, C, H, W)
+    assert kept_bytes(training_step(layer, x)) == 4 * (2 * x.numel() + 2 * 9 * C * C)
