@@ -73,7 +73,7 @@ def test_counting_on_the_meta_device_is_counting_what_runs() -> None:
 
 
 def test_forward_agrees_with_the_flops_of_the_summary() -> None:
-    ghost = nn.Sequential(block(Imex())).to("meta").eval()
+    ghost = nn.Sequential(block(Imex())).to("meta")  # eval would keep the symbol
     x = torch.empty(1, C, H, W, device="meta")
     with torch.no_grad():
         counted = count_operations(lambda: ghost(x))
@@ -100,7 +100,7 @@ def test_bytes_and_flops_of_a_solve_grow_with_the_batch_but_for_the_symbol() -> 
 
     two, four, eight = map(totals, (2, 4, 8))
     for few, some, many in zip(two, four, eight, strict=True):
-        assert many - some == pytest.approx(2 * (some - few), rel=1e-6)
+        assert many - some == pytest.approx(2 * (some - few), rel=1e-5)
         assert few < some < 2 * few
 
 
