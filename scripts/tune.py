@@ -6,14 +6,13 @@ by Optuna's TPE, `trials=20` of them. Runs go to outputs/tune/<study>/<number>; 
 """
 
 import logging
-import sys
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from imex_experiments.runs.command import parse_arguments, run_command
+from imex_experiments.runs.command import run_command, split_arguments
 from imex_experiments.runs.errors import ConfigError, SweepError
 
 
@@ -24,9 +23,7 @@ class Arguments:
 
 
 def main() -> None:
-    own = {field.name for field in fields(Arguments)}
-    mine = [word for word in sys.argv[1:] if word.partition("=")[0] in own]
-    args = parse_arguments(Arguments, mine)
+    args, words = split_arguments(Arguments)
     try:
         from imex_experiments.runs.tuning import TrialState, tune
     except ModuleNotFoundError as error:
@@ -36,7 +33,6 @@ def main() -> None:
     if args.trials < 1:
         raise ConfigError(f"trials must be >= 1, got {args.trials}")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    words = [word for word in sys.argv[1:] if word not in mine]
     folder = Path("outputs/tune") / args.study
     study = tune(Path(__file__).parents[1] / "train.py", folder, words, args.trials)
     scored = [t for t in study.trials if t.state is TrialState.COMPLETE]

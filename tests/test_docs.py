@@ -32,6 +32,8 @@ TINY_DEPTH = ["trainer.max_epochs=1", "data.image_size=[24,32]", "model.widths=[
 
 TINY_BENCHMARK = ["shapes=[[1,2,32,32]]", "sides=[32,48]", "rounds=3", "seconds=0"]
 TINY_BENCHMARK += ["epochs=0", "between=[16]"]
+TINY_SCALING = ["sides=[32,64]", "channels=[8,32]", "batches=[2,4]", "rounds=3"]
+TINY_SCALING += ["seconds=0", "far_sides=[64,128]", "far_channels=[16,64]"]
 TINY_TOY = ["trainer.max_epochs=1", "trainer.check_val_every_n_epoch=1"]
 
 SET_UP = ("python3 -m venv", "pip install")
@@ -169,6 +171,9 @@ def test_command(
             words += ["trainer.accelerator=cpu", "trainer.devices=2"]
     if words[0] == "scripts/tune.py":
         words = [w for w in words if not w.startswith("trials=")] + ["trials=1", *TINY]
+    if words[0] == "scripts/reproduce.py" and "run=false" not in words:
+        small = {"nyu": TINY_DEPTH, "table1": [*TINY, "model.widths=[2,4]"]}
+        words += [*small.get(words[1], TINY), "check=true"]
     if words[0] == "scripts/torture.py":
         words = [
             words[0],
@@ -185,6 +190,8 @@ def test_command(
         words += ["pairs=2", "train=32"]
     if words[0] == "scripts/benchmark.py":
         words += TINY_BENCHMARK
+    if words[0] == "scripts/scaling.py":
+        words += TINY_SCALING
     if words[0] == "scripts/robustness.py":
         words += ["images=2", "steps=2", "restarts=1", "linf=[1]", "l2=[1]"]
     if words[0] == "scripts/field_of_view.py":

@@ -484,3 +484,32 @@ def test_runs_without_an_answer_per_pixel_are_refused(
         assert done.returncode == 2
         assert "a run of RegressionTask, not of segmentation or depth" in done.stderr
         assert not (tmp_path / "o").exists()
+
+
+def test_scaling_measures_predicts_and_extrapolates(
+    forked: Command, tmp_path: Path
+) -> None:
+    """Every measured point has a prediction; convolutions win with the channels."""
+    small = ["sides=[32,64]", "channels=[8,32]", "batches=[2,4]", "rounds=3"]
+    small += ["seconds=0", "far_sides=[64,128]", "far_channels=[16,512]", "launch=0"]
+    done = forked(script("scaling"), f"out={tmp_path}", *small)
+    assert done.returncode == 0, done.stderr
+
+    def rows(name: str) -> list[dict[str, str]]:
+        with (tmp_path / f"scaling_{name}.csv").open() as file:
+            return list(csv.DictReader(file))
+
+    measured = rows("measured")
+    points = {tuple(row[k] for k in ("side", "channels", "batch")) for row in measured}
+    assert points == {
+        *(("32", "32", "4"), ("64", "32", "4")),
+        *(("64", "8", "4"), ("64", "32", "2")),
+    }
+    assert len(measured) == 3 * len(points)
+    assert all(0.2 < float(row["ratio"]) < 50 for row in measured)
+    few, many = rows("over_channels")
+    share = [float(row["FFT"]) / float(row["convolutions"]) for row in (few, many)]
+    assert share[1] < share[0] / 10
+    for name in ("measured", "extrapolated"):
+        with Image.open(tmp_path / f"scaling_{name}.png") as image:
+            image.verify()

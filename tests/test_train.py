@@ -53,6 +53,7 @@ def test_metrics_hold_what_is_promised(trained: Path) -> None:
         "object_iou",
         "dice",
         "accuracy",
+        "published_iou",
         "loss",
         *(f"iou/{c}" for c in classes),
     ]

@@ -1,7 +1,7 @@
 """The pictures of a sweep: which numbers of a comparison each figure shows."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -79,22 +79,30 @@ def heat_maps(comparison: Comparison) -> Picture | None:
 
 def learning_curves(comparison: Comparison) -> Picture | None:
     """The monitored metric over the epochs for the best setting of each network."""
+    named = {}
+    for network, group in comparison.best.items():
+        name = setting_name(comparison, group.setting)
+        named[f"{network}, {name}" if name else network] = group
+    bands, rows = curve_bands(named, comparison.monitor)
+    return (learning_curves_figure(bands, comparison.monitor), rows) if bands else None
+
+
+def curve_bands(named: Mapping[str, Group], metric: str) -> tuple[list[Band], Rows]:
+    """Mean and deviation of a metric over the epochs that all seeds of a group have."""
     bands: list[Band] = []
     rows: Rows = []
-    for network, group in comparison.best.items():
-        if curves := _curves(group, comparison.monitor):
+    for title, group in named.items():
+        if curves := _curves(group, metric):
             epochs = sorted(set.intersection(*(set(curve) for curve in curves)))
             values = np.array([[curve[e] for e in epochs] for curve in curves])
             mean = values.mean(0)
             sd = values.std(0, ddof=1) if len(values) > 1 else np.zeros(len(epochs))
-            name = setting_name(comparison, group.setting)
-            title = f"{network}, {name}" if name else network
             bands.append(Band(title, np.array(epochs), mean, sd))
             rows += [
                 {"curve": title, "epoch": e, "mean": m, "sd": s, "seeds": len(values)}
                 for e, m, s in zip(epochs, mean.tolist(), sd.tolist(), strict=True)
             ]
-    return (learning_curves_figure(bands, comparison.monitor), rows) if bands else None
+    return bands, rows
 
 
 def costs(comparison: Comparison) -> Picture | None:

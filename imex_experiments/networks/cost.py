@@ -52,14 +52,7 @@ def count_flops(
     Sequential, and "total".
     """
     shadow = copy.deepcopy(network).to("meta").eval()
-    counter = FlopCounterMode(
-        display=False,
-        custom_mapping={
-            torch.ops.aten._fft_r2c: _real_fft,
-            torch.ops.aten._fft_c2r: _real_fft,
-            torch.ops.aten._fft_c2c: _complex_fft,
-        },
-    )
+    counter = FlopCounterMode(display=False, custom_mapping=FFTS)
     with counter, torch.no_grad():
         shadow(torch.empty(1, *image_shape, device="meta"))
     by_module = counter.get_flop_counts()
@@ -93,3 +86,11 @@ def _real_fft(shape: Any, dims: Any, *_: Any, out_shape: Any, **__: Any) -> int:
 
 def _complex_fft(shape: Any, dims: Any, *_: Any, out_shape: Any, **__: Any) -> int:
     return _transforms(shape, dims, 5.0)
+
+
+FFTS = {
+    torch.ops.aten._fft_r2c: _real_fft,
+    torch.ops.aten._fft_c2r: _real_fft,
+    torch.ops.aten._fft_c2c: _complex_fft,
+}
+"""Operation -> its FLOPs from the shapes of its arguments and result."""

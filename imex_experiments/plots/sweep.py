@@ -92,8 +92,13 @@ def heat_map_figure(maps: Sequence[HeatMap], metric: str, columns: int = 4) -> F
     return figure
 
 
-def learning_curves_figure(bands: Sequence[Band], metric: str) -> Figure:
-    """A line for each mean and a band of one standard deviation to both sides."""
+def learning_curves_figure(
+    bands: Sequence[Band], metric: str, levels: Mapping[str, float] | None = None
+) -> Figure:
+    """A line for each mean and a band of one standard deviation to both sides.
+
+    `levels` are values to compare with, name to value, drawn across.
+    """
     figure = Figure(figsize=(5.6, 3.8), layout="constrained")
     axis = figure.subplots()
     for index, band in enumerate(bands):
@@ -101,6 +106,7 @@ def learning_curves_figure(bands: Sequence[Band], metric: str) -> Figure:
         axis.plot(band.epochs, band.mean, style, color=colour, label=band.title)
         low, high = band.mean - band.sd, band.mean + band.sd
         axis.fill_between(band.epochs, low, high, color=colour, alpha=0.2, linewidth=0)
+    _draw_levels(axis, levels)
     axis.set_xlabel("epoch")
     axis.set_ylabel(f"{metric}, mean ± sd over seeds")
     axis.grid(alpha=0.3)
@@ -108,8 +114,13 @@ def learning_curves_figure(bands: Sequence[Band], metric: str) -> Figure:
     return figure
 
 
-def cost_figure(points: Sequence[Point], metric: str, higher_is_better: bool) -> Figure:
-    """Score against each cost, one panel per cost, with its Pareto front."""
+def cost_figure(
+    points: Sequence[Point],
+    metric: str,
+    higher_is_better: bool,
+    levels: Mapping[str, float] | None = None,
+) -> Figure:
+    """Score against each cost, one panel per cost, with its Pareto front and `levels`."""
     costs = list(points[0].costs)
     figure = Figure(figsize=(4.0 * len(costs), 3.9), layout="constrained")
     axes = figure.subplots(1, len(costs), sharey=True, squeeze=False)[0]
@@ -132,6 +143,7 @@ def cost_figure(points: Sequence[Point], metric: str, higher_is_better: bool) ->
         front = pareto_front(x, y if higher_is_better else -y)
         best = np.append(x[front], x.max()), np.append(y[front], y[front[-1]])
         axis.plot(*best, "k--", drawstyle="steps-post", label="Pareto front", zorder=1)
+        _draw_levels(axis, levels)
         _log_scale(axis, x)
         axis.set_xlabel(cost)
         axis.grid(alpha=0.3, which="both")
@@ -153,6 +165,21 @@ def pareto_front(cost: Floats, score: Floats) -> list[int]:
         if not front or score[index] > score[front[-1]]:
             front.append(int(index))
     return front
+
+
+def _draw_levels(axis: Axes, levels: Mapping[str, float] | None) -> None:
+    """Thin lines across, named at their right ends."""
+    for name, value in (levels or {}).items():
+        axis.axhline(value, color="black", linestyle=":", linewidth=0.9, zorder=1)
+        axis.annotate(
+            name,
+            (1, value),
+            (-2, 2),
+            xycoords=axis.get_yaxis_transform(),
+            textcoords="offset points",
+            ha="right",
+            fontsize=8,
+        )
 
 
 def _label(axis: Axes, panel: HeatMap) -> None:

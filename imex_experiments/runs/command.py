@@ -20,6 +20,7 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException, ValidationE
 
 from imex_experiments.runs.allocator import keep_freed_memory
 from imex_experiments.runs.errors import (
+    FULL_ERROR,
     ConfigError,
     RunError,
     exit_code,
@@ -30,7 +31,6 @@ from imex_experiments.runs.errors import (
 from imex_experiments.runs.sweep import run_job
 
 Arguments = TypeVar("Arguments")
-FULL_ERROR = "HYDRA_FULL_ERROR"
 ALLOW_MORE = "HYDRA_INSTANTIATE_ALLOWLIST_OVERRIDE"
 """Takes classes off Hydra's own list of dangerous ones; ignored."""
 
@@ -132,6 +132,20 @@ def parse_arguments(
         raise ConfigError(f"{key}: unknown key, {nearest(key, known)}") from error
     except ValidationError as error:
         raise ConfigError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
+
+
+def split_arguments(
+    schema: type[Arguments], plain: str | None = None
+) -> tuple[Arguments, list[str]]:
+    """The words of sys.argv that are the schema's own, and the others: train.py's."""
+    own = {field.name for field in fields(schema)}  # type: ignore[arg-type]
+    mine = [
+        word
+        for word in sys.argv[1:]
+        if word.partition("=")[0] in own or (plain and "=" not in word)
+    ]
+    words = [word for word in sys.argv[1:] if word not in mine]
+    return parse_arguments(schema, mine, plain), words
 
 
 def _is_plain(word: str) -> bool:

@@ -9,6 +9,9 @@ import errno
 import re
 from collections.abc import Iterable
 
+FULL_ERROR = "HYDRA_FULL_ERROR"
+"""Set to 1 by a user who wants a traceback, and by us for Hydra's own sake."""
+
 
 class RunError(Exception):
     """A failure that is told to the user in one line: what, where, and what to do."""

@@ -97,7 +97,9 @@ def show_plan(config: DictConfig, points: Sequence[Point]) -> None:
     table.add_row("jobs", str(len(points)))
     table.add_row("at once", str(at_once or "as the cluster has room"))
     if folder.exists():
-        states = [read_status(job).get("state") for job in folder.glob("[0-9]*_*")]
+        states = [
+            read_status(job.parent).get("state") for job in folder.glob("*/.hydra")
+        ]
         table.add_row("finished", str(states.count("finished")))
     else:
         largest = max(points, key=lambda point: _flops(point.config))

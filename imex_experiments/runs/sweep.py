@@ -18,13 +18,14 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from hydra.core.hydra_config import HydraConfig
 
 from imex_experiments.runs.checkpoint_io import has_checkpoint
-from imex_experiments.runs.errors import CheckpointError, ConfigError
+from imex_experiments.runs.errors import FULL_ERROR, CheckpointError, ConfigError
 from imex_experiments.runs.files import read_yaml
+from imex_experiments.runs.interrupts import INTERRUPTS
 from imex_experiments.runs.layout import (
     CONSOLE,
     HISTORY,
@@ -127,7 +128,8 @@ def run_in_child(script: str, words: Sequence[str], folder: Path) -> dict[str, A
     else:
         _clear(folder)
         words = [*words, f"hydra.run.dir={place}"]
-    code = _run([sys.executable, script, *words], folder / CONSOLE)
+    with INTERRUPTS.raised(), (folder / CONSOLE).open("a", encoding="utf-8") as output:
+        code = run_tied([sys.executable, script, *words], output)
     status = read_status(folder)
     if code < 0 or status.get("state") not in ("finished", "failed", "interrupted"):
         status = record_death(folder, code, _last_line(folder / CONSOLE))
@@ -156,23 +158,29 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _run(command: list[str], console: Path) -> int:
-    """The exit code of a command whose output goes to a file."""
-    with console.open("a", encoding="utf-8") as output:
-        child = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, PARENT_WATCHED: "1"},
-            start_new_session=True,  # Ctrl-C is ours to hand on, once
-        )
-        assert child.stdin is not None
-        try:
-            return child.wait()
-        finally:
-            child.stdin.close()
-            child.wait()
+def run_tied(command: Sequence[str], output: IO[str] | None = None) -> int:
+    """The exit code of a command that ends in order when this process ends, however.
+
+    Its output, tracebacks included, goes to the file `output`; by default to where ours
+    goes, with one line for a failure.
+    """
+    environment = {**os.environ, PARENT_WATCHED: "1"}
+    if output is None:
+        environment.pop(FULL_ERROR, None)
+    child = subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=output,
+        stderr=output,
+        env=environment,
+        start_new_session=True,  # Ctrl-C is ours to hand on, once
+    )
+    assert child.stdin is not None
+    try:
+        return child.wait()
+    finally:
+        child.stdin.close()
+        child.wait()
 
 
 def _last_line(console: Path) -> str:

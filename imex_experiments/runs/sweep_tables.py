@@ -124,7 +124,7 @@ def _command(source: Path) -> str | None:
     if isinstance(told, list):
         return _shell([], told)
     overrides = told.get("hydra", {}).get("overrides", {})
-    added = ("hydra.mode=", "hydra.job.config.override_dirname.", "hydra.sweep.dir=")
+    added = ("hydra.mode=", "hydra.job.config.override_dirname.", "hydra.sweep.")
     chosen = [w for w in overrides.get("hydra", []) if not w.startswith(added)]
     return _shell(["-m"], [*chosen, *overrides.get("task", [])])
 

@@ -16,7 +16,7 @@ from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from imex_experiments.plots.segmentation import comparison_sheet, segmentation_sheet
-from imex_experiments.tasks.metrics import segmentation_scores
+from imex_experiments.tasks.metrics import PublishedIoU, segmentation_scores
 from imex_experiments.tasks.task import Task
 
 
@@ -32,6 +32,7 @@ class SegmentationTask(Task):
     curves: ClassVar = {
         "loss": ("train/loss", "val/loss"),
         "mIoU": ("val/miou", "val/object_iou"),
+        "published IoU": ("val/published_iou",),
         "Dice and accuracy": ("val/dice", "val/accuracy"),
     }
 
@@ -50,6 +51,7 @@ class SegmentationTask(Task):
         weights = 1 - torch.tensor(facts["class_frequency"], dtype=torch.float32)
         self.register_buffer("class_weights", weights, persistent=False)
         self.confusion = MulticlassConfusionMatrix(len(self.classes))
+        self.published_iou = PublishedIoU()
         self.mean_loss = MeanMetric()
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -65,7 +67,9 @@ class SegmentationTask(Task):
     def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
         images, labels = batch
         logits = self(images)
-        self.confusion.update(logits.argmax(1), labels.long())
+        guess = logits.argmax(1)
+        self.confusion.update(guess, labels.long())
+        self.published_iou.update(guess, labels)
         self.mean_loss.update(self.loss(logits, labels), weight=len(images))
 
     def on_validation_epoch_end(self) -> None:
@@ -78,9 +82,10 @@ class SegmentationTask(Task):
 
     def _log_scores(self, split: str) -> None:
         scores = segmentation_scores(self.confusion.compute(), self.classes)
+        scores["published_iou"] = float(self.published_iou.compute())
         scores["loss"] = float(self.mean_loss.compute())
-        self.confusion.reset()
-        self.mean_loss.reset()
+        for metric in (self.confusion, self.published_iou, self.mean_loss):
+            metric.reset()
         for name, value in scores.items():
             self.log(f"{split}/{name}", value, prog_bar=name == "miou")
 

@@ -9,7 +9,7 @@ from torch import nn
 from torchmetrics.functional.classification import multiclass_jaccard_index
 
 from imex_experiments.tasks import SegmentationTask
-from imex_experiments.tasks.metrics import segmentation_scores
+from imex_experiments.tasks.metrics import PublishedIoU, segmentation_scores
 
 CLASSES = ("background", "white-white", "white-black", "black-black")
 FACTS: Mapping[str, object] = {
@@ -44,6 +44,38 @@ def test_miou_agrees_with_torchmetrics() -> None:
     assert segmentation_scores(confusion, CLASSES)["miou"] == pytest.approx(
         float(expected)
     )
+
+
+def published_iou(guess: torch.Tensor, truth: torch.Tensor) -> float:
+    metric = PublishedIoU()
+    metric.update(guess, truth)
+    return float(metric.compute())
+
+
+def test_published_iou_is_a_mean_over_images_whatever_the_batches() -> None:
+    """By hand: labels 1 against 3 share a bit of two, 2 against 1 none, empty is right."""
+    truth = torch.tensor([[[1, 3, 0]], [[1, 2, 0]], [[0, 0, 0]]], dtype=torch.uint8)
+    guess = torch.tensor([[[3, 3, 1]], [[2, 2, 0]], [[0, 0, 0]]])
+    images = [(1 + 3) / (3 + 3 + 1), 2 / (3 + 2), 1.0]
+    assert published_iou(guess, truth) == pytest.approx(sum(images) / 3)
+    metric = PublishedIoU()
+    for part in (slice(0, 1), slice(1, 3)):
+        metric.update(guess[part], truth[part])
+    assert float(metric.compute()) == published_iou(guess, truth)
+    assert published_iou(truth, truth) == 1
+
+
+@pytest.mark.parametrize(("called", "floor"), [(1, 4 / 9), (2, 5 / 9), (3, 2 / 3)])
+def test_floor_of_the_published_iou(called: int, floor: float) -> None:
+    """Every object found and called by one class; the standard IoU knows better."""
+    truth = torch.zeros(3, 6, 6, dtype=torch.uint8)
+    for true in (1, 2, 3):
+        truth[true - 1, 2:5, 1:4] = true
+    guess = (truth > 0).long() * called
+    assert published_iou(guess, truth) == pytest.approx(floor)
+    confusion = (truth.long() * 4 + guess).flatten().bincount(minlength=16).view(4, 4)
+    scores = segmentation_scores(confusion, CLASSES)
+    assert scores["object_iou"] == pytest.approx(1 / 9)
 
 
 def test_loss_weighs_every_class_by_one_minus_its_frequency() -> None:

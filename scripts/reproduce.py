@@ -1,0 +1,86 @@
+"""Repeat the published experiments: `python scripts/reproduce.py table1|nyu|smallest|all`.
+
+Every part is a few sweeps of several `seeds=[0,1,2]`, in `<out>/<part>/<sweep>`; `only=[...]`
+takes some of the sweeps. Stopped, the same command goes on; finished runs are not repeated.
+At the end `page=<file>.md` (by default `<out>/reproduction.md`) has the published numbers
+beside ours; `run=false` only writes that. Other words are train.py's: `trainer=gpu`. The part
+nyu needs `path=<nyu_depth_v2_labeled.mat>`.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from imex_experiments.callbacks.reproduction_page import write_page
+from imex_experiments.runs.command import run_command, split_arguments
+from imex_experiments.runs.errors import ConfigError, SweepError, nearest
+from imex_experiments.runs.layout import hydra_quoted
+from imex_experiments.runs.reproduction import PARTS, run_sweep
+
+TRAIN = Path(__file__).parents[1] / "train.py"
+
+
+@dataclass
+class Arguments:
+    parts: list[str] = field(default_factory=list)
+    only: list[str] = field(default_factory=list)
+    seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
+    out: str = "outputs/reproduction"
+    page: str | None = None
+    path: str | None = None
+    run: bool = True
+
+
+def main() -> None:
+    args, words = split_arguments(Arguments, plain="parts")
+    parts = check(args)
+    out = Path(args.out)
+    failed = []
+    for part in parts if args.run else []:
+        for sweep in PARTS[part]:
+            if args.only and sweep.name not in args.only:
+                continue
+            print(f"{sweep.name}: {sweep.title}", flush=True)
+            asked = [*sweep.words, *words]
+            if part == "nyu":
+                asked.append(f"data.path={hydra_quoted(Path(str(args.path)))}")
+            code = run_sweep(TRAIN, asked, args.seeds, out / part / sweep.name)
+            if code > SweepError.exit_code:
+                raise SystemExit(code)  # it has said why
+            if code:
+                failed.append(sweep.name)
+    if "check=true" not in words:
+        page = Path(args.page or out / "reproduction.md")
+        write_page(page, out)
+        print(f"written     {page}")
+    if failed:
+        raise SweepError(
+            f"{', '.join(failed)}: not all runs have a result; "
+            "the same command goes on with those"
+        )
+
+
+def check(args: Arguments) -> list[str]:
+    """The parts that are asked for; ConfigError for what cannot work."""
+    known = [*PARTS, "all"]
+    if not args.parts:
+        raise ConfigError(f"give a part: {', '.join(known)}")
+    for part in args.parts:
+        if part not in known:
+            raise ConfigError(f"{part}: no such part, {nearest(part, known)}")
+    parts = list(PARTS) if "all" in args.parts else args.parts
+    names = [sweep.name for part in parts for sweep in PARTS[part]]
+    for name in args.only:
+        if name not in names:
+            raise ConfigError(f"only={name}: no such sweep, {nearest(name, names)}")
+    if not args.seeds:
+        raise ConfigError("seeds=[]: give one or more")
+    if "nyu" in parts and args.run and not (args.path and Path(args.path).is_file()):
+        raise ConfigError(
+            f"path={args.path}: no such file; the part nyu needs "
+            "path=<nyu_depth_v2_labeled.mat>"
+        )
+    return parts
+
+
+if __name__ == "__main__":
+    run_command(main)
