@@ -165,36 +165,64 @@ class PairedFft(Periodic):
 
 
 class PeriodicGemm(Periodic):
-    """Hartley's transform along both axes: M x M with M = cas(2 pi j k / n) / sqrt(n).
+    """Hartley's matrix along the height, cosines and sines along the width.
 
-    M is symmetric and M M = I. A wave and its mirror image share two coefficients, so a
-    symbol that is not symmetric in each axis mixes U(k) with U(-k):
-    (a U + b U-), a and b = (t(k1, -k2) +- t(k1, k2)) / 2.
+    A = M x C^T and B = N x S^T, side by side: M = cas(2 pi j k / H) / sqrt(H), N = M with
+    -k for k, both symmetric and their own inverse; C and S the orthonormal waves of the
+    lower half of the width's wave numbers. Half of them is enough because x is real, and
+    a stencil mixes cas(k1) cos(k2) with cas(-k1) sin(k2) alone:
+    (p A + q B, p B + q A), p and q = (t(k1, k2) +- t(k1, -k2)) / 2.
     """
 
+    @property
+    def half(self) -> int:
+        """K, the columns of A and of B."""
+        return (self.size[1] + 1) // 2
+
+    def matrices(self, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """M, N, and C over S, (2 K, W)."""
+        height, width = self.size
+        dtype, device = like.dtype, like.device
+        rows = (_cas(height, sign, dtype, device) for sign in (1, -1))
+        return *rows, _cosines_and_sines(width, dtype, device)
+
+    def new_spectrum(self, x: Tensor) -> Tensor:
+        return x.new_empty((*x.shape[:-1], 2 * self.half))
+
     def forward(self, x: Tensor) -> Tensor:
-        rows, columns = (_cas(n, x.dtype, x.device) for n in self.size)
-        return rows @ (x @ columns)
+        M, N, CS = self.matrices(x)
+        A, B = (x @ CS.mT).chunk(2, -1)
+        return torch.cat([M @ A, N @ B], -1)
 
     def inverse(self, X: Tensor) -> Tensor:
-        return self.forward(X)
+        M, N, CS = self.matrices(X)
+        A, B = X.chunk(2, -1)
+        return torch.cat([M @ A, N @ B], -1) @ CS
 
     def factors(self, symbol: Tensor) -> Tensor:
-        """(C, 2, H, W): a and b."""
-        same = _whole(symbol, self.size[1])
-        other = _negate(same, -2)
-        return torch.stack([other + same, other - same], 1) / 2
+        """(C, 3, H, K): p of A, p of B, and q."""
+        half = self.half
+        mirrored = _negate(symbol, -2)
+        p, q = (symbol + mirrored) / 2, (symbol - mirrored) / 2
+        last = torch.cat([p[..., -1:], p[..., 1:half]], -1)
+        # B's first column is the wave W / 2 (nothing for odd W), which has no partner.
+        mixed = torch.nn.functional.pad(q[..., 1:half], (1, 0))
+        return torch.stack([p[..., :half], last, mixed], 1)
 
     def multiply(self, X: Tensor, t: Tensor) -> Tensor:
-        a, b = t.unbind(1)
-        return torch.addcmul(a * X, b, _negate(X, -2, -1))
+        A, B = X.chunk(2, -1)
+        p, p_last, q = t.unbind(1)
+        return torch.cat([p * A + q * B, p_last * B + q * A], -1)
 
     def overwrite(self, X: Tensor, t: Tensor) -> Tensor:
         return self.multiply(X, t)
 
     def add_cross(self, total: Tensor, X: Tensor, G: Tensor) -> None:
-        super().add_cross(total[:, 0], X, G)
-        super().add_cross(total[:, 1], _negate(X, -2, -1), G)
+        (A, B), (A_g, B_g) = X.chunk(2, -1), G.chunk(2, -1)
+        super().add_cross(total[:, 0], A, A_g)
+        super().add_cross(total[:, 1], B, B_g)
+        super().add_cross(total[:, 2], A, B_g)
+        super().add_cross(total[:, 2], B, A_g)
 
 
 class ClosedGemm(Transform):
@@ -212,10 +240,27 @@ class ClosedGemm(Transform):
 
 
 @constant
-def _cas(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+def _cas(n: int, sign: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Hartley's matrix, (cos + sign sin)(2 pi j k / n) / sqrt(n)."""
     j = torch.arange(n)
     angle = 2 * torch.pi * (torch.outer(j, j) % n).double() / n
-    return ((angle.cos() + angle.sin()) / n**0.5).to(device, dtype)
+    return ((angle.cos() + sign * angle.sin()) / n**0.5).to(device, dtype)
+
+
+@constant
+def _cosines_and_sines(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Orthonormal waves k < n / 2 as rows: cosines, then sines.
+
+    The place of the sine of k = 0 takes the cosine of n / 2, or zeros where n is odd.
+    """
+    half = (n + 1) // 2
+    k, j = torch.arange(half), torch.arange(n)
+    angle = 2 * torch.pi * (torch.outer(k, j) % n).double() / n
+    cosines, sines = angle.cos(), angle.sin()
+    cosines[0] /= 2**0.5
+    if n % 2 == 0:
+        sines[0] = (1 - 2 * (j % 2)).double() / 2**0.5
+    return (torch.cat([cosines, sines]) * (2 / n) ** 0.5).to(device, dtype)
 
 
 @constant
