@@ -9,9 +9,12 @@ pairs of images, and for half a spectrum 1 / (H W) on self-conjugate columns (th
 the last of an even width), else 2 / (H W).
 """
 
+import importlib.util
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -19,13 +22,18 @@ from torch import Tensor
 from imex_experiments.operators.boundary import require_boundary
 from imex_experiments.operators.precision import constant
 
-BACKENDS = ("auto", "fft", "gemm")
+BACKENDS = ("auto", "fft", "gemm", "fused")
 
 
 def require_backend(name: str) -> str:
     """The name itself; ValueError with the choices for an unknown one."""
     if name not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {name!r}")
+    if name == "fused" and not (_triton() and (torch.cuda.is_available() or _emulated())):
+        raise ValueError(
+            "backend=fused needs triton and a CUDA device, or TRITON_INTERPRET=1; "
+            "auto takes it where it can"
+        )
     return name
 
 
@@ -225,6 +233,16 @@ class PeriodicGemm(Periodic):
         super().add_cross(total[:, 2], B, A_g)
 
 
+class PeriodicFused(PeriodicGemm):
+    """The same transform, with the whole product in kernels (see `fused`)."""
+
+    def product(self, x: Tensor, t: Tensor, residual: Tensor | None = None) -> Tensor:
+        """F^-1 (t F x) + residual."""
+        from imex_experiments.operators import fused  # needs triton
+
+        return fused.product(x, t, residual)
+
+
 class ClosedGemm(Transform):
     """An orthogonal real transform along each axis: A_H x A_W^T."""
 
@@ -382,6 +400,7 @@ def _negate(U: Tensor, *dims: int) -> Tensor:
 TRANSFORMS: dict[tuple[str, str], type[Transform]] = {
     ("periodic", "fft"): PeriodicFft,
     ("periodic", "gemm"): PeriodicGemm,
+    ("periodic", "fused"): PeriodicFused,
     ("neumann", "fft"): NeumannFft,
     ("neumann", "gemm"): NeumannGemm,
     ("dirichlet", "fft"): DirichletFft,
@@ -390,25 +409,53 @@ TRANSFORMS: dict[tuple[str, str], type[Transform]] = {
 
 
 def choose(
-    size: tuple[int, int], boundary: str, backend: str = "auto", pairs: bool = False
+    size: tuple[int, int],
+    boundary: str,
+    backend: str = "auto",
+    pairs: bool = False,
+    kernels: bool = False,
 ) -> Transform:
     """The transform of a boundary for images (H, W); `auto` takes the faster backend.
 
-    `pairs` allows two images as one complex image. ValueError for unknown names.
+    `pairs` allows two images as one complex image. `kernels` tells whether those of
+    `fused` can be run; where not, on the meta device or for float64, it is `gemm`, whose
+    numbers it gives. ValueError for unknown names and for a boundary without kernels.
     """
     if require_backend(backend) == "auto":
-        backend = _faster(size, boundary)
-    kind = TRANSFORMS[require_boundary(boundary), backend]
+        backend = _faster(size, boundary, kernels)
+    elif backend == "fused" and not kernels and boundary == "periodic":
+        backend = "gemm"
+    kind = TRANSFORMS.get((require_boundary(boundary), backend))
+    if kind is None:
+        raise ValueError(f"backend={backend} has no {boundary} boundary, take auto")
     return PairedFft(size) if pairs and kind is PeriodicFft else kind(size)
 
 
-def _faster(size: tuple[int, int], boundary: str) -> str:
+def has_kernels(x: Tensor) -> bool:
+    """Whether the kernels of `fused` can be run on images like x."""
+    known = x.dtype in (torch.float32, torch.bfloat16, torch.float16)
+    return known and _triton() and (x.is_cuda or (x.is_cpu and _emulated()))
+
+
+@lru_cache(maxsize=1)
+def _triton() -> bool:
+    return importlib.util.find_spec("triton") is not None
+
+
+def _emulated() -> bool:
+    """Whether Triton interprets its kernels on a CPU."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def _faster(size: tuple[int, int], boundary: str, kernels: bool) -> str:
     """By the times of docs/performance.md, measured on one core of a CPU.
 
     The time of a product grows with H + W. That of an FFT hardly does, but it is three
     times as long for sides with a prime factor above 7, and that of the extended images
     of neumann and dirichlet boundaries six times or more.
     """
+    if kernels and boundary == "periodic" and sum(size) <= 512:  # not measured
+        return "fused"
     if torch.compiler.is_compiling():  # neither Inductor nor ONNX knows an inverse FFT
         return "gemm"
     rough = _largest_prime_factor(size) > 7
