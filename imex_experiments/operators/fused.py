@@ -408,6 +408,6 @@ def _columns(
     grad_t = t.new_zeros((chunks if z_x is not None else 0, *t.shape))
     _columns_kernel[channels, blocks, chunks](
         z, t, z_x, grad_t, torch.empty_like(z), M, N, *sizes, height, half,
-        **tile, precision=_precision(like),
+        **tile, precision=_precision(like), num_stages=1,
     )  # fmt: skip
     return grad_t.sum(0)

@@ -454,7 +454,7 @@ def _faster(size: tuple[int, int], boundary: str, kernels: bool) -> str:
     times as long for sides with a prime factor above 7, and that of the extended images
     of neumann and dirichlet boundaries six times or more.
     """
-    if kernels and boundary == "periodic" and sum(size) <= 512:  # not measured
+    if kernels and boundary == "periodic" and sum(size) <= 512:
         return "fused"
     if torch.compiler.is_compiling():  # neither Inductor nor ONNX knows an inverse FFT
         return "gemm"
