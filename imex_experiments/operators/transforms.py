@@ -14,7 +14,6 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -24,12 +23,15 @@ from imex_experiments.operators.precision import constant
 
 BACKENDS = ("auto", "fft", "gemm", "fused")
 
+TRITON = importlib.util.find_spec("triton") is not None
+"""Whether there is a compiler for the kernels of `fused`."""
+
 
 def require_backend(name: str) -> str:
     """The name itself; ValueError with the choices for an unknown one."""
     if name not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {name!r}")
-    if name == "fused" and not (_triton() and (torch.cuda.is_available() or _emulated())):
+    if name == "fused" and not (TRITON and (torch.cuda.is_available() or _emulated())):
         raise ValueError(
             "backend=fused needs triton and a CUDA device, or TRITON_INTERPRET=1; "
             "auto takes it where it can"
@@ -434,12 +436,7 @@ def choose(
 def has_kernels(x: Tensor) -> bool:
     """Whether the kernels of `fused` can be run on images like x."""
     known = x.dtype in (torch.float32, torch.bfloat16, torch.float16)
-    return known and _triton() and (x.is_cuda or (x.is_cpu and _emulated()))
-
-
-@lru_cache(maxsize=1)
-def _triton() -> bool:
-    return importlib.util.find_spec("triton") is not None
+    return known and TRITON and (x.is_cuda or (x.is_cpu and _emulated()))
 
 
 def _emulated() -> bool:
