@@ -74,7 +74,10 @@ def test_compiled_run_is_loaded_like_any_other(
         (["trainer.tf32=maybe"], "trainer.tf32=maybe: expected true or false"),
         (["trainer.compile=true"], "no C++ compiler '/no/g++' found"),
         (["model.boundary=reflect"], "got 'reflect'; reflect is not offered"),
-        (["model.diffusion.backend=mkl"], "backend must be one of auto, fft, gemm, fused"),
+        (
+            ["model.diffusion.backend=mkl"],
+            "backend must be one of auto, fft, gemm, fused",
+        ),
         (["model.diffusion.backend=fused"], "backend=fused needs triton and a CUDA"),
     ],
 )

@@ -306,7 +306,9 @@ def gradients(g: Tensor, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
 
 @gradients.register_fake
 def _(g: Tensor, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(x, memory_format=torch.contiguous_format), torch.empty_like(t)
+    return torch.empty_like(x, memory_format=torch.contiguous_format), torch.empty_like(
+        t
+    )
 
 
 def _keep_product(ctx: Any, inputs: tuple, output: Tensor) -> None:

@@ -193,8 +193,8 @@ class PeriodicGemm(Periodic):
         """M, N, and C over S, (2 K, W)."""
         height, width = self.size
         dtype, device = like.dtype, like.device
-        rows = (_cas(height, sign, dtype, device) for sign in (1, -1))
-        return *rows, _cosines_and_sines(width, dtype, device)
+        M, N = (_cas(height, sign, dtype, device) for sign in (1, -1))
+        return M, N, _cosines_and_sines(width, dtype, device)
 
     def new_spectrum(self, x: Tensor) -> Tensor:
         return x.new_empty((*x.shape[:-1], 2 * self.half))

@@ -146,7 +146,9 @@ def test_images_without_kernels_are_solved_by_products(other: str) -> None:
 @pytest.mark.parametrize("side", [64, 128, 512])
 def test_auto_takes_the_kernels_on_a_device(side: int) -> None:
     x = torch.ones(1, 1, side, side, device=DEVICE)
-    assert isinstance(transform_of(x, "periodic", "auto"), PeriodicFused) == (side < 512)
+    assert isinstance(transform_of(x, "periodic", "auto"), PeriodicFused) == (
+        side < 512
+    )
 
 
 def test_other_boundaries_have_no_kernels() -> None:

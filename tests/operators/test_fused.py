@@ -71,5 +71,7 @@ def test_auto_takes_kernels_where_they_can_be_run() -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a device can do it")
 def test_asking_for_kernels_without_a_device_is_refused() -> None:
-    with pytest.raises(ValueError, match="backend=fused needs triton and a CUDA device"):
+    with pytest.raises(
+        ValueError, match="backend=fused needs triton and a CUDA device"
+    ):
         GramDiffusion(3, alpha=1.0, backend="fused")
