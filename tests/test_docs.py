@@ -185,6 +185,8 @@ def test_command(
         words += ["pairs=2", "train=32"]
     if words[0] == "scripts/benchmark.py":
         words += TINY_BENCHMARK
+        if "device=cuda" in words and not torch.cuda.is_available():
+            words.append("device=cpu")
     if words[0] == "scripts/robustness.py":
         words += ["images=2", "steps=2", "restarts=1", "linf=[1]", "l2=[1]"]
     if words[0] == "scripts/field_of_view.py":

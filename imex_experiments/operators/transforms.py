@@ -26,6 +26,9 @@ BACKENDS = ("auto", "fft", "gemm", "fused")
 TRITON = importlib.util.find_spec("triton") is not None
 """Whether there is a compiler for the kernels of `fused`."""
 
+SHARED_MEMORY = 160 * 2**10
+"""Bytes that a program of `fused` takes at most: float32 planes of 64 x 64."""
+
 
 def require_backend(name: str) -> str:
     """The name itself; ValueError with the choices for an unknown one."""
@@ -436,7 +439,16 @@ def choose(
 def has_kernels(x: Tensor) -> bool:
     """Whether the kernels of `fused` can be run on images like x."""
     known = x.dtype in (torch.float32, torch.bfloat16, torch.float16)
-    return known and TRITON and (x.is_cuda or (x.is_cpu and _emulated()))
+    return known and TRITON and _has_room(x.device)
+
+
+@torch.compiler.assume_constant_result
+def _has_room(device: torch.device) -> bool:
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        # Devices of other makers do not tell.
+        return getattr(properties, "shared_memory_per_block_optin", 0) >= SHARED_MEMORY
+    return device.type == "cpu" and _emulated()
 
 
 def _emulated() -> bool:
