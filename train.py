@@ -14,7 +14,7 @@ from imex_experiments.runs.assemble import (
     build_network,
     build_task,
     build_trainer,
-    wants_compile,
+    speed_up,
 )
 from imex_experiments.runs.build import build
 from imex_experiments.runs.checkpoint_io import newest_verified, read_checkpoint
@@ -50,8 +50,7 @@ def train(cfg: DictConfig) -> float:
         task = build_task(cfg, network, data.facts)
         status |= {"h": network.h, "alpha": network.alpha}
         status |= {"monitor": task.monitor, "mode": task.mode}
-        if wants_compile(cfg):
-            network.compile()  # in place: the names in a checkpoint stay what they are
+        speed_up(network, cfg.trainer)
         trainer: Any = build_trainer(cfg)
         (history,) = (c for c in trainer.callbacks if isinstance(c, History))
 

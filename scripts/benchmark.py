@@ -7,10 +7,14 @@ the solve with the side of the image, both backends of every boundary at the siz
 which `auto` decides, and epochs of the main job beside those of its explicit twin, with
 the share that is spent on data (`epochs=0` leaves them out). It prints ratios, writes the
 JSON and a picture beside it. `device=cuda` replays CUDA graphs and reads the device's own
-clock.
+clock, and times the fused solve. `dtype=bfloat16` works on such images under autocast,
+`compile=true` compiles the blocks and the fused solve. Beside each shape stand the relative
+errors of the solves, and their share of the speed of a copy, the making of the symbol
+included.
 """
 
 import csv
+import math
 import os
 import platform
 import subprocess
@@ -45,12 +49,16 @@ from imex_experiments.terms import DoubleLayer, GramDiffusion, ImplicitConv2d
 ROOT = Path(__file__).parents[1]
 GROWTH_CHANNELS = 8
 BACKEND_PIXELS = 2**19
+FUSED = "solve, fused"
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @dataclass
 class Arguments:
     out: str = MISSING
     device: str = "cpu"
+    dtype: str = "float32"  # or bfloat16
+    compile: bool = False
     clock: str = "wall"  # or cpu: seconds computed, for a machine with other work
     shapes: list[list[int]] = field(
         default_factory=lambda: [
@@ -72,6 +80,13 @@ class Arguments:
     epochs: int = 5
 
 
+class Copy(nn.Module):
+    """One reading and one writing of all images: the least that a solve can do."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.clone()
+
+
 class Algorithm1(nn.Module):
     """IMEXnet, Algorithm 1, as printed: the kernel padded to the image and transformed,
     and one image of the batch after the other."""
@@ -82,17 +97,18 @@ class Algorithm1(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         taps = self.L.taps
-        kernel = x.new_zeros(x.shape[1:])
+        kernel = taps.new_zeros(x.shape[1:])
         kernel[:, : taps.shape[-2], : taps.shape[-1]] = taps
         K = torch.fft.rfft2(kernel.roll((-1, -1), (-2, -1)))
         t = 1 / (1 + self.L.alpha * (K.conj() * K).real)
         solved = [
-            torch.fft.irfft2(torch.fft.rfft2(one) * t, s=x.shape[-2:]) for one in x
+            torch.fft.irfft2(torch.fft.rfft2(one.float()) * t, s=x.shape[-2:])
+            for one in x
         ]
-        return torch.stack(solved)
+        return torch.stack(solved).to(x.dtype)
 
 
-def candidates(channels: int) -> dict[str, nn.Module]:
+def candidates(channels: int, device: str = "cpu") -> dict[str, nn.Module]:
     """What is timed, by name; the first is what the others are compared with."""
     grid = TimeGrid.uniform(1.0, 1)
     operator = partial(GramDiffusion, alpha=10.0, init="laplacian")
@@ -106,9 +122,13 @@ def candidates(channels: int) -> dict[str, nn.Module]:
         "solve, fft": ImplicitConv2d(channels, alpha=10.0, backend="fft"),
         "solve, gemm": ImplicitConv2d(channels, alpha=10.0, backend="gemm"),
         "Algorithm 1": Algorithm1(channels),
+        "copy": Copy(),
         "depthwise 3x3": depthwise(kernel_size=3, padding=1),
         "depthwise 31x31": depthwise(kernel_size=31, padding=15),
     }
+    if device == "cuda":
+        fused = ImplicitConv2d(channels, alpha=10.0, backend="fused")
+        modules[FUSED] = fused
     try:
         from neuralop.layers.spectral_convolution import SpectralConv
     except ImportError:
@@ -117,12 +137,29 @@ def candidates(channels: int) -> dict[str, nn.Module]:
     return modules
 
 
+def relative_errors(modules: Mapping[str, nn.Module], x: Tensor) -> dict[str, float]:
+    """Of every solve, for images as they are timed, against one in float64 by FFT."""
+    solves = {k: m for k, m in modules.items() if isinstance(m, ImplicitConv2d)}
+    few = x[:2]
+    errors = {}
+    for name, layer in solves.items():
+        exact = ImplicitConv2d(x.shape[1], alpha=10.0, backend="fft").to(few.device)
+        exact.load_state_dict(layer.state_dict())
+        with torch.no_grad():
+            y = exact.double()(few.double())
+            errors[name] = float((layer(few).double() - y).norm() / y.norm())
+    return errors
+
+
 def work(module: nn.Module, x: Tensor, backward: bool) -> Callable[[], object]:
     """One forward pass, or a forward and a backward pass."""
+    half = torch.autocast(
+        x.device.type, torch.bfloat16, enabled=x.dtype == torch.bfloat16
+    )
     if not backward:
 
         def forward() -> Tensor:
-            with torch.no_grad():
+            with torch.no_grad(), half:
                 return module(x)
 
         return forward
@@ -130,24 +167,35 @@ def work(module: nn.Module, x: Tensor, backward: bool) -> Callable[[], object]:
     wanted = [leaf, *module.parameters()]
 
     def both() -> object:
-        return torch.autograd.grad(module(leaf), wanted, grad_outputs=x)
+        with half:
+            y = module(leaf)
+        return torch.autograd.grad(y, wanted, grad_outputs=x)
 
     return both
 
 
 def time_shape(shape: list[int], args: Arguments) -> dict[str, Any]:
-    x = torch.randn(*shape, device=args.device)
+    dtype = DTYPES[args.dtype]
+    x = torch.randn(*shape, device=args.device, dtype=dtype)
     modules = {
         name: module.to(args.device)
-        for name, module in candidates(shape[1]).items()
+        for name, module in candidates(shape[1], args.device).items()
         if name not in args.without
     }
-    found: dict[str, Any] = {"shape": shape}
+    found: dict[str, Any] = {"shape": shape, "errors": relative_errors(modules, x)}
+    for name, module in modules.items():
+        if args.compile and (isinstance(module, DynamicBlock) or name == FUSED):
+            module.compile()
     for direction in ("forward", "forward and backward"):
         backward = direction != "forward"
         jobs = {name: work(module, x, backward) for name, module in modules.items()}
         timings = interleaved(jobs, args.rounds, args.seconds, clock_of(args))
         found[direction] = {name: t.as_dict() for name, t in timings.items()}
+        if not backward and "copy" in modules:
+            copied = found[direction]["copy"]["median"]
+            for name in found["errors"]:
+                share = copied / found[direction][name]["median"]
+                found[direction][name]["share_of_copy"] = share
         if backward:
             for name, job in jobs.items():
                 found[direction][name]["peak_bytes"] = peak_bytes(job, args.device)
@@ -261,6 +309,13 @@ def show(results: Mapping[str, Any]) -> None:
                 )
             table.add_row(name, *cells)
         Console().print(table)
+    for row in rows:
+        for name, error in row["errors"].items():
+            share = row["forward"][name].get("share_of_copy", math.nan)
+            Console().print(
+                f"{'x'.join(map(str, row['shape']))} {name}: relative error {error:.1e}, "
+                f"{100 * share:.0f} % of the speed of a copy"
+            )
     sizes = Table(title="a solve of 2^19 pixels, forward: milliseconds, fft | gemm")
     sizes.add_column("side")
     for boundary in BOUNDARIES:
@@ -290,11 +345,14 @@ def main() -> None:
         raise ConfigError(f"device={args.device}: expected cpu or cuda")
     if args.clock not in ("wall", "cpu"):
         raise ConfigError(f"clock={args.clock}: expected wall or cpu")
+    if args.dtype not in DTYPES:
+        raise ConfigError(f"dtype={args.dtype}: expected {' or '.join(DTYPES)}")
     if args.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device=cuda: there is no CUDA device")
     for name in args.without:
-        if name not in candidates(1) or name == "ResNet block":
-            raise ConfigError(f"without={name}: {nearest(name, candidates(1))}")
+        known = candidates(1, args.device)
+        if name not in known or name == "ResNet block":
+            raise ConfigError(f"without={name}: {nearest(name, known)}")
     torch.manual_seed(0)
     results: dict[str, Any] = {
         "machine": {**machine(args.device), "clock": clock_of(args)},

@@ -71,16 +71,22 @@ def test_compiled_run_is_loaded_like_any_other(
     ("words", "complaint"),
     [
         (["trainer.compile=yes_please"], "trainer.compile=yes_please: expected true"),
+        (["trainer.tf32=maybe"], "trainer.tf32=maybe: expected true or false"),
         (["trainer.compile=true"], "no C++ compiler '/no/g++' found"),
         (["model.boundary=reflect"], "got 'reflect'; reflect is not offered"),
-        (["model.diffusion.backend=mkl"], "backend must be one of auto, fft, gemm"),
+        (
+            ["model.diffusion.backend=mkl"],
+            "backend must be one of auto, fft, gemm, fused",
+        ),
+        (["model.diffusion.backend=fused"], "backend=fused needs triton and a CUDA"),
     ],
 )
 def test_what_cannot_work_is_refused(
     words: list[str], complaint: str, forked: Command, tmp_path: Path
 ) -> None:
-    if "trainer.compile=true" in words and torch.cuda.is_available():
-        pytest.skip("a CUDA device needs no C++ compiler")
+    needless = {"trainer.compile=true", "model.diffusion.backend=fused"}
+    if needless & set(words) and torch.cuda.is_available():
+        pytest.skip("a CUDA device needs no C++ compiler, and has kernels")
     done = forked(str(ROOT / "train.py"), *words, cwd=tmp_path, CXX="/no/g++")
     assert done.returncode == 2
     (line,) = done.stderr.strip().splitlines()
@@ -93,5 +99,6 @@ def test_mixed_precision_trains_with_walls_and_recomputed_blocks(
 ) -> None:
     words = [*QUICK, "trainer.precision=bf16-mixed", "model.boundary=neumann"]
     words += ["model.padding=null", "model.checkpoint_blocks=true"]
+    words += ["trainer.channels_last=true", "trainer.tf32=true", "data.on_device=true"]
     done = python(str(ROOT / "train.py"), *words, "data.train=16", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -190,6 +190,8 @@ def test_command(
         words += ["pairs=2", "train=32"]
     if words[0] == "scripts/benchmark.py":
         words += TINY_BENCHMARK
+        if "device=cuda" in words and not torch.cuda.is_available():
+            words.append("device=cpu")
     if words[0] == "scripts/scaling.py":
         words += TINY_SCALING
     if words[0] == "scripts/robustness.py":

@@ -175,14 +175,14 @@ GUARDS = {
     ),
     "loss is finite": Guard(
         f"{CALLBACKS}/finite_check.py",
-        "if not torch.isfinite(loss):",
-        "if False:",
+        "torch.stack([*losses, *norms])",
+        "torch.stack(norms)",
         "tests/test_faults.py::test_nan_ends_before_the_update[loss]",
     ),
     "gradient is finite": Guard(
         f"{CALLBACKS}/finite_check.py",
-        "if not torch.isfinite(torch.stack(norms)).all():",
-        "if False:",
+        "torch.stack([*losses, *norms])",
+        "torch.stack(losses)",
         "tests/test_faults.py::test_nan_ends_before_the_update[gradient]",
     ),
     "errors of storage": Guard(

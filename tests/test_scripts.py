@@ -97,6 +97,7 @@ def test_predict_writes_labels_and_overlays(
         ("export", ["run=x", "format=tf", "out=y"], 2, "expected onnx or torch"),
         ("export", ["run=x", "format=torch", "out=y.onnx"], 2, "ends in .pt2"),
         ("benchmark", ["out=b.json", "device=tpu"], 2, "expected cpu or cuda"),
+        ("benchmark", ["out=b.json", "dtype=half"], 2, "expected float32 or bfloat16"),
         ("benchmark", ["out=b.json", "without=[solv]"], 2, "did you mean 'solve'?"),
         ("make_qtips", ["out=o", "lengths=[9,5]"], 2, "lengths must be"),
         ("linear_stability", ["out=o", "h=0"], 2, "h and turns must be > 0"),
@@ -309,10 +310,12 @@ def test_benchmark_measures_and_draws(forked: Command, tmp_path: Path) -> None:
         "seconds=0",
         "epochs=0",
     ]
-    done = forked(script("benchmark"), f"out={out}", *sizes)
+    done = forked(script("benchmark"), f"out={out}", "dtype=bfloat16", *sizes)
     assert done.returncode == 0, done.stderr
     results = json.loads(out.read_text())
     (row,) = results["shapes"]
+    assert all(0 < error < 5e-3 for error in row["errors"].values())
+    assert row["forward"]["solve"]["share_of_copy"] > 0
     both = row["forward and backward"]
     assert {"ResNet block", "IMEX block", "solve", "Algorithm 1"} <= both.keys()
     assert all(t["median"] > 0 and t["runs"] == 3 for t in both.values())

@@ -1,5 +1,6 @@
 """Stop at the first NaN or Inf, before it reaches the weights."""
 
+import math
 from typing import Any
 
 import pytorch_lightning as pl
@@ -10,16 +11,19 @@ from imex_experiments.runs.errors import NumericsError
 
 
 class FiniteCheck(pl.Callback):
-    """NumericsError (exit code 5) if loss or gradient are not finite, before the update."""
+    """NumericsError (exit code 5) if loss or gradient are not finite, before the update.
+
+    Both are asked for at once, so that the host waits for a device once per step. To
+    wait less often the update itself would have to be skipped on the device.
+    """
+
+    def __init__(self) -> None:
+        self._losses: list[torch.Tensor] = []
 
     def on_before_backward(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: torch.Tensor
     ) -> None:
-        if not torch.isfinite(loss):
-            raise NumericsError(
-                f"the loss is {loss.item()} at step {trainer.global_step}; "
-                "try a smaller optimizer.lr or model.h"
-            )
+        self._losses.append(loss.detach())
 
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
@@ -28,13 +32,17 @@ class FiniteCheck(pl.Callback):
             (n, p.grad) for n, p in pl_module.named_parameters() if p.grad is not None
         ]
         norms: Any = torch._foreach_norm([gradient for _, gradient in named])
-        if not torch.isfinite(torch.stack(norms)).all():
-            worst = next(
-                name
-                for (name, _), norm in zip(named, norms, strict=True)
-                if not norm.isfinite()
-            )
-            raise NumericsError(
-                f"the gradient of {worst} is not finite at step {trainer.global_step}; "
-                "try a smaller optimizer.lr or model.h"
-            )
+        losses, self._losses = self._losses, []
+        sizes = torch.stack([*losses, *norms])
+        if torch.isfinite(sizes).all():
+            return
+        names = ["loss"] * len(losses) + [f"gradient of {name}" for name, _ in named]
+        what, value = next(
+            (name, value)
+            for name, value in zip(names, sizes.tolist(), strict=True)
+            if not math.isfinite(value)
+        )
+        raise NumericsError(
+            f"the {what} is {value} at step {trainer.global_step}; "
+            "try a smaller optimizer.lr or model.h"
+        )

@@ -55,8 +55,9 @@ class QtipsData(TensorData):
         widths: Sequence[int] = (4, 8),
         root: str | None = None,
         touching: bool = False,
+        on_device: bool = False,
     ) -> None:
-        super().__init__(batch_size, num_workers)
+        super().__init__(batch_size, num_workers, on_device)
         self.recipe = QtipsRecipe(
             image_size, objects, centred, lengths, widths, touching
         )

@@ -7,7 +7,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from imex_experiments.data.epoch_sampler import EpochLoader, EpochSampler
 
@@ -19,18 +19,28 @@ class TensorData(pl.LightningDataModule):
 
     Training images come in an order that the seed of the run (torch's) and the epoch decide;
     a last batch of a single image is dropped with a warning, because batch norm cannot use
-    it.
+    it. With `on_device` the splits lie where the network is trained, and batches are
+    drawn there, in the same order.
     """
 
-    def __init__(self, batch_size: int, num_workers: int) -> None:
+    def __init__(
+        self, batch_size: int, num_workers: int, on_device: bool = False
+    ) -> None:
         super().__init__()
         if batch_size < 1:
             raise ValueError(f"batch_size must be >= 1, got {batch_size}")
         if num_workers < 0:
             raise ValueError(f"num_workers must be >= 0, got {num_workers}")
+        if on_device and num_workers > 0:
+            raise ValueError(
+                f"on_device=true needs num_workers=0, got {num_workers}: workers are "
+                "other processes"
+            )
         self.batch_size = batch_size
+        self.on_device = on_device
         self.num_workers = num_workers
         self.splits: dict[str, TensorDataset] = {}
+        self._resident: dict[str, ResidentSplit] = {}
 
     def samples(self, split: str, number: int) -> tuple[Tensor, ...]:
         """The first samples of a split, always the same."""
@@ -44,25 +54,49 @@ class TensorData(pl.LightningDataModule):
                 "the last batch would hold one image; it is dropped (batch norm)"
             )
         order = EpochSampler(images, seed=torch.initial_seed())
-        return EpochLoader(
-            self.splits["train"], sampler=order, drop_last=odd, **self._options()
-        )
+        return EpochLoader(sampler=order, drop_last=odd, **self._options("train"))
 
     def val_dataloader(self) -> DataLoader:
-        return DataLoader(self.splits["val"], **self._options())
+        return DataLoader(**self._options("val"))
 
     def test_dataloader(self) -> DataLoader:
-        return DataLoader(self.splits["test"], **self._options())
+        return DataLoader(**self._options("test"))
 
-    def _options(self) -> dict[str, Any]:
+    def _options(self, split: str) -> dict[str, Any]:
         """What all loaders share. Their generators leave torch's random numbers alone."""
+        dataset: Dataset = self.splits[split]
+        if self.on_device:
+            if split not in self._resident:
+                device = self.trainer.strategy.root_device if self.trainer else "cpu"
+                self._resident[split] = ResidentSplit(self.splits[split], device)
+            dataset = self._resident[split]
         return {
+            "dataset": dataset,
+            "collate_fn": _as_drawn if self.on_device else None,
             "batch_size": self.batch_size,
             "num_workers": self.num_workers,
             "persistent_workers": self.num_workers > 0,
             "worker_init_fn": leave_ctrl_c_to_parent,
             "generator": torch.Generator().manual_seed(0),
         }
+
+
+class ResidentSplit(Dataset):
+    """A split on a device, which gives whole batches: `DataLoader` asks for them at once."""
+
+    def __init__(self, split: TensorDataset, device: torch.device | str) -> None:
+        self.tensors = [tensor.to(device) for tensor in split.tensors]
+
+    def __len__(self) -> int:
+        return len(self.tensors[0])
+
+    def __getitems__(self, indices: list[int]) -> list[Tensor]:
+        chosen = torch.tensor(indices)
+        return [t[chosen.to(t.device, non_blocking=True)] for t in self.tensors]
+
+
+def _as_drawn(batch: list[Tensor]) -> list[Tensor]:
+    return batch
 
 
 def leave_ctrl_c_to_parent(worker: int) -> None:

@@ -11,7 +11,12 @@ import torch
 from torch import Tensor
 
 from imex_experiments.operators.precision import without_autocast
-from imex_experiments.operators.transforms import Transform, choose
+from imex_experiments.operators.transforms import (
+    PeriodicFused,
+    Transform,
+    choose,
+    has_kernels,
+)
 
 BLOCK_BYTES = 2**21
 """Images solved at a time on a CPU: with their spectra they stay in its second cache."""
@@ -166,7 +171,7 @@ def transform_of(x: Tensor, boundary: str, backend: str) -> Transform:
         )
     traced = torch.compiler.is_compiling()  # a traced graph serves batches of any size
     pairs = not traced and x.is_cpu and len(x) > 0 and len(x) % 2 == 0
-    return choose((x.shape[-2], x.shape[-1]), boundary, backend, pairs)
+    return choose((x.shape[-2], x.shape[-1]), boundary, backend, pairs, has_kernels(x))
 
 
 def factors_of(symbol: Tensor, x: Tensor, F: Transform) -> Tensor:
@@ -184,6 +189,8 @@ def factors_of(symbol: Tensor, x: Tensor, F: Transform) -> Tensor:
 
 def apply_factors(x: Tensor, t: Tensor, F: Transform) -> Tensor:
     """F^-1 (t * F x), t = factors_of(symbol, x, F)."""
+    if isinstance(F, PeriodicFused):
+        return F.product(x, t)
     y = x.to(t.dtype)
     if torch.compiler.is_compiling():  # derives the same backward from the products
         with without_autocast(x):

@@ -9,6 +9,8 @@ pairs of images, and for half a spectrum 1 / (H W) on self-conjugate columns (th
 the last of an even width), else 2 / (H W).
 """
 
+import importlib.util
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,13 +21,23 @@ from torch import Tensor
 from imex_experiments.operators.boundary import require_boundary
 from imex_experiments.operators.precision import constant
 
-BACKENDS = ("auto", "fft", "gemm")
+BACKENDS = ("auto", "fft", "gemm", "fused")
+
+TRITON = importlib.util.find_spec("triton") is not None
+"""Whether there is a compiler for the kernels of `fused`."""
+
+SHARED_MEMORY = 160 * 2**10
+"""Bytes that a program of `fused` takes at most: float32 planes of 64 x 64."""
 
 
 def require_backend(name: str) -> str:
     """The name itself; ValueError with the choices for an unknown one."""
     if name not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {name!r}")
+    if name == "fused" and not (TRITON and (torch.cuda.is_available() or _emulated())):
+        raise ValueError(
+            "backend=fused needs triton and a CUDA device, or TRITON_INTERPRET=1; take auto"
+        )
     return name
 
 
@@ -164,36 +176,74 @@ class PairedFft(Periodic):
 
 
 class PeriodicGemm(Periodic):
-    """Hartley's transform along both axes: M x M with M = cas(2 pi j k / n) / sqrt(n).
+    """Hartley's matrix along the height, cosines and sines along the width.
 
-    M is symmetric and M M = I. A wave and its mirror image share two coefficients, so a
-    symbol that is not symmetric in each axis mixes U(k) with U(-k):
-    (a U + b U-), a and b = (t(k1, -k2) +- t(k1, k2)) / 2.
+    A = M x C^T and B = N x S^T, side by side: M = cas(2 pi j k / H) / sqrt(H), N = M with
+    -k for k, both symmetric and their own inverse; C and S the orthonormal waves of the
+    lower half of the width's wave numbers. Half of them is enough because x is real, and
+    a stencil mixes cas(k1) cos(k2) with cas(-k1) sin(k2) alone:
+    (p A + q B, p B + q A), p and q = (t(k1, k2) +- t(k1, -k2)) / 2.
     """
 
+    @property
+    def half(self) -> int:
+        """K, the columns of A and of B."""
+        return (self.size[1] + 1) // 2
+
+    def matrices(self, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """M, N, and C over S, (2 K, W)."""
+        height, width = self.size
+        dtype, device = like.dtype, like.device
+        M, N = (_cas(height, sign, dtype, device) for sign in (1, -1))
+        return M, N, _cosines_and_sines(width, dtype, device)
+
+    def new_spectrum(self, x: Tensor) -> Tensor:
+        return x.new_empty((*x.shape[:-1], 2 * self.half))
+
     def forward(self, x: Tensor) -> Tensor:
-        rows, columns = (_cas(n, x.dtype, x.device) for n in self.size)
-        return rows @ (x @ columns)
+        M, N, CS = self.matrices(x)
+        A, B = (x @ CS.mT).chunk(2, -1)
+        return torch.cat([M @ A, N @ B], -1)
 
     def inverse(self, X: Tensor) -> Tensor:
-        return self.forward(X)
+        M, N, CS = self.matrices(X)
+        A, B = X.chunk(2, -1)
+        return torch.cat([M @ A, N @ B], -1) @ CS
 
     def factors(self, symbol: Tensor) -> Tensor:
-        """(C, 2, H, W): a and b."""
-        same = _whole(symbol, self.size[1])
-        other = _negate(same, -2)
-        return torch.stack([other + same, other - same], 1) / 2
+        """(C, 3, H, K): p of A, p of B, and q."""
+        half = self.half
+        mirrored = _negate(symbol, -2)
+        p, q = (symbol + mirrored) / 2, (symbol - mirrored) / 2
+        last = torch.cat([p[..., -1:], p[..., 1:half]], -1)
+        # B's first column is the wave W / 2 (nothing for odd W), which has no partner.
+        mixed = torch.nn.functional.pad(q[..., 1:half], (1, 0))
+        return torch.stack([p[..., :half], last, mixed], 1)
 
     def multiply(self, X: Tensor, t: Tensor) -> Tensor:
-        a, b = t.unbind(1)
-        return torch.addcmul(a * X, b, _negate(X, -2, -1))
+        A, B = X.chunk(2, -1)
+        p, p_last, q = t.unbind(1)
+        return torch.cat([p * A + q * B, p_last * B + q * A], -1)
 
     def overwrite(self, X: Tensor, t: Tensor) -> Tensor:
         return self.multiply(X, t)
 
     def add_cross(self, total: Tensor, X: Tensor, G: Tensor) -> None:
-        super().add_cross(total[:, 0], X, G)
-        super().add_cross(total[:, 1], _negate(X, -2, -1), G)
+        (A, B), (A_g, B_g) = X.chunk(2, -1), G.chunk(2, -1)
+        super().add_cross(total[:, 0], A, A_g)
+        super().add_cross(total[:, 1], B, B_g)
+        super().add_cross(total[:, 2], A, B_g)
+        super().add_cross(total[:, 2], B, A_g)
+
+
+class PeriodicFused(PeriodicGemm):
+    """The same transform, with the whole product in kernels (see `fused`)."""
+
+    def product(self, x: Tensor, t: Tensor, residual: Tensor | None = None) -> Tensor:
+        """F^-1 (t F x) + residual."""
+        from imex_experiments.operators import fused  # needs triton
+
+        return fused.product(x, t, residual)
 
 
 class ClosedGemm(Transform):
@@ -211,10 +261,27 @@ class ClosedGemm(Transform):
 
 
 @constant
-def _cas(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+def _cas(n: int, sign: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Hartley's matrix, (cos + sign sin)(2 pi j k / n) / sqrt(n)."""
     j = torch.arange(n)
     angle = 2 * torch.pi * (torch.outer(j, j) % n).double() / n
-    return ((angle.cos() + angle.sin()) / n**0.5).to(device, dtype)
+    return ((angle.cos() + sign * angle.sin()) / n**0.5).to(device, dtype)
+
+
+@constant
+def _cosines_and_sines(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Orthonormal waves k < n / 2 as rows: cosines, then sines.
+
+    The place of the sine of k = 0 takes the cosine of n / 2, or zeros where n is odd.
+    """
+    half = (n + 1) // 2
+    k, j = torch.arange(half), torch.arange(n)
+    angle = 2 * torch.pi * (torch.outer(k, j) % n).double() / n
+    cosines, sines = angle.cos(), angle.sin()
+    cosines[0] /= 2**0.5
+    if n % 2 == 0:
+        sines[0] = (1 - 2 * (j % 2)).double() / 2**0.5
+    return (torch.cat([cosines, sines]) * (2 / n) ** 0.5).to(device, dtype)
 
 
 @constant
@@ -336,6 +403,7 @@ def _negate(U: Tensor, *dims: int) -> Tensor:
 TRANSFORMS: dict[tuple[str, str], type[Transform]] = {
     ("periodic", "fft"): PeriodicFft,
     ("periodic", "gemm"): PeriodicGemm,
+    ("periodic", "fused"): PeriodicFused,
     ("neumann", "fft"): NeumannFft,
     ("neumann", "gemm"): NeumannGemm,
     ("dirichlet", "fft"): DirichletFft,
@@ -344,16 +412,46 @@ TRANSFORMS: dict[tuple[str, str], type[Transform]] = {
 
 
 def choose(
-    size: tuple[int, int], boundary: str, backend: str = "auto", pairs: bool = False
+    size: tuple[int, int],
+    boundary: str,
+    backend: str = "auto",
+    pairs: bool = False,
+    kernels: bool = False,
 ) -> Transform:
     """The transform of a boundary for images (H, W); `auto` takes the faster backend.
 
-    `pairs` allows two images as one complex image. ValueError for unknown names.
+    `pairs` allows two images as one complex image. `kernels` tells whether those of
+    `fused` can be run; where not, on the meta device or for float64, it is `gemm`, whose
+    numbers it gives. ValueError for unknown names and for a boundary without kernels.
     """
     if require_backend(backend) == "auto":
         backend = _faster(size, boundary)
-    kind = TRANSFORMS[require_boundary(boundary), backend]
+    elif backend == "fused" and not kernels and boundary == "periodic":
+        backend = "gemm"
+    kind = TRANSFORMS.get((require_boundary(boundary), backend))
+    if kind is None:
+        raise ValueError(f"backend={backend} has no {boundary} boundary, take auto")
     return PairedFft(size) if pairs and kind is PeriodicFft else kind(size)
+
+
+def has_kernels(x: Tensor) -> bool:
+    """Whether the kernels of `fused` can be run on images like x."""
+    known = x.dtype in (torch.float32, torch.bfloat16, torch.float16)
+    return known and TRITON and _has_room(x.device)
+
+
+@torch.compiler.assume_constant_result
+def _has_room(device: torch.device) -> bool:
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        # Devices of other makers do not tell.
+        return getattr(properties, "shared_memory_per_block_optin", 0) >= SHARED_MEMORY
+    return device.type == "cpu" and _emulated()
+
+
+def _emulated() -> bool:
+    """Whether Triton interprets its kernels on a CPU."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
 
 
 def _faster(size: tuple[int, int], boundary: str) -> str:
@@ -361,7 +459,7 @@ def _faster(size: tuple[int, int], boundary: str) -> str:
 
     The time of a product grows with H + W. That of an FFT hardly does, but it is three
     times as long for sides with a prime factor above 7, and that of the extended images
-    of neumann and dirichlet boundaries six times or more.
+    of neumann and dirichlet boundaries six times or more. `fused` has not been timed.
     """
     if torch.compiler.is_compiling():  # neither Inductor nor ONNX knows an inverse FFT
         return "gemm"

@@ -48,23 +48,41 @@ def build_trainer(cfg: DictConfig) -> pl.Trainer:
     )
 
 
+OURS = ("compile", "channels_last", "tf32")
+"""What the trainer's node says about the network, not to Lightning."""
+
+
 def lightning(trainer: DictConfig) -> DictConfig:
-    """The trainer's node without `compile`, which is ours and not Lightning's."""
+    """The trainer's node without what is ours."""
     theirs = trainer.copy()
     with open_dict(theirs):
-        theirs.pop("compile", None)
+        for key in OURS:
+            theirs.pop(key, None)
     return theirs
 
 
-def wants_compile(cfg: DictConfig) -> bool:
-    """trainer.compile; ConfigError if it is no bool or there is nothing to compile with."""
-    wanted = cfg.trainer.get("compile", False)
-    if not isinstance(wanted, bool):
-        raise ConfigError(f"trainer.compile={wanted}: expected true or false")
+def speed_up(network: nn.Module, trainer: DictConfig) -> None:
+    """Layout, precision and compilation as `check_ours` has accepted them."""
+    if trainer.get("channels_last", False):
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if trainer.get("tf32", False):
+        torch.set_float32_matmul_precision("high")
+    if wanted := trainer.get("compile", False):  # in place: names in a checkpoint stay
+        network.compile(mode=None if wanted is True else wanted)
+
+
+def check_ours(trainer: DictConfig) -> None:
+    """ConfigError for a value that is not known, or if nothing can compile."""
+    for key in OURS:
+        wanted = trainer.get(key, False)
+        words = ("reduce-overhead",) if key == "compile" else ()
+        if not isinstance(wanted, bool) and wanted not in words:
+            expected = " or ".join(("true", "false", *words))
+            raise ConfigError(f"trainer.{key}={wanted}: expected {expected}")
     compiler = os.environ.get("CXX", "g++")
-    if wanted and not torch.cuda.is_available() and shutil.which(compiler) is None:
+    missing = not torch.cuda.is_available() and shutil.which(compiler) is None
+    if trainer.get("compile", False) and missing:
         raise ConfigError(
-            f"trainer.compile=true: no C++ compiler {compiler!r} found; install one, "
-            "name it in CXX, or leave trainer.compile out"
+            f"trainer.compile={trainer.compile}: no C++ compiler {compiler!r} found; "
+            "install one, name it in CXX, or leave trainer.compile out"
         )
-    return wanted

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig
 
-from imex_experiments.runs.assemble import build_network, lightning, wants_compile
+from imex_experiments.runs.assemble import build_network, check_ours, lightning
 from imex_experiments.runs.build import build, check, refusing
 from imex_experiments.runs.errors import StorageError
 from imex_experiments.runs.resume import refuse_changes
@@ -39,7 +39,7 @@ def preflight(cfg: DictConfig) -> int:
     work.
     """
     refuse_changes(cfg)
-    wants_compile(cfg)
+    check_ours(cfg.trainer)
     for part in PARTS:
         check(lightning(cfg.trainer) if part == "trainer" else cfg[part], part)
     data = build(cfg.data, "data")

@@ -4,6 +4,7 @@ import logging
 from pathlib import Path
 
 import pytest
+import pytorch_lightning as pl
 import torch
 
 from imex_experiments.data import QtipsData
@@ -64,12 +65,40 @@ def test_workers_give_the_same_images(cache: Path) -> None:
     assert torch.equal(alone, helped)
 
 
+def test_images_on_the_device_come_as_those_of_the_loader(cache: Path) -> None:
+    """Two epochs of training, the second one resumed after its first batch."""
+
+    def drawn(on_device: bool) -> list[torch.Tensor]:
+        torch.manual_seed(3)
+        data = make(cache, train=33, batch_size=8, on_device=on_device)
+        loader, tensors = data.train_dataloader(), []
+        for state in ({"epoch": 0, "batches": 0}, {"epoch": 1, "batches": 1}):
+            loader.load_state_dict(state)
+            for batch in loader:
+                tensors += batch
+        return [*tensors, *next(iter(data.val_dataloader()))]
+
+    loaded, resident = drawn(False), drawn(True)
+    assert len(loaded) == 2 * (4 + 3) + 2
+    assert all(map(torch.equal, loaded, resident))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_batches_are_drawn_where_the_network_is_trained(cache: Path) -> None:
+    data = make(cache, on_device=True)
+    data.trainer = pl.Trainer(accelerator="gpu", devices=1, logger=False)
+    images, labels = next(iter(data.train_dataloader()))
+    assert images.is_cuda
+    assert labels.is_cuda
+
+
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
         ({"batch_size": 33}, "batch_size 33 is larger than the training split of 32"),
         ({"batch_size": 0}, "batch_size must be >= 1, got 0"),
         ({"val": 0}, "val must be >= 1, got 0"),
+        ({"on_device": True, "num_workers": 2}, "needs num_workers=0, got 2"),
     ],
 )
 def test_impossible_sizes_are_refused(

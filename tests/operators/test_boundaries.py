@@ -174,7 +174,7 @@ def test_adjoint_convolution_is_the_adjoint(padding: str, kernel_size: int) -> N
     [
         ("reflect", "auto", "got 'reflect'; reflect is not offered"),
         ("torus", "auto", "boundary must be one of periodic, neumann, dirichlet, got"),
-        ("periodic", "dct", "backend must be one of auto, fft, gemm, got 'dct'"),
+        ("periodic", "dct", "backend must be one of auto, fft, gemm, fused, got 'dct'"),
     ],
 )
 def test_unknown_names_are_refused(boundary: str, backend: str, complaint: str) -> None:

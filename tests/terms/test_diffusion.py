@@ -64,7 +64,10 @@ def test_solve_inverts_the_operator_within_walls(
             {"boundary": "reflect"},
             "boundary must be one of .*, got 'reflect'; reflect is",
         ),
-        ({"backend": "mkl"}, "backend must be one of auto, fft, gemm, got 'mkl'"),
+        (
+            {"backend": "mkl"},
+            "backend must be one of auto, fft, gemm, fused, got 'mkl'",
+        ),
     ],
 )
 def test_unknown_names_are_told_with_the_choices(
