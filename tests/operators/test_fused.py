@@ -11,7 +11,6 @@ from conftest import Command
 from imex_experiments.operators.transforms import (
     TRITON,
     PeriodicFused,
-    PeriodicGemm,
     choose,
 )
 from imex_experiments.terms import GramDiffusion
@@ -68,14 +67,10 @@ def test_programs_of_a_hopper_multiprocessor(
         assert programs * (compiled.metadata.shared + 1024) <= 228 * 1024
 
 
-def test_auto_takes_kernels_where_they_can_be_run() -> None:
-    def kind(size: int, boundary: str = "periodic", kernels: bool = True) -> type:
-        return type(choose((size, size), boundary, kernels=kernels))
-
-    assert kind(64) is kind(200) is PeriodicFused
-    assert not issubclass(kind(64, kernels=False), PeriodicGemm)
-    assert not issubclass(kind(64, "neumann"), PeriodicGemm)
-    assert not issubclass(kind(1024), PeriodicGemm)
+def test_auto_leaves_kernels_to_those_who_ask_for_them() -> None:
+    """Until they have been timed on a device."""
+    F = choose((64, 64), "periodic", kernels=True)
+    assert not isinstance(F, PeriodicFused)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a device can do it")
