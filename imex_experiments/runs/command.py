@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import fields
 from functools import wraps
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import NoReturn, TypeVar, get_origin
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -108,7 +108,8 @@ def parse_arguments(
 ) -> Arguments:
     """`key=value` words as an instance of a dataclass; ConfigError for anything else.
 
-    Words that are no such pair, as paths are, go to the list `plain` if one is named.
+    Words that are no such pair, as paths are, go to the list `plain` if one is named. A
+    list of one needs no brackets.
     """
     words = sys.argv[1:] if argv is None else argv
     known = [field.name for field in fields(schema)]  # type: ignore[arg-type]
@@ -120,6 +121,10 @@ def parse_arguments(
             raise ConfigError(f"{word}: expected key=value words: {usage}")
     try:
         given = OmegaConf.from_dotlist(words)
+        for field in fields(schema):  # type: ignore[arg-type]
+            only = given.get(field.name)
+            if get_origin(field.type) is list and isinstance(only, str | int | float):
+                given[field.name] = [only]
         if plain and paths:
             given[plain] = [*paths, *(given.get(plain) or [])]
         merged = OmegaConf.merge(OmegaConf.structured(schema), given)

@@ -24,6 +24,11 @@ def test_paths_and_pairs_mix() -> None:
     assert args == Arguments([path, "c d", "a", "b"], "there")
 
 
+def test_a_list_of_one_needs_no_brackets() -> None:
+    assert parse_arguments(Arguments, ["runs=a/b"]).runs == ["a/b"]
+    assert parse_arguments(Arguments, ["c", "runs=a/b"], "runs").runs == ["c", "a/b"]
+
+
 def test_folder_that_looks_like_a_pair_is_a_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
