@@ -36,7 +36,10 @@ GUARDS = {
         f"{RUNS}/files.py", "os.fsync(handle)", "pass", f"{IO}_content_is_on"
     ),
     "temporary file lies beside": Guard(
-        f"{RUNS}/files.py", ", path.parent)", ")", f"{IO}_content_is_on"
+        f"{RUNS}/files.py",
+        'path.with_name(f".',
+        'Path(f"/tmp/.',
+        f"{IO}_content_is_on",
     ),
     "checksum is compared": Guard(
         f"{RUNS}/checkpoint_io.py",
@@ -242,6 +245,12 @@ GUARDS = {
 }
 
 
+@pytest.mark.parametrize("name", GUARDS)
+def test_the_guard_is_where_it_is_looked_for(name: str) -> None:
+    guard = GUARDS[name]
+    assert (ROOT / guard.file).read_text().count(guard.line) == 1
+
+
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("mutant")
@@ -261,7 +270,6 @@ def test_without_the_guard_its_test_fails(
     guard = GUARDS[name]
     path = copy / guard.file
     source = path.read_text()
-    assert source.count(guard.line) == 1, "the guard is not where it was"
     path.write_text(source.replace(guard.line, guard.without))
     try:
         file, _, test = guard.test.partition("::")
