@@ -3,11 +3,11 @@
 `python scripts/benchmark.py out=<file>.json` times, in one process and in turns, a ResNet
 block, an IMEX block, the solve alone, the published Algorithm 1, two depthwise
 convolutions and, if `neuralop` is installed, its spectral convolution; then the growth of
-the solve with the side of the image, both backends of every boundary at the sizes between
+the solve with the side of the image, the backends of every boundary at the sizes between
 which `auto` decides, and epochs of the main job beside those of its explicit twin, with
 the share that is spent on data (`epochs=0` leaves them out). It prints ratios, writes the
 JSON and a picture beside it. `device=cuda` replays CUDA graphs and reads the device's own
-clock, and times the fused solve. `dtype=bfloat16` works on such images under autocast,
+clock. `dtype=bfloat16` works on such images under autocast,
 `compile=true` compiles the blocks and the fused solve. Beside each shape stand the relative
 errors of the solves, and their share of the speed of a copy, the making of the symbol
 included.
@@ -108,7 +108,7 @@ class Algorithm1(nn.Module):
         return torch.stack(solved).to(x.dtype)
 
 
-def candidates(channels: int, device: str = "cpu") -> dict[str, nn.Module]:
+def candidates(channels: int) -> dict[str, nn.Module]:
     """What is timed, by name; the first is what the others are compared with."""
     grid = TimeGrid.uniform(1.0, 1)
     operator = partial(GramDiffusion, alpha=10.0, init="laplacian")
@@ -121,20 +121,32 @@ def candidates(channels: int, device: str = "cpu") -> dict[str, nn.Module]:
         "solve": ImplicitConv2d(channels, alpha=10.0),
         "solve, fft": ImplicitConv2d(channels, alpha=10.0, backend="fft"),
         "solve, gemm": ImplicitConv2d(channels, alpha=10.0, backend="gemm"),
+        **fused_if_there(channels),
         "Algorithm 1": Algorithm1(channels),
         "copy": Copy(),
         "depthwise 3x3": depthwise(kernel_size=3, padding=1),
         "depthwise 31x31": depthwise(kernel_size=31, padding=15),
     }
-    if device == "cuda":
-        fused = ImplicitConv2d(channels, alpha=10.0, backend="fused")
-        modules[FUSED] = fused
     try:
         from neuralop.layers.spectral_convolution import SpectralConv
     except ImportError:
         return modules
     modules["spectral convolution"] = SpectralConv(channels, channels, (32, 32))
     return modules
+
+
+def fused_if_there(channels: int) -> dict[str, nn.Module]:
+    """The solve by kernels, where a compiler or a device makes them possible."""
+    try:
+        return {FUSED: ImplicitConv2d(channels, alpha=10.0, backend="fused")}
+    except ValueError:
+        return {}
+
+
+def backends(boundary: str) -> list[str]:
+    """Those that there are for a boundary here."""
+    fused = boundary == "periodic" and fused_if_there(1)
+    return ["fused", "fft", "gemm"] if fused else ["fft", "gemm"]
 
 
 def relative_errors(modules: Mapping[str, nn.Module], x: Tensor) -> dict[str, float]:
@@ -179,7 +191,7 @@ def time_shape(shape: list[int], args: Arguments) -> dict[str, Any]:
     x = torch.randn(*shape, device=args.device, dtype=dtype)
     modules = {
         name: module.to(args.device)
-        for name, module in candidates(shape[1], args.device).items()
+        for name, module in candidates(shape[1]).items()
         if name not in args.without
     }
     found: dict[str, Any] = {"shape": shape, "errors": relative_errors(modules, x)}
@@ -207,7 +219,7 @@ def time_growth(args: Arguments) -> dict[str, list[dict[str, float]]]:
     jobs: dict[str, Callable[[], object]] = {}
     for side in args.sides:
         x = torch.randn(1, GROWTH_CHANNELS, side, side, device=args.device)
-        for backend in ("fft", "gemm"):
+        for backend in backends("periodic"):
             layer = ImplicitConv2d(GROWTH_CHANNELS, alpha=10.0, backend=backend)
             jobs[f"{backend} {side}"] = work(layer.to(args.device), x, backward=True)
     timings = interleaved(jobs, args.rounds, args.seconds, clock_of(args))
@@ -216,7 +228,7 @@ def time_growth(args: Arguments) -> dict[str, list[dict[str, float]]]:
             {"side": side, **timings[f"{backend} {side}"].as_dict()}
             for side in args.sides
         ]
-        for backend in ("fft", "gemm")
+        for backend in backends("periodic")
     }
 
 
@@ -228,7 +240,7 @@ def time_backends(args: Arguments) -> list[dict[str, Any]]:
             channels = max(1, BACKEND_PIXELS // (2 * side * side))
             x = torch.randn(2, channels, side, side, device=args.device)
             jobs = {}
-            for backend in ("fft", "gemm"):
+            for backend in backends(boundary):
                 layer = ImplicitConv2d(
                     channels, alpha=10.0, boundary=boundary, backend=backend
                 )
@@ -316,13 +328,17 @@ def show(results: Mapping[str, Any]) -> None:
                 f"{'x'.join(map(str, row['shape']))} {name}: relative error {error:.1e}, "
                 f"{100 * share:.0f} % of the speed of a copy"
             )
-    sizes = Table(title="a solve of 2^19 pixels, forward: milliseconds, fft | gemm")
+    sizes = Table(title="a solve of 2^19 pixels, forward: milliseconds")
     sizes.add_column("side")
     for boundary in BOUNDARIES:
-        sizes.add_column(boundary, justify="right")
+        sizes.add_column(
+            f"{boundary}: {' | '.join(backends(boundary))}", justify="right"
+        )
     for side in sorted({row["side"] for row in results["backends"]}):
         cells = [
-            " | ".join(f"{1e3 * row[b]['median']:.1f}" for b in ("fft", "gemm"))
+            " | ".join(
+                f"{1e3 * row[b]['median']:.1f}" for b in backends(row["boundary"])
+            )
             for row in results["backends"]
             if row["side"] == side
         ]
@@ -350,7 +366,7 @@ def main() -> None:
     if args.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device=cuda: there is no CUDA device")
     for name in args.without:
-        known = candidates(1, args.device)
+        known = candidates(1)
         if name not in known or name == "ResNet block":
             raise ConfigError(f"without={name}: {nearest(name, known)}")
     torch.manual_seed(0)

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from imex_experiments.operators.fused_cpp import library
+
 ROOT = Path(__file__).parents[1]
 
 # pytest-xdist runs one process per core; OpenMP threads on top of that only spin.
@@ -27,6 +29,10 @@ QUICK = [
     "trainer.log_every_n_steps=1",
 ]
 """Overrides that make the main job a matter of seconds."""
+
+needs_kernels = pytest.mark.skipif(
+    library() is None, reason="the kernels of fused.cpp need a C++ compiler"
+)
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 

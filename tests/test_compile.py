@@ -78,15 +78,13 @@ def test_compiled_run_is_loaded_like_any_other(
             ["model.diffusion.backend=mkl"],
             "backend must be one of auto, fft, gemm, fused",
         ),
-        (["model.diffusion.backend=fused"], "backend=fused needs triton and a CUDA"),
     ],
 )
 def test_what_cannot_work_is_refused(
     words: list[str], complaint: str, forked: Command, tmp_path: Path
 ) -> None:
-    needless = {"trainer.compile=true", "model.diffusion.backend=fused"}
-    if needless & set(words) and torch.cuda.is_available():
-        pytest.skip("a CUDA device needs no C++ compiler, and has kernels")
+    if "trainer.compile=true" in words and torch.cuda.is_available():
+        pytest.skip("a CUDA device needs no C++ compiler")
     done = forked(str(ROOT / "train.py"), *words, cwd=tmp_path, CXX="/no/g++")
     assert done.returncode == 2
     (line,) = done.stderr.strip().splitlines()

@@ -94,3 +94,18 @@ FFTS = {
     torch.ops.aten._fft_c2c: _complex_fft,
 }
 """Operation -> its FLOPs from the shapes of its arguments and result."""
+
+
+def _fused_product(x: Any, t: Any, **_: Any) -> int:
+    return 2 * _transforms(x, (-2, -1), 2.5)
+
+
+def _fused_gradients(g: Any, x: Any, t: Any, **_: Any) -> int:
+    return 3 * _transforms(x, (-2, -1), 2.5)
+
+
+KERNELS = {
+    torch.ops.imex_experiments.cpp_product: _fused_product,
+    torch.ops.imex_experiments.cpp_gradients: _fused_gradients,
+}
+"""The same for whole solves on a CPU; elsewhere they are counted as their parts."""

@@ -15,12 +15,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry, shape_wrapper
 
-from imex_experiments.networks.cost import FFTS
+from imex_experiments.networks.cost import FFTS, KERNELS
 
 CONVOLUTIONS, TRANSFORMS, OTHERS = "convolutions", "FFT", "norms, products, sums"
 KINDS = (CONVOLUTIONS, TRANSFORMS, OTHERS)
 
-FLOPS = {**flop_registry, **{op: shape_wrapper(f) for op, f in FFTS.items()}}
+FLOPS = {
+    **flop_registry,
+    **{op: shape_wrapper(f) for op, f in (FFTS | KERNELS).items()},
+}
 """Operation -> its FLOPs, called with its arguments and `out_val`."""
 
 
@@ -124,7 +127,7 @@ class _Counter(TorchDispatchMode):
 
 
 def _kind(packet: Any) -> str:
-    if packet in FFTS:
+    if packet in FFTS or packet in KERNELS:
         return TRANSFORMS
     return CONVOLUTIONS if "convolution" in str(packet) else OTHERS
 

@@ -1,415 +1,46 @@
-"""The product with a periodic symbol as Triton kernels: y = F^-1 (t F x), F `PeriodicGemm`.
+"""Products with a periodic symbol in kernels of our own, as operations torch can derive.
 
-Shapes: images x, y, g (B, C, H, W) bfloat16, float16 or float32; factors t (C, 3, H, K)
-float32, K = ceil(W / 2); matrices M, N (H, H) and CS (2 K, W) as there.
-
-Planes with sides of 32 and 64 take one pass: a program has one channel and a chunk of the
-batch, holds matrices and factors, and reads and writes each plane once. Larger ones, whose
-matrices do not fit beside each other into the memory of a multiprocessor, take three:
-rows, columns with the symbol, rows. The gradient of t needs the spectra of x and of g.
-That of x is made again in the pass that makes that of g: what is kept is x itself, at its
-own width, where a spectrum would be float32. Products are TF32 for half precision and
-three TF32 products for float32; sums are float32.
-
-The two operations are each other's derivatives, to any order: the product is symmetric in
-x and linear in t, and the gradient of t, the cross spectrum, linear in x and in g.
+Of images x (B, C, H, W) and factors t, channels first, kernels give two operations:
+product(x, t) = F^-1 (t F x), symmetric in x and linear in t, and gradients(g, x, t), those
+of <g, product(x, t)> in x and in t: product(g, t), and a cross spectrum that is linear in x
+and in g. So the two are each other's derivatives, to any order. Further images of a product
+are added to it.
 """
 
 from typing import Any
 
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor
-
-from imex_experiments.operators.transforms import PeriodicGemm
-
-ONE_PASS = (32, 64)
-"""Sides of planes that a program holds as a whole."""
-
-PROGRAMS = 4
-"""Per multiprocessor: chunks of a batch are as long as leaves about so many."""
-
-TILE = 64, 32, 32
-"""Rows, columns and the sum's length of a product in three passes."""
+from torch.library import CustomOpDef
 
 
-@triton.jit
-def _grid(rows: tl.constexpr, columns: tl.constexpr):
-    return tl.arange(0, rows)[:, None] * columns + tl.arange(0, columns)[None, :]
+def make_differentiable(product: CustomOpDef, gradients: CustomOpDef) -> None:
+    """Tell torch shapes and derivatives of the two operations of some kernels."""
+
+    def keep_product(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        x, t, *added = inputs
+        ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, t)
+        ctx.added = [one is not None for one in added]
+
+    def product_backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        x, t = ctx.saved_tensors
+        first = (product(g, t), None) if x is None else gradients(g, x, t)
+        return *first, *(g if there else None for there in ctx.added)
+
+    def keep_gradients(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
+        ctx.save_for_backward(*inputs)
+
+    def gradients_backward(ctx: Any, v: Tensor, w: Tensor) -> tuple[Tensor, ...]:
+        """For v of product(g, t), and w of the cross spectrum, itself factors."""
+        g, x, t = ctx.saved_tensors
+        to_g, to_t = gradients(v, g, t)
+        return to_g + product(x, w), product(g, w), to_t
+
+    product.register_fake(lambda x, t, *added: _planes_like(x))
+    gradients.register_fake(lambda g, x, t: (_planes_like(x), torch.empty_like(t)))
+    product.register_autograd(product_backward, setup_context=keep_product)
+    gradients.register_autograd(gradients_backward, setup_context=keep_gradients)
 
 
-@triton.jit
-def _matrices(M, N, CS, H: tl.constexpr, W: tl.constexpr):
-    """M, N, C and S."""
-    square, wide = _grid(H, H), _grid(W // 2, W)
-    m, n = tl.load(M + square), tl.load(N + square)
-    return m, n, tl.load(CS + wide), tl.load(CS + W // 2 * W + wide)
-
-
-@triton.jit
-def _factors(t, at, size):
-    """p of A, p of B, and q."""
-    return tl.load(t + at), tl.load(t + size + at), tl.load(t + 2 * size + at)
-
-
-@triton.jit
-def _waves(x, m, n, c, s, precision: tl.constexpr):
-    """A = M x C^T and B = N x S^T."""
-    a = tl.dot(x, tl.trans(c), input_precision=precision)
-    b = tl.dot(x, tl.trans(s), input_precision=precision)
-    a = tl.dot(m, a, input_precision=precision)
-    return a, tl.dot(n, b, input_precision=precision)
-
-
-@triton.jit
-def _plane(a, b, m, n, c, s, precision: tl.constexpr):
-    """M A C + N B S."""
-    a = tl.dot(m, a, input_precision=precision)
-    b = tl.dot(n, b, input_precision=precision)
-    y = tl.dot(a, c, input_precision=precision)
-    return tl.dot(b, s, y, input_precision=precision)
-
-
-@triton.jit
-def _product_kernel(
-    x,
-    t,
-    residual,
-    y,
-    M,
-    N,
-    CS,
-    batch,
-    channels,
-    chunk,
-    H: tl.constexpr,
-    W: tl.constexpr,
-    precision: tl.constexpr,
-):
-    """y = F^-1 (t F x), plus the residual unless that is None."""
-    channel, first = tl.program_id(0), tl.program_id(1) * chunk
-    pixels, waves = _grid(H, W), _grid(H, W // 2)
-    size: tl.constexpr = H * (W // 2)
-    p, p_last, q = _factors(t + channel * 3 * size, waves, size)
-    m, n, c, s = _matrices(M, N, CS, H, W)
-    for image in range(first, min(first + chunk, batch)):
-        plane = (image * channels + channel).to(tl.int64) * (H * W) + pixels
-        a, b = _waves(tl.load(x + plane).to(tl.float32), m, n, c, s, precision)
-        out = _plane(p * a + q * b, p_last * b + q * a, m, n, c, s, precision)
-        if residual is not None:
-            out += tl.load(residual + plane).to(tl.float32)
-        tl.store(y + plane, out.to(y.dtype.element_ty))
-
-
-@triton.jit
-def _gradients_kernel(
-    g,
-    x,
-    t,
-    grad_x,
-    grad_t,
-    M,
-    N,
-    CS,
-    batch,
-    channels,
-    chunk,
-    H: tl.constexpr,
-    W: tl.constexpr,
-    precision: tl.constexpr,
-):
-    """grad_x = F^-1 (t F g), and the cross spectrum of x and g, summed over a chunk."""
-    channel, first = tl.program_id(0), tl.program_id(1) * chunk
-    pixels, waves = _grid(H, W), _grid(H, W // 2)
-    size: tl.constexpr = H * (W // 2)
-    m, n, c, s = _matrices(M, N, CS, H, W)
-    d_p = tl.zeros((H, W // 2), tl.float32)
-    d_p_last = tl.zeros((H, W // 2), tl.float32)
-    d_q = tl.zeros((H, W // 2), tl.float32)
-    for image in range(first, min(first + chunk, batch)):
-        plane = (image * channels + channel).to(tl.int64) * (H * W) + pixels
-        a, b = _waves(tl.load(x + plane).to(tl.float32), m, n, c, s, precision)
-        a_g, b_g = _waves(tl.load(g + plane).to(tl.float32), m, n, c, s, precision)
-        d_p += a * a_g
-        d_p_last += b * b_g
-        d_q += a * b_g + b * a_g
-        # Read for each image: beside the sums there are no registers to hold them.
-        p, p_last, q = _factors(t + channel * 3 * size, waves, size)
-        out = _plane(p * a_g + q * b_g, p_last * b_g + q * a_g, m, n, c, s, precision)
-        tl.store(grad_x + plane, out.to(grad_x.dtype.element_ty))
-    grad_t += (tl.program_id(1) * channels + channel) * 3 * size
-    tl.store(grad_t + waves, d_p)
-    tl.store(grad_t + size + waves, d_p_last)
-    tl.store(grad_t + 2 * size + waves, d_q)
-
-
-@triton.jit
-def _tile(at, rows, columns, height, width, row_stride, column_stride):
-    """Part of a matrix, zero outside of it."""
-    inside = (rows[:, None] < height) & (columns[None, :] < width)
-    offsets = rows[:, None] * row_stride + columns[None, :] * column_stride
-    return tl.load(at + offsets, inside, 0).to(tl.float32)
-
-
-@triton.jit
-def _rows_kernel(
-    x,
-    matrix,
-    residual,
-    y,
-    height,
-    length,
-    width,
-    stride,
-    step,
-    BH: tl.constexpr,
-    BW: tl.constexpr,
-    BL: tl.constexpr,
-    precision: tl.constexpr,
-):
-    """y = x @ matrix, plus the residual unless that is None; x (height, length)."""
-    rows = tl.program_id(0).to(tl.int64) * BH + tl.arange(0, BH)
-    columns = tl.program_id(1) * BW + tl.arange(0, BW)
-    total = tl.zeros((BH, BW), tl.float32)
-    for start in range(0, length, BL):
-        along = start + tl.arange(0, BL)
-        left = _tile(x, rows, along, height, length, length, 1)
-        right = _tile(matrix, along, columns, length, width, stride, step)
-        total = tl.dot(left, right, total, input_precision=precision)
-    at = rows[:, None] * width + columns[None, :]
-    inside = (rows[:, None] < height) & (columns[None, :] < width)
-    if residual is not None:
-        total += tl.load(residual + at, inside, 0).to(tl.float32)
-    tl.store(y + at, total.to(y.dtype.element_ty), inside)
-
-
-@triton.jit
-def _columns_product(
-    M, N, z, rows, columns, H, K, BL: tl.constexpr, precision: tl.constexpr
-):
-    """Some rows and columns of M A and N B, z = A and B side by side."""
-    a = tl.zeros((rows.shape[0], columns.shape[0]), tl.float32)
-    b = tl.zeros((rows.shape[0], columns.shape[0]), tl.float32)
-    for start in range(0, H, BL):
-        along = start + tl.arange(0, BL)
-        m, n = _tile(M, rows, along, H, H, H, 1), _tile(N, rows, along, H, H, H, 1)
-        left = _tile(z, along, columns, H, K, 2 * K, 1)
-        right = _tile(z + K, along, columns, H, K, 2 * K, 1)
-        a = tl.dot(m, left, a, input_precision=precision)
-        b = tl.dot(n, right, b, input_precision=precision)
-    return a, b
-
-
-@triton.jit
-def _columns_kernel(
-    z,
-    t,
-    z_x,
-    grad_t,
-    V,
-    M,
-    N,
-    batch,
-    channels,
-    chunk,
-    H,
-    K,
-    BH: tl.constexpr,
-    BK: tl.constexpr,
-    BL: tl.constexpr,
-    precision: tl.constexpr,
-):
-    """z <- columns of F^-1 t F along the height, with the symbol; V is room for a spectrum.
-
-    Unless z_x is None, the cross spectrum with it is added to the chunk's part of grad_t.
-    """
-    channel, first = tl.program_id(0), tl.program_id(2) * chunk
-    columns = tl.program_id(1) * BK + tl.arange(0, BK)
-    size = H * K
-    t += channel * 3 * size
-    for image in range(first, min(first + chunk, batch)):
-        plane = (image * channels + channel).to(tl.int64) * (2 * size)
-        for top in range(0, H, BH):
-            rows = top + tl.arange(0, BH)
-            inside = (rows[:, None] < H) & (columns[None, :] < K)
-            at = rows[:, None] * K + columns[None, :]
-            out = plane + rows[:, None] * (2 * K) + columns[None, :]
-            a, b = _columns_product(M, N, z + plane, rows, columns, H, K, BL, precision)
-            p, p_last, q = (
-                tl.load(t + at, inside, 0),
-                tl.load(t + size + at, inside, 0),
-                tl.load(t + 2 * size + at, inside, 0),
-            )
-            tl.store(V + out, p * a + q * b, inside)
-            tl.store(V + out + K, p_last * b + q * a, inside)
-            if z_x is not None:
-                a_x, b_x = _columns_product(
-                    M, N, z_x + plane, rows, columns, H, K, BL, precision
-                )
-                d = grad_t + (tl.program_id(2) * channels + channel) * 3 * size + at
-                tl.store(d, tl.load(d, inside, 0) + a * a_x, inside)
-                d += size
-                tl.store(d, tl.load(d, inside, 0) + b * b_x, inside)
-                d += size
-                tl.store(d, tl.load(d, inside, 0) + a * b_x + b * a_x, inside)
-        tl.debug_barrier()  # all of V's rows, by all threads
-        for top in range(0, H, BH):
-            rows = top + tl.arange(0, BH)
-            inside = (rows[:, None] < H) & (columns[None, :] < K)
-            out = plane + rows[:, None] * (2 * K) + columns[None, :]
-            a, b = _columns_product(M, N, V + plane, rows, columns, H, K, BL, precision)
-            tl.store(z + out, a, inside)
-            tl.store(z + out + K, b, inside)
-
-
-@torch.library.custom_op("imex_experiments::product", mutates_args=())
-def product(x: Tensor, t: Tensor, residual: Tensor | None = None) -> Tensor:
-    """F^-1 (t F x) + residual, x and residual of one shape and dtype."""
-    x, t = x.contiguous(), t.contiguous()
-    residual = None if residual is None else residual.contiguous()
-    M, N, CS = _matrices_of(x)
-    if not one_pass(x):
-        z = _rows(x, CS.mT, torch.float32, x)
-        _columns(z, t, M, N, x)
-        return _rows(z, CS, x.dtype, x, residual)
-    y = torch.empty_like(x)
-    grid, sizes = _programs(x)
-    _product_kernel[grid](
-        x, t, residual, y, M, N, CS, *sizes, **_options(x), num_stages=2
-    )
-    return y
-
-
-@product.register_fake
-def _(x: Tensor, t: Tensor, residual: Tensor | None = None) -> Tensor:
+def _planes_like(x: Tensor) -> Tensor:
     return torch.empty_like(x, memory_format=torch.contiguous_format)
-
-
-@torch.library.custom_op("imex_experiments::gradients", mutates_args=())
-def gradients(g: Tensor, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-    """Those of x and of t: F^-1 (t F g), and the cross spectrum of x and g."""
-    g, x, t = g.contiguous(), x.contiguous(), t.contiguous()
-    M, N, CS = _matrices_of(x)
-    if not one_pass(x):
-        z, z_x = (_rows(image, CS.mT, torch.float32, x) for image in (g, x))
-        grad_t = _columns(z, t, M, N, x, z_x)
-        return _rows(z, CS, x.dtype, x), grad_t
-    grad_x = torch.empty_like(x)
-    grid, sizes = _programs(x)
-    grad_t = t.new_empty((grid[1], *t.shape))
-    _gradients_kernel[grid](
-        g, x, t, grad_x, grad_t, M, N, CS, *sizes, **_options(x), num_stages=1
-    )
-    return grad_x, grad_t.sum(0)
-
-
-@gradients.register_fake
-def _(g: Tensor, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(x, memory_format=torch.contiguous_format), torch.empty_like(
-        t
-    )
-
-
-def _keep_product(ctx: Any, inputs: tuple, output: Tensor) -> None:
-    x, t, residual = inputs
-    ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, t)
-    ctx.added = residual is not None
-
-
-def _product_backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-    x, t = ctx.saved_tensors
-    grad_t = None
-    if x is None:
-        grad_x = product(g, t)
-    else:
-        grad_x, grad_t = gradients(g, x, t)
-    return grad_x, grad_t, g if ctx.added else None
-
-
-def _keep_gradients(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
-    ctx.save_for_backward(*inputs)
-
-
-def _gradients_backward(ctx: Any, v: Tensor, w: Tensor) -> tuple[Tensor, ...]:
-    """For v of grad_x = S_t g and w of grad_t = <F x, F g>, S_w has the factors w."""
-    g, x, t = ctx.saved_tensors
-    to_g, to_t = gradients(v, g, t)
-    return product(x, w, to_g), product(g, w), to_t
-
-
-product.register_autograd(_product_backward, setup_context=_keep_product)
-gradients.register_autograd(_gradients_backward, setup_context=_keep_gradients)
-
-
-def one_pass(x: Tensor) -> bool:
-    """Whether a program holds planes like those of x as a whole."""
-    return x.shape[-2] in ONE_PASS and x.shape[-1] in ONE_PASS
-
-
-def _matrices_of(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    return PeriodicGemm((x.shape[-2], x.shape[-1])).matrices(x.new_empty(0).float())
-
-
-def _precision(x: Tensor) -> str:
-    return "tf32x3" if x.dtype == torch.float32 else "tf32"
-
-
-def _programs(
-    x: Tensor, per_channel: int = 1
-) -> tuple[tuple[int, int], tuple[int, int, int]]:
-    """Channels and chunks of the batch, and what tells a program its images."""
-    batch, channels = x.shape[:2]
-    wanted = PROGRAMS
-    if x.is_cuda:
-        wanted *= torch.cuda.get_device_properties(x.device).multi_processor_count
-    chunk = triton.cdiv(batch, max(1, wanted // (channels * per_channel)))
-    return (channels, triton.cdiv(batch, max(1, chunk))), (batch, channels, chunk)
-
-
-def _options(x: Tensor) -> dict[str, Any]:
-    """A warp for 16 rows: more would repeat each other's products."""
-    height, width = x.shape[2:]
-    shape = {"H": height, "W": width, "precision": _precision(x)}
-    return {**shape, "num_warps": height // 16}
-
-
-def _rows(
-    x: Tensor,
-    matrix: Tensor,
-    dtype: torch.dtype,
-    like: Tensor,
-    residual: Tensor | None = None,
-) -> Tensor:
-    """x @ matrix + residual: the first and the last pass, as precise as `like` asks for."""
-    length, width = matrix.shape
-    height = x.numel() // length
-    y = x.new_empty((*x.shape[:-1], width), dtype=dtype)
-    tile = dict(zip(("BH", "BW", "BL"), TILE, strict=True))
-    grid = triton.cdiv(height, tile["BH"]), triton.cdiv(width, tile["BW"])
-    _rows_kernel[grid](
-        x, matrix, residual, y, height, length, width, *matrix.stride(),
-        **tile, precision=_precision(like),
-    )  # fmt: skip
-    return y
-
-
-def _columns(
-    z: Tensor,
-    t: Tensor,
-    M: Tensor,
-    N: Tensor,
-    like: Tensor,
-    z_x: Tensor | None = None,
-) -> Tensor:
-    """The second pass, z in place; the cross spectrum with z_x if that is given."""
-    height, half = z.shape[-2], z.shape[-1] // 2
-    tile = dict(zip(("BH", "BK", "BL"), TILE, strict=True))
-    blocks = triton.cdiv(half, tile["BK"])
-    (channels, chunks), sizes = _programs(z, blocks)
-    grad_t = t.new_zeros((chunks if z_x is not None else 0, *t.shape))
-    _columns_kernel[channels, blocks, chunks](
-        z, t, z_x, grad_t, torch.empty_like(z), M, N, *sizes, height, half,
-        **tile, precision=_precision(like), num_stages=1,
-    )  # fmt: skip
-    return grad_t.sum(0)

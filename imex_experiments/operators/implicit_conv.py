@@ -12,10 +12,10 @@ from torch import Tensor
 
 from imex_experiments.operators.precision import without_autocast
 from imex_experiments.operators.transforms import (
-    PeriodicFused,
+    Fused,
     Transform,
     choose,
-    has_kernels,
+    kernels_for,
 )
 
 BLOCK_BYTES = 2**21
@@ -67,11 +67,11 @@ def _product(x: Tensor, t: Tensor, F: Transform, X: Tensor | None = None) -> Ten
     """S x, block by block; the spectrum of x is written to X if that is given."""
     y = torch.empty_like(x, memory_format=torch.contiguous_format)
     with without_autocast(x):
-        for images, spectra, channels in _blocks(x, F):
+        for images, channels in _blocks(x):
             spectrum = F.forward(x[images, channels])
             if X is not None:
-                X[spectra, channels] = spectrum
-            F.inverse_into(y[images, channels], F.overwrite(spectrum, t[channels]))
+                X[images, channels] = spectrum
+            y[images, channels] = F.inverse(F.overwrite(spectrum, t[channels]))
     return y
 
 
@@ -82,18 +82,18 @@ def _product_and_cross(
     grad_x = torch.empty_like(g, memory_format=torch.contiguous_format)
     grad_t = None if X is None else torch.zeros_like(t)
     with without_autocast(g):
-        for images, spectra, channels in _blocks(g, F):
+        for images, channels in _blocks(g):
             G = F.forward(g[images, channels])
             if X is not None and grad_t is not None:
-                F.add_cross(grad_t[channels], X[spectra, channels], G)
-            F.inverse_into(grad_x[images, channels], F.overwrite(G, t[channels]))
+                F.add_cross(grad_t[channels], X[images, channels], G)
+            grad_x[images, channels] = F.inverse(F.overwrite(G, t[channels]))
     if grad_t is not None:
         grad_t *= F.weights(grad_t)
     return grad_x, grad_t
 
 
-def _blocks(x: Tensor, F: Transform) -> Iterator[tuple[slice, slice, slice]]:
-    """Images, their spectra and the channels that are solved at a time.
+def _blocks(x: Tensor) -> Iterator[tuple[slice, slice]]:
+    """Images and channels that are solved at a time.
 
     Whole batches of a few channels where they fit, because factors and their gradient
     are shared by a batch.
@@ -101,17 +101,18 @@ def _blocks(x: Tensor, F: Transform) -> Iterator[tuple[slice, slice, slice]]:
     batch, channels, height, width = x.shape
     planes = batch * channels
     if x.is_cpu:
-        planes = max(F.together, BLOCK_BYTES // (height * width * x.element_size()))
-    many = max(1, min(planes, batch) // F.together)
+        planes = max(1, BLOCK_BYTES // (height * width * x.element_size()))
+    many = max(1, min(planes, batch))
     wide = max(1, planes // max(1, batch))
-    for i in range(0, batch // F.together, many):
-        images = slice(i * F.together, (i + many) * F.together)
+    for i in range(0, batch, many):
         for j in range(0, channels, wide):
-            yield images, slice(i, i + many), slice(j, j + wide)
+            yield slice(i, i + many), slice(j, j + wide)
 
 
 class _Cross(torch.autograd.Function):
     """The gradient of t, linear in X and in G; t itself says how it is laid out."""
+
+    generate_vmap_rule = True
 
     @staticmethod
     def forward(X: Tensor, G: Tensor, t: Tensor, transform: Transform) -> Tensor:
@@ -133,6 +134,8 @@ class _Cross(torch.autograd.Function):
 
 class _Inverse(torch.autograd.Function):
     """x = F^-1 X, whose adjoint F is the second output of the product with any t."""
+
+    generate_vmap_rule = True
 
     @staticmethod
     def forward(X: Tensor, t: Tensor, transform: Transform) -> Tensor:
@@ -169,9 +172,8 @@ def transform_of(x: Tensor, boundary: str, backend: str) -> Transform:
         raise ValueError(
             f"images must be floating point (B, C, H, W), got {x.dtype} {tuple(x.shape)}"
         )
-    traced = torch.compiler.is_compiling()  # a traced graph serves batches of any size
-    pairs = not traced and x.is_cpu and len(x) > 0 and len(x) % 2 == 0
-    return choose((x.shape[-2], x.shape[-1]), boundary, backend, pairs, has_kernels(x))
+    size = x.shape[-2], x.shape[-1]
+    return choose(size, boundary, backend, kernels_for(x))
 
 
 def factors_of(symbol: Tensor, x: Tensor, F: Transform) -> Tensor:
@@ -189,7 +191,7 @@ def factors_of(symbol: Tensor, x: Tensor, F: Transform) -> Tensor:
 
 def apply_factors(x: Tensor, t: Tensor, F: Transform) -> Tensor:
     """F^-1 (t * F x), t = factors_of(symbol, x, F)."""
-    if isinstance(F, PeriodicFused):
+    if isinstance(F, Fused):
         return F.product(x, t)
     y = x.to(t.dtype)
     if torch.compiler.is_compiling():  # derives the same backward from the products

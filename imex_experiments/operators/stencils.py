@@ -144,6 +144,8 @@ def gram_symbol(
 class _SquaredModulus(torch.autograd.Function):
     """(b C)^2 + (b S)^2, which keeps b alone: a symbol may be as large as the images."""
 
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(b: Tensor, C: Tensor, S: Tensor) -> Tensor:
         even, odd = b @ C, b @ S

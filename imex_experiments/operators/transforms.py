@@ -4,39 +4,43 @@ Shapes: images x (B, C, H, W); spectra X as the transform lays them out; symbols
 periodic boundary (C, H, W // 2 + 1), of neumann and dirichlet boundaries (C, H, W).
 
 Gradients take the inner product in which F^-1 is the adjoint of F,
-<X, G> = sum_k w_k parts(X) parts(G): w = 1 for a real orthogonal transform, 1 / (H W) for
-pairs of images, and for half a spectrum 1 / (H W) on self-conjugate columns (the first, and
-the last of an even width), else 2 / (H W).
+<X, G> = sum_k w_k parts(X) parts(G): w = 1 for a real orthogonal transform, for half a
+spectrum 1 / (H W) on self-conjugate columns (the first, and the last of an even width),
+else 2 / (H W).
 """
 
 import importlib.util
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from imex_experiments.operators import fused_cpp
 from imex_experiments.operators.boundary import require_boundary
 from imex_experiments.operators.precision import constant
 
 BACKENDS = ("auto", "fft", "gemm", "fused")
 
+TRITON_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
 TRITON = importlib.util.find_spec("triton") is not None
-"""Whether there is a compiler for the kernels of `fused`."""
+"""Whether there is a compiler for the kernels of `fused_triton`."""
 
 SHARED_MEMORY = 160 * 2**10
-"""Bytes that a program of `fused` takes at most: float32 planes of 64 x 64."""
+"""Bytes that one of their programs takes at most: float32 planes of 64 x 64."""
 
 
 def require_backend(name: str) -> str:
     """The name itself; ValueError with the choices for an unknown one."""
     if name not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {name!r}")
-    if name == "fused" and not (TRITON and (torch.cuda.is_available() or _emulated())):
+    on_device = TRITON and torch.cuda.is_available()
+    if name == "fused" and not (on_device or _emulated() or _built()):
         raise ValueError(
-            "backend=fused needs triton and a CUDA device, or TRITON_INTERPRET=1; take auto"
+            "backend=fused needs a C++ compiler, or triton and a CUDA device; take auto"
         )
     return name
 
@@ -46,8 +50,6 @@ class Transform(ABC):
     """F and F^-1 for images of one size, and what is done to a spectrum between them."""
 
     size: tuple[int, int]
-    together = 1
-    """Images that F takes at a time."""
 
     @property
     def waves(self) -> tuple[int, int]:
@@ -65,10 +67,6 @@ class Transform(ABC):
     @abstractmethod
     def inverse(self, X: Tensor) -> Tensor:
         """x = F^-1 X. X may be overwritten."""
-
-    def inverse_into(self, x: Tensor, X: Tensor) -> None:
-        """The same, written to x."""
-        x.copy_(self.inverse(X))
 
     def factors(self, symbol: Tensor) -> Tensor:
         """The symbol as `multiply` wants it, channels first."""
@@ -128,51 +126,6 @@ class PeriodicFft(Periodic):
 
     def weights(self, like: Tensor) -> Tensor:
         return _column_weights(self.size, like.dtype, like.device)
-
-
-class PairedFft(Periodic):
-    """The FFT of two images as one, z = x1 + i x2.
-
-    S is real and the same for both: S z = S x1 + i S x2, no spectrum has to be halved or
-    put together again, and a CPU needs two thirds of the time. The two share their
-    rounding, relative to the larger one.
-    """
-
-    together = 2
-
-    def new_spectrum(self, x: Tensor) -> Tensor:
-        pairs = (len(x) // 2, *x.shape[1:])
-        return x.new_empty(pairs, dtype=x.dtype.to_complex())
-
-    def factors(self, symbol: Tensor) -> Tensor:
-        """(C, H, W, 2), for real and imaginary parts."""
-        return _doubled(_whole(symbol, self.size[1]))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.fft.fft2(torch.complex(x[0::2], x[1::2]))
-
-    def inverse(self, X: Tensor) -> Tensor:
-        x = torch.empty((2 * len(X), *X.shape[1:]), dtype=X.dtype.to_real())
-        self.inverse_into(x, X)
-        return x
-
-    def inverse_into(self, x: Tensor, X: Tensor) -> None:
-        z = torch.view_as_real(torch.fft.ifft2(X))
-        x.unflatten(0, (-1, 2)).copy_(z.permute(0, 4, 1, 2, 3))
-
-    def multiply(self, X: Tensor, t: Tensor) -> Tensor:
-        return torch.view_as_complex(torch.view_as_real(X) * t)
-
-    def overwrite(self, X: Tensor, t: Tensor) -> Tensor:
-        torch.view_as_real(X).mul_(t)
-        return X
-
-    def add_cross(self, total: Tensor, X: Tensor, G: Tensor) -> None:
-        super().add_cross(total, torch.view_as_real(X), torch.view_as_real(G))
-
-    def weights(self, like: Tensor) -> float:
-        height, width = self.size
-        return 1 / (height * width)
 
 
 class PeriodicGemm(Periodic):
@@ -236,14 +189,29 @@ class PeriodicGemm(Periodic):
         super().add_cross(total[:, 2], B, A_g)
 
 
-class PeriodicFused(PeriodicGemm):
-    """The same transform, with the whole product in kernels (see `fused`)."""
+class Fused(Periodic):
+    """A transform whose whole product is one of the kernels (see `fused`)."""
+
+    @abstractmethod
+    def product(self, x: Tensor, t: Tensor) -> Tensor:
+        """F^-1 (t F x), of the dtype of x."""
+
+
+class PeriodicTriton(PeriodicGemm, Fused):
+    """The kernels of `fused_triton`, for CUDA devices."""
 
     def product(self, x: Tensor, t: Tensor, residual: Tensor | None = None) -> Tensor:
         """F^-1 (t F x) + residual."""
-        from imex_experiments.operators import fused  # needs triton
+        from imex_experiments.operators import fused_triton  # needs triton
 
-        return fused.product(x, t, residual)
+        return fused_triton.product(x, t, residual)
+
+
+class PeriodicCpp(PeriodicFft, Fused):
+    """The kernels of `fused.cpp`, for CPUs."""
+
+    def product(self, x: Tensor, t: Tensor) -> Tensor:
+        return fused_cpp.product(x.to(t.dtype), t).to(x.dtype)
 
 
 class ClosedGemm(Transform):
@@ -389,12 +357,6 @@ def _doubled(t: Tensor) -> Tensor:
     return torch.stack([t, t], -1)
 
 
-def _whole(symbol: Tensor, width: int) -> Tensor:
-    """An even symbol on all waves, from the half that rfft2 shows."""
-    unseen = slice(1, (width + 1) // 2)
-    return torch.cat([symbol, _negate(symbol, -2)[..., unseen].flip(-1)], -1)
-
-
 def _negate(U: Tensor, *dims: int) -> Tensor:
     """U(-k) along the given axes of wave numbers modulo their length."""
     return U.flip(dims).roll([1] * len(dims), dims)
@@ -403,7 +365,8 @@ def _negate(U: Tensor, *dims: int) -> Tensor:
 TRANSFORMS: dict[tuple[str, str], type[Transform]] = {
     ("periodic", "fft"): PeriodicFft,
     ("periodic", "gemm"): PeriodicGemm,
-    ("periodic", "fused"): PeriodicFused,
+    ("periodic", "triton"): PeriodicTriton,
+    ("periodic", "cpp"): PeriodicCpp,
     ("neumann", "fft"): NeumannFft,
     ("neumann", "gemm"): NeumannGemm,
     ("dirichlet", "fft"): DirichletFft,
@@ -415,29 +378,34 @@ def choose(
     size: tuple[int, int],
     boundary: str,
     backend: str = "auto",
-    pairs: bool = False,
-    kernels: bool = False,
+    kernels: str | None = None,
 ) -> Transform:
     """The transform of a boundary for images (H, W); `auto` takes the faster backend.
 
-    `pairs` allows two images as one complex image. `kernels` tells whether those of
-    `fused` can be run; where not, on the meta device or for float64, it is `gemm`, whose
-    numbers it gives. ValueError for unknown names and for a boundary without kernels.
+    `kernels` are those that `fused` can run on these images, `triton` or `cpp`; where
+    there are none, on the meta device for instance, it is `gemm`.
+    ValueError for unknown names and for a boundary without kernels.
     """
+    periodic = require_boundary(boundary) == "periodic"
     if require_backend(backend) == "auto":
-        backend = _faster(size, boundary)
-    elif backend == "fused" and not kernels and boundary == "periodic":
-        backend = "gemm"
-    kind = TRANSFORMS.get((require_boundary(boundary), backend))
+        backend = _faster(size, boundary, kernels)
+    elif backend == "fused" and periodic:
+        backend = kernels or "gemm"
+    kind = TRANSFORMS.get((boundary, backend))
     if kind is None:
         raise ValueError(f"backend={backend} has no {boundary} boundary, take auto")
-    return PairedFft(size) if pairs and kind is PeriodicFft else kind(size)
+    return kind(size)
 
 
-def has_kernels(x: Tensor) -> bool:
-    """Whether the kernels of `fused` can be run on images like x."""
-    known = x.dtype in (torch.float32, torch.bfloat16, torch.float16)
-    return known and TRITON and _has_room(x.device)
+def kernels_for(x: Tensor) -> str | None:
+    """The kernels of `fused` that can be run on images like x."""
+    if torch._C._are_functorch_transforms_active():
+        return None  # torch.func maps and derives torch's operations, not kernels
+    if TRITON and x.dtype in TRITON_DTYPES and _has_room(x.device):
+        return "triton"
+    if x.is_cpu and _largest_prime_factor(x.shape[-2:]) <= 7 and _built():
+        return "cpp"
+    return None
 
 
 @torch.compiler.assume_constant_result
@@ -451,24 +419,33 @@ def _has_room(device: torch.device) -> bool:
 
 def _emulated() -> bool:
     """Whether Triton interprets its kernels on a CPU."""
-    return os.environ.get("TRITON_INTERPRET") == "1"
+    return TRITON and os.environ.get("TRITON_INTERPRET") == "1"
 
 
-def _faster(size: tuple[int, int], boundary: str) -> str:
-    """By the times of docs/performance.md, measured on one core of a CPU.
+@torch.compiler.assume_constant_result
+def _built() -> bool:
+    """Whether the kernels for CPUs are there, or could be built."""
+    return fused_cpp.library() is not None
 
-    The time of a product grows with H + W. That of an FFT hardly does, but it is three
-    times as long for sides with a prime factor above 7, and that of the extended images
-    of neumann and dirichlet boundaries six times or more. `fused` has not been timed.
+
+def _faster(size: tuple[int, int], boundary: str, kernels: str | None) -> str:
+    """By the times of docs/performance.md, measured on a CPU.
+
+    Kernels for CPUs are the fastest for periodic images; those of Triton have not been
+    timed. The time of a product of matrices grows with H + W. That of an FFT hardly does,
+    but it is three times as long for sides with a prime factor above 7, and that of the
+    extended images of neumann and dirichlet boundaries six times or more.
     """
     if torch.compiler.is_compiling():  # neither Inductor nor ONNX knows an inverse FFT
         return "gemm"
+    if boundary == "periodic" and kernels == "cpp":
+        return "cpp"
     rough = _largest_prime_factor(size) > 7
     limit = 1024 if boundary != "periodic" else 256 if rough else 0
     return "gemm" if sum(size) <= limit else "fft"
 
 
-def _largest_prime_factor(sides: tuple[int, int]) -> int:
+def _largest_prime_factor(sides: Sequence[int]) -> int:
     """Of both sides together; FFT libraries have kernels up to 7."""
     largest, rest = 1, sides[0] * sides[1]
     factor = 2

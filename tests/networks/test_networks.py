@@ -5,6 +5,7 @@ from functools import partial
 
 import pytest
 import torch
+from conftest import needs_kernels
 from torch import nn
 
 from imex_experiments.integrators import (
@@ -160,11 +161,13 @@ def test_recomputed_blocks_keep_less() -> None:
     assert saved_bytes(many[True], x) < 0.4 * saved_bytes(many[False], x)
 
 
-@pytest.mark.parametrize("backend", ["fft", "gemm"])
+@pytest.mark.parametrize(
+    "backend", ["fft", "gemm", pytest.param("fused", marks=needs_kernels)]
+)
 def test_a_solve_keeps_one_tensor_of_the_size_of_its_input(backend: str) -> None:
     layer = ImplicitConv2d(4, backend=backend)
     x = torch.randn(8, 4, 32, 32, requires_grad=True)
-    spectrum = x.nbytes * (1 if backend == "gemm" else 2 * 17 / 32)
+    spectrum = x.nbytes * (2 * 17 / 32 if backend == "fft" else 1)
     symbols = 8 * 4 * 32 * 32 * 4  # of one image, a few times
     assert spectrum <= saved_bytes(layer, x) <= spectrum + symbols
     layer.L.B.requires_grad_(False)

@@ -1,19 +1,28 @@
-"""The fused backend: its kernels in Triton's interpreter and on a device, its limits."""
+"""The fused backend: Triton's kernels in an interpreter and on a device, those for CPUs."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import Command
+from conftest import Command, needs_kernels
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from imex_experiments.operators import fused_cpp
+from imex_experiments.operators.implicit_conv import symbol_product, transform_of
+from imex_experiments.operators.stencils import gram_symbol
 from imex_experiments.operators.transforms import (
     TRITON,
-    PeriodicFused,
+    PeriodicCpp,
+    PeriodicFft,
+    PeriodicGemm,
+    PeriodicTriton,
     choose,
 )
-from imex_experiments.terms import GramDiffusion
 
 needs_triton = pytest.mark.skipif(not TRITON, reason="triton is not installed")
 old = TRITON and tuple(map(int, version("triton").split(".")[:2])) < (3, 7)
@@ -49,11 +58,12 @@ def test_programs_of_a_hopper_multiprocessor(
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from imex_experiments.operators import fused
+    from imex_experiments.operators import fused_triton
 
     sizes: dict[str, Any] = {"H": 64, "W": 64}
     constants = sizes | {"precision": "tf32" if dtype == "bf16" else "tf32x3"}
-    for kernel, stages in ((fused._product_kernel, 2), (fused._gradients_kernel, 1)):
+    kernels = fused_triton._product_kernel, fused_triton._gradients_kernel
+    for kernel, stages in zip(kernels, (2, 1), strict=True):
         types = dict.fromkeys(kernel.arg_names, "*fp32")
         types |= dict.fromkeys(types.keys() & set("xyg") | {"residual"}, f"*{dtype}")
         types |= dict.fromkeys(("batch", "channels", "chunk"), "i32")
@@ -67,15 +77,123 @@ def test_programs_of_a_hopper_multiprocessor(
         assert programs * (compiled.metadata.shared + 1024) <= 228 * 1024
 
 
-def test_auto_leaves_kernels_to_those_who_ask_for_them() -> None:
-    """Until they have been timed on a device."""
-    F = choose((64, 64), "periodic", kernels=True)
-    assert not isinstance(F, PeriodicFused)
+def test_auto_leaves_triton_to_those_who_ask_for_it() -> None:
+    """Until it has been timed on a device."""
+    F = choose((64, 64), "periodic", kernels="triton")
+    assert not isinstance(F, PeriodicTriton)
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="a device can do it")
-def test_asking_for_kernels_without_a_device_is_refused() -> None:
-    with pytest.raises(
-        ValueError, match="backend=fused needs triton and a CUDA device"
-    ):
-        GramDiffusion(3, alpha=1.0, backend="fused")
+SMOOTH = [n for n in range(3, 71) if 2**6 * 3**3 * 5**2 * 7**2 % n == 0] + [96, 160]
+
+
+@needs_kernels
+@settings(deadline=None, max_examples=60)
+@given(
+    size=st.tuples(st.sampled_from(SMOOTH), st.sampled_from(SMOOTH)),
+    batch=st.integers(1, 5),
+    channels=st.integers(1, 3),
+    threads=st.integers(1, 4),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+)
+def test_kernels_for_cpus_agree_with_torch(
+    size: tuple[int, int], batch: int, channels: int, threads: int, dtype: torch.dtype
+) -> None:
+    """Any smooth sides, and batches that are parted between threads."""
+    generator = torch.Generator().manual_seed(batch)
+    options = {"dtype": torch.float64, "generator": generator}
+    x, g = torch.randn(2, batch, channels, *size, **options)
+    b = torch.randn(channels, 3, 3, **options)
+    results = []
+    for backend, kind in (("fft", torch.float64), ("fused", dtype)):
+        inputs = x.to(kind).requires_grad_(), b.to(kind).requires_grad_()
+        symbol = 1 / (1 + gram_symbol(inputs[1], size))
+        with torch_threads(threads):
+            y = symbol_product(inputs[0], symbol, backend=backend)
+            results.append([y, *torch.autograd.grad(y, inputs, g.to(kind))])
+    tolerance = 1e-12 if dtype == torch.float64 else 1e-5
+    for exact, found in zip(*results, strict=True):
+        assert found.dtype == dtype
+        assert (found - exact).abs().max() <= tolerance * (1 + exact.abs().max())
+
+
+@contextmanager
+def torch_threads(number: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@needs_kernels
+def test_kernels_for_cpus_are_known_to_torch() -> None:
+    x = torch.randn(3, 2, 8, 12, dtype=torch.float64, requires_grad=True)
+    t = torch.rand(2, 8, 7, dtype=torch.float64, requires_grad=True)
+    g = torch.randn_like(x).requires_grad_()
+    torch.library.opcheck(fused_cpp.product, (x, t))
+    torch.library.opcheck(fused_cpp.gradients, (g, x, t))
+
+
+@needs_kernels
+def test_planes_do_not_see_each_other() -> None:
+    """Bit for bit: an image is solved as it would be alone, beside one 10^6 as large."""
+    x = torch.randn(4, 3, 24, 20)
+    symbol = 1 / (1 + gram_symbol(torch.rand(3, 3, 3), (24, 20)))
+    beside = torch.cat([x[:1], 1e6 * x[1:]])
+    alone = symbol_product(x[:1], symbol, backend="fused")
+    assert torch.equal(symbol_product(beside, symbol, backend="fused")[:1], alone)
+
+
+@needs_kernels
+@pytest.mark.parametrize(
+    ("x", "kind"),
+    [
+        (torch.ones(1, 1, 64, 60), PeriodicCpp),
+        (torch.ones(1, 1, 64, 60, dtype=torch.bfloat16), PeriodicCpp),
+        (torch.ones(1, 1, 64, 11), PeriodicGemm),  # a prime factor above 7
+        (torch.ones(1, 1, 64, 60, device="meta"), PeriodicFft),
+    ],
+)
+def test_auto_takes_the_kernels_for_cpus_where_they_can_run(
+    x: torch.Tensor, kind: type
+) -> None:
+    assert type(transform_of(x, "periodic", "auto")) is kind
+
+
+SOLVE = """
+import logging, sys
+logging.basicConfig(level="INFO", format="%(message)s", stream=sys.stdout)
+import torch
+from imex_experiments import ImplicitConv2d
+layer = ImplicitConv2d(2, backend=sys.argv[1])
+print(layer(torch.ones(2, 2, 8, 8)).sum().item())
+"""
+
+
+def test_without_a_compiler_torch_solves(python: Command, tmp_path: Path) -> None:
+    where = {"CXX": "/no/compiler", "IMEX_CACHE": str(tmp_path)}
+    done = python("-c", SOLVE, "auto", **where)
+    said, total = done.stdout.strip().splitlines()
+    assert said.startswith(
+        "no kernels for this CPU, implicit steps are solved by torch"
+    )
+    assert "/no/compiler" in said
+    assert float(total) == pytest.approx(256)
+    if not torch.cuda.is_available():
+        done = python("-c", SOLVE, "fused", **where)
+        assert (
+            "ValueError: backend=fused needs a C++ compiler, or triton" in done.stderr
+        )
+
+
+@needs_kernels
+def test_a_damaged_library_is_built_again(python: Command, tmp_path: Path) -> None:
+    sizes = []
+    for _ in range(2):
+        done = python("-c", SOLVE, "fused", IMEX_CACHE=str(tmp_path))
+        assert done.stdout.strip() == "256.0", done.stderr
+        (path,) = tmp_path.iterdir()
+        sizes.append(path.stat().st_size)
+        path.write_bytes(b"no library")
+    assert sizes[0] == sizes[1]

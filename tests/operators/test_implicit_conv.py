@@ -1,9 +1,12 @@
 """(I + h L)^-1, against dense linear algebra, and its derivatives against differences."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 import scipy.linalg
 import torch
+from conftest import needs_kernels
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -136,7 +139,9 @@ def test_half_precision_is_solved_in_float32(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("backend", ["fft", "gemm"])
+@pytest.mark.parametrize(
+    "backend", ["fft", "gemm", pytest.param("fused", marks=needs_kernels)]
+)
 def test_autocast_does_not_touch_the_solve_nor_its_gradients(
     backend: str, half: torch.dtype
 ) -> None:
@@ -165,8 +170,13 @@ def test_autocast_does_not_touch_the_symbol() -> None:
         torch.testing.assert_close(gram_symbol(b, (16, 16)), exact, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("backend", ["fft", "gemm"])
-@pytest.mark.parametrize("boundary", ["periodic", "neumann", "dirichlet"])
+@pytest.mark.parametrize(
+    ("boundary", "backend"),
+    [
+        *product(["periodic", "neumann", "dirichlet"], ["fft", "gemm"]),
+        pytest.param("periodic", "fused", marks=needs_kernels),
+    ],
+)
 def test_layout_of_the_image_does_not_matter(boundary: str, backend: str) -> None:
     x = torch.randn(2, 3, 8, 10)
     symbol = gram_symbol(torch.rand(3, 3, 3), (8, 10), boundary)
@@ -191,20 +201,16 @@ def test_images_of_another_kind_are_refused(x: Tensor) -> None:
         symbol_product(x, torch.ones(1, 4, 3))
 
 
-@pytest.mark.parametrize("size", SIZES)
-def test_pairs_of_images_are_solved_as_each_alone(size: tuple[int, int]) -> None:
-    """Even batches go through one complex FFT for two images, single images do not."""
-    x = torch.randn(4, 2, *size, dtype=torch.float64)
-    b = torch.rand(2, 3, 3, dtype=torch.float64, requires_grad=True)
+def test_each_image_has_its_own_gradients() -> None:
+    """By torch.func, which maps over images and derives torch's own operations."""
+    x, g = torch.randn(2, 3, 2, 8, 12, dtype=torch.float64)
+    b = torch.rand(2, 3, 3, dtype=torch.float64)
 
-    def gradients(images: Tensor) -> tuple[Tensor, ...]:
-        images = images.clone().requires_grad_()
-        symbol = 3 * gram_symbol(zero_mean(b), size)
-        y = implicit_conv(images, symbol, 0.7, backend="fft")
-        return y, *torch.autograd.grad(y.square().sum(), (images, b))
+    def loss(x: Tensor, b: Tensor, g: Tensor) -> Tensor:
+        return (implicit_conv(x[None], gram_symbol(b, (8, 12)), 2.0).pow(2) * g).sum()
 
-    alone = [gradients(one[None]) for one in x]
-    y, grad_x, grad_b = gradients(x)
-    torch.testing.assert_close(y, torch.cat([one[0] for one in alone]))
-    torch.testing.assert_close(grad_x, torch.cat([one[1] for one in alone]))
-    torch.testing.assert_close(grad_b, sum(one[2] for one in alone))
+    together = torch.func.vmap(torch.func.grad(loss, (0, 1)), (0, None, 0))(x, b, g)
+    for i in range(3):
+        inputs = x[i].clone().requires_grad_(), b.clone().requires_grad_()
+        alone = torch.autograd.grad(loss(*inputs, g[i]), inputs)
+        torch.testing.assert_close([one[i] for one in together], list(alone))
