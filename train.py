@@ -10,6 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from imex_experiments.callbacks import History
+from imex_experiments.operators import fused_cpp
 from imex_experiments.runs.assemble import (
     build_network,
     build_task,
@@ -41,6 +42,7 @@ def train(cfg: DictConfig) -> float:
     folder = Path(HydraConfig.get().runtime.output_dir)
     choices: Any = HydraConfig.get().runtime.choices
     facts = {"model": choices.model, "data": choices.data, "seed": cfg.seed}
+    facts["kernels"] = fused_cpp.library() is not None  # they round in their own order
     with alone_in(folder), recording(folder, **facts) as status:
         pl.seed_everything(cfg.seed, workers=True, verbose=False)
         data = build(cfg.data, "data")

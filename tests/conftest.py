@@ -31,7 +31,7 @@ QUICK = [
 """Overrides that make the main job a matter of seconds."""
 
 needs_kernels = pytest.mark.skipif(
-    library() is None, reason="the kernels of fused.cpp need a C++ compiler"
+    library() is None, reason="the kernels of fused.cpp need g++"
 )
 
 Command = Callable[..., subprocess.CompletedProcess[str]]

@@ -43,7 +43,7 @@ def library() -> ctypes.CDLL | None:
     flags = (*FLAGS, *VECTORS.get(torch.backends.cpu.get_cpu_capability(), ()))
     made_of = SOURCE.read_bytes() + " ".join(flags).encode()
     name = f"fused-{hashlib.sha256(made_of).hexdigest()[:16]}.so"
-    compiler = shlex.split(os.environ.get("CXX") or "c++")
+    compiler = shlex.split(os.environ.get("CXX") or "g++")
     try:
         found = _load(folder.expanduser() / name, [*compiler, *flags, str(SOURCE)])
     except (OSError, subprocess.SubprocessError) as error:

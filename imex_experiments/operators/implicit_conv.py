@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from imex_experiments.operators.precision import without_autocast
+from imex_experiments.operators.tracing import torch_derives
 from imex_experiments.operators.transforms import (
     Fused,
     Transform,
@@ -30,8 +31,6 @@ class _SymbolProduct(torch.autograd.Function):
     of F. X is an output so that second derivatives find x
     through it; beside t it is all that is kept, and only where t has a gradient.
     """
-
-    generate_vmap_rule = True
 
     @staticmethod
     def forward(x: Tensor, t: Tensor, transform: Transform) -> tuple[Tensor, Tensor]:
@@ -112,8 +111,6 @@ def _blocks(x: Tensor) -> Iterator[tuple[slice, slice]]:
 class _Cross(torch.autograd.Function):
     """The gradient of t, linear in X and in G; t itself says how it is laid out."""
 
-    generate_vmap_rule = True
-
     @staticmethod
     def forward(X: Tensor, G: Tensor, t: Tensor, transform: Transform) -> Tensor:
         total = torch.zeros_like(t)
@@ -134,8 +131,6 @@ class _Cross(torch.autograd.Function):
 
 class _Inverse(torch.autograd.Function):
     """x = F^-1 X, whose adjoint F is the second output of the product with any t."""
-
-    generate_vmap_rule = True
 
     @staticmethod
     def forward(X: Tensor, t: Tensor, transform: Transform) -> Tensor:
@@ -194,7 +189,7 @@ def apply_factors(x: Tensor, t: Tensor, F: Transform) -> Tensor:
     if isinstance(F, Fused):
         return F.product(x, t)
     y = x.to(t.dtype)
-    if torch.compiler.is_compiling():  # derives the same backward from the products
+    if torch_derives():
         with without_autocast(x):
             y = F.inverse(F.multiply(F.forward(y), t))
     elif torch.is_grad_enabled():
@@ -206,15 +201,13 @@ def apply_factors(x: Tensor, t: Tensor, F: Transform) -> Tensor:
 
 def resolvent(symbol: Tensor, h: float | Tensor) -> Tensor:
     """1 / (1 + h lambda), the symbol of (I + h L)^-1."""
-    if isinstance(h, Tensor) or torch.compiler.is_compiling():
+    if isinstance(h, Tensor) or torch_derives():
         return (1 + h * symbol).reciprocal()
     return _Resolvent.apply(symbol, h)
 
 
 class _Resolvent(torch.autograd.Function):
     """The same in place: a symbol may be as large as the images."""
-
-    generate_vmap_rule = True
 
     @staticmethod
     def forward(symbol: Tensor, h: float) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from imex_experiments.operators.precision import constant, without_autocast
+from imex_experiments.operators.tracing import torch_derives
 
 LAPLACIAN = (
     (-1 / 6, -4 / 6, -1 / 6),
@@ -132,7 +133,7 @@ def gram_symbol(
     cosines, sines = _phases_like(taps, size, boundary)
     if boundary != "periodic":
         return _sum_over_taps(taps, cosines, size).square()
-    if torch.compiler.is_compiling():
+    if torch_derives():
         even, odd = (_sum_over_taps(taps, part, size) for part in (cosines, sines))
         return even.square() + odd.square()
     with without_autocast(taps):
@@ -143,8 +144,6 @@ def gram_symbol(
 
 class _SquaredModulus(torch.autograd.Function):
     """(b C)^2 + (b S)^2, which keeps b alone: a symbol may be as large as the images."""
-
-    generate_vmap_rule = True
 
     @staticmethod
     def forward(b: Tensor, C: Tensor, S: Tensor) -> Tensor:

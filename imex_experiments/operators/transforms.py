@@ -40,7 +40,7 @@ def require_backend(name: str) -> str:
     on_device = TRITON and torch.cuda.is_available()
     if name == "fused" and not (on_device or _emulated() or _built()):
         raise ValueError(
-            "backend=fused needs a C++ compiler, or triton and a CUDA device; take auto"
+            "backend=fused needs g++ for a CPU, triton for a CUDA device; take auto"
         )
     return name
 
@@ -400,7 +400,7 @@ def choose(
 def kernels_for(x: Tensor) -> str | None:
     """The kernels of `fused` that can be run on images like x."""
     if torch._C._are_functorch_transforms_active():
-        return None  # torch.func maps and derives torch's operations, not kernels
+        return None
     if TRITON and x.dtype in TRITON_DTYPES and _has_room(x.device):
         return "triton"
     if x.is_cpu and _largest_prime_factor(x.shape[-2:]) <= 7 and _built():

@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from imex_experiments.operators.fused_cpp import library
 from imex_experiments.runs.checkpoint_io import has_checkpoint
 from imex_experiments.runs.devices import is_first_process
 from imex_experiments.runs.errors import (
@@ -60,9 +59,9 @@ def recording(folder: Path, **facts: Any) -> Iterator[dict[str, Any]]:
     """Keep `<folder>/status.json` true: running, then finished, failed or interrupted.
 
     It holds the exit code and the reason, the facts given, versions, the git commit, the
-    number of threads, the device and what the kernels for CPUs are made for. What the
-    body adds to the dictionary that it gets is written with the end. Ctrl-C and SIGTERM
-    end the body like exceptions.
+    number of threads, the processor's vectors and the device. What the body adds to the
+    dictionary that it gets is written with the end. Ctrl-C and SIGTERM end the body like
+    exceptions.
     """
     if not is_first_process():
         yield {}
@@ -112,7 +111,7 @@ def _write_end(
 def _tell_other_machine(before: dict[str, Any], now: dict[str, Any]) -> None:
     differing = [
         f"{key} {before[key]} -> {now[key]}"
-        for key in ("device", "threads", "kernels", "versions")
+        for key in ("device", "threads", "vectors", "kernels", "versions")
         if key in before and before[key] != now[key]
     ]
     if differing:
@@ -145,7 +144,7 @@ def _surroundings() -> dict[str, Any]:
         "device": device,
         "visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
         "threads": torch.get_num_threads(),
-        "kernels": torch.backends.cpu.get_cpu_capability() if library() else None,
+        "vectors": torch.backends.cpu.get_cpu_capability(),
         "python": platform.python_version(),
         "versions": {package: version(package) for package in PACKAGES},
         "git_commit": _git_commit(),

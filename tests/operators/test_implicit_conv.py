@@ -201,13 +201,17 @@ def test_images_of_another_kind_are_refused(x: Tensor) -> None:
         symbol_product(x, torch.ones(1, 4, 3))
 
 
-def test_each_image_has_its_own_gradients() -> None:
+@pytest.mark.parametrize(
+    "backend", ["auto", "fft", "gemm", pytest.param("fused", marks=needs_kernels)]
+)
+def test_each_image_has_its_own_gradients(backend: str) -> None:
     """By torch.func, which maps over images and derives torch's own operations."""
     x, g = torch.randn(2, 3, 2, 8, 12, dtype=torch.float64)
     b = torch.rand(2, 3, 3, dtype=torch.float64)
 
     def loss(x: Tensor, b: Tensor, g: Tensor) -> Tensor:
-        return (implicit_conv(x[None], gram_symbol(b, (8, 12)), 2.0).pow(2) * g).sum()
+        y = implicit_conv(x[None], gram_symbol(b, (8, 12)), 2.0, backend=backend)
+        return (y.pow(2) * g).sum()
 
     together = torch.func.vmap(torch.func.grad(loss, (0, 1)), (0, None, 0))(x, b, g)
     for i in range(3):
