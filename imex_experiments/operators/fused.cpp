@@ -18,6 +18,10 @@
 // lays it out. Of entries that are equal because t is even, those with the smaller kh are read
 // and get the gradient of all. Sides have no prime factor above 7.
 
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
@@ -35,6 +39,8 @@ constexpr int BYTES = 32;
 #else
 constexpr int BYTES = 16;
 #endif
+
+constexpr int64_t LARGE = 4 << 20;  // bytes, more than a core's second cache
 
 constexpr double PI = 3.14159265358979323846;
 
@@ -250,6 +256,24 @@ void store(Real *line, int at, int end, Vec<Real> v) {
     std::memcpy(line + at, &v, (end - at) * sizeof(Real));
 }
 
+// Past the caches to memory: `line` is aligned to vectors. Others see it after `flush`.
+template <typename Real>
+void stream(Real *line, Vec<Real> v) {
+#if defined(__AVX512F__)
+  _mm512_stream_si512(reinterpret_cast<__m512i *>(line), reinterpret_cast<__m512i>(v));
+#elif defined(__AVX2__)
+  _mm256_stream_si256(reinterpret_cast<__m256i *>(line), reinterpret_cast<__m256i>(v));
+#else
+  std::memcpy(line, &v, BYTES);
+#endif
+}
+
+void flush() {
+#if defined(__AVX2__)
+  _mm_sfence();
+#endif
+}
+
 template <typename Real>
 class Plane {
  public:
@@ -315,7 +339,7 @@ class Plane {
   }
 
   // y of X after the transform back along the width.
-  void out(const Wave<Real> *X, Real *y, Wave<Real> *columns) const {
+  void out(const Wave<Real> *X, Real *y, Wave<Real> *columns, bool past_caches) const {
     for (int left = 0; left < W; left += 2 * lanes) {
       for (int group = 0; group < groups; group++) {
         const Wave<Real> *from = X + size_t(group) * line + left;
@@ -336,14 +360,21 @@ class Plane {
           if (H % 2 == 0) columns[along_height_.place[H / 2]] = {im[0][0], im[1][0]};
         }
       }
-      for (int i = 0; i < H; i++) {  // by the time they are written, these lines are there
-        __builtin_prefetch(y + size_t(i) * W + left, 1);
-        __builtin_prefetch(y + size_t(i) * W + left + lanes, 1);
-      }
+      if (!past_caches)
+        for (int i = 0; i < H; i++) {  // there by the time they are written
+          __builtin_prefetch(y + size_t(i) * W + left, 1);
+          __builtin_prefetch(y + size_t(i) * W + left + lanes, 1);
+        }
       along_height_.template run<true>(columns);
       for (int i = 0; i < H; i++) {
-        store<Real>(y + size_t(i) * W, left, W, columns[i].re);
-        store<Real>(y + size_t(i) * W, left + lanes, W, columns[i].im);
+        Real *row = y + size_t(i) * W;
+        if (past_caches) {
+          stream<Real>(row + left, columns[i].re);
+          if (left + lanes < W) stream<Real>(row + left + lanes, columns[i].im);
+        } else {
+          store<Real>(row, left, W, columns[i].re);
+          store<Real>(row, left + lanes, W, columns[i].im);
+        }
       }
     }
   }
@@ -456,6 +487,13 @@ class Plane {
   std::vector<int> mirror_;        // where -k lies along the width, for where k lies
 };
 
+// Whether y, which is not read again here, only drives x out of the caches.
+template <typename Real>
+bool goes_past_caches(const Real *y, int64_t numbers, int W) {
+  const bool aligned = W % LANES<Real> == 0 && reinterpret_cast<uintptr_t>(y) % BYTES == 0;
+  return aligned && numbers * int64_t(sizeof(Real)) > LARGE;
+}
+
 // Channels, and where those are fewer than threads, parts of the batch: one task each.
 int64_t parts(int64_t batch, int64_t channels, int64_t threads) {
   return std::max<int64_t>(1, std::min(batch, (threads + channels - 1) / channels));
@@ -467,6 +505,7 @@ void product(const Real *x, const Real *symbol, Real *y, int64_t batch, int64_t 
   const Plane<Real> plane(H, W);
   const int64_t area = int64_t(H) * W, wave = int64_t(H) * (W / 2 + 1);
   const int64_t chunks = parts(batch, channels, threads);
+  const bool past_caches = goes_past_caches(y, batch * channels * area, W);
 #pragma omp parallel num_threads(threads)
   {
     std::vector<Wave<Real>> X(plane.size()), columns(H + 1);
@@ -485,9 +524,10 @@ void product(const Real *x, const Real *symbol, Real *y, int64_t batch, int64_t 
             plane.multiply(X.data(), group, t.data(), b.data(), kept.data());
             plane.template along_width<true>(X.data(), group);
           }
-          plane.out(X.data(), y + at, columns.data());
+          plane.out(X.data(), y + at, columns.data(), past_caches);
         }
       }
+    flush();
   }
 }
 
@@ -497,6 +537,7 @@ void gradients(const Real *g, const Real *x, const Real *symbol, Real *grad_x, R
   const Plane<Real> plane(H, W);
   const int64_t area = int64_t(H) * W, wave = int64_t(H) * (W / 2 + 1);
   const int64_t chunks = parts(batch, channels, threads);
+  const bool past_caches = goes_past_caches(grad_x, batch * channels * area, W);
 #pragma omp parallel num_threads(threads)
   {
     std::vector<Wave<Real>> X(plane.size()), G(plane.size()), columns(H + 1);
@@ -520,10 +561,11 @@ void gradients(const Real *g, const Real *x, const Real *symbol, Real *grad_x, R
             plane.multiply(G.data(), group, t.data(), b.data(), kept.data());
             plane.template along_width<true>(G.data(), group);
           }
-          plane.out(G.data(), grad_x + at, columns.data());
+          plane.out(G.data(), grad_x + at, columns.data(), past_caches);
         }
         plane.gather(dt.data(), db.data(), grad_t + (part * channels + c) * wave);
       }
+    flush();
   }
 }
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import Command, needs_kernels
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from imex_experiments.operators import fused_cpp
@@ -95,10 +95,11 @@ SMOOTH = [n for n in range(3, 71) if 2**6 * 3**3 * 5**2 * 7**2 % n == 0] + [96, 
     threads=st.integers(1, 4),
     dtype=st.sampled_from([torch.float32, torch.float64]),
 )
+@example(size=(480, 320), batch=1, channels=9, threads=2, dtype=torch.float32)
 def test_kernels_for_cpus_agree_with_torch(
     size: tuple[int, int], batch: int, channels: int, threads: int, dtype: torch.dtype
 ) -> None:
-    """Any smooth sides, and batches that are parted between threads."""
+    """Any smooth sides, batches parted between threads, results that pass the caches."""
     generator = torch.Generator().manual_seed(batch)
     options = {"dtype": torch.float64, "generator": generator}
     x, g = torch.randn(2, batch, channels, *size, **options)
