@@ -27,8 +27,11 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <new>
 #include <type_traits>
 #include <vector>
+
+#include <omp.h>
 
 namespace {
 
@@ -487,6 +490,17 @@ class Plane {
   std::vector<int> mirror_;        // where -k lies along the width, for where k lies
 };
 
+// What a thread works in: a spectrum, a symbol or its gradient, and lines.
+template <typename Real>
+struct Room {
+  std::vector<Wave<Real>> X, columns;
+  std::vector<Symbol<Real>> t;
+  std::vector<Real> b;
+  std::vector<Factor<Real>> kept;
+  explicit Room(const Plane<Real> &plane)
+      : X(plane.size()), columns(plane.H + 1), t(plane.size()), b(plane.W), kept(plane.W) {}
+};
+
 // Whether y, which is not read again here, only drives x out of the caches.
 template <typename Real>
 bool goes_past_caches(const Real *y, int64_t numbers, int W) {
@@ -506,12 +520,10 @@ void product(const Real *x, const Real *symbol, Real *y, int64_t batch, int64_t 
   const int64_t area = int64_t(H) * W, wave = int64_t(H) * (W / 2 + 1);
   const int64_t chunks = parts(batch, channels, threads);
   const bool past_caches = goes_past_caches(y, batch * channels * area, W);
+  std::vector<Room<Real>> rooms(threads, Room<Real>(plane));
 #pragma omp parallel num_threads(threads)
   {
-    std::vector<Wave<Real>> X(plane.size()), columns(H + 1);
-    std::vector<Symbol<Real>> t(plane.size());
-    std::vector<Real> b(W);
-    std::vector<Factor<Real>> kept(W);
+    auto &[X, columns, t, b, kept] = rooms[omp_get_thread_num()];
 #pragma omp for collapse(2)
     for (int64_t c = 0; c < channels; c++)
       for (int64_t part = 0; part < chunks; part++) {
@@ -538,12 +550,11 @@ void gradients(const Real *g, const Real *x, const Real *symbol, Real *grad_x, R
   const int64_t area = int64_t(H) * W, wave = int64_t(H) * (W / 2 + 1);
   const int64_t chunks = parts(batch, channels, threads);
   const bool past_caches = goes_past_caches(grad_x, batch * channels * area, W);
+  std::vector<Room<Real>> of_x(threads, Room<Real>(plane)), of_g = of_x;
 #pragma omp parallel num_threads(threads)
   {
-    std::vector<Wave<Real>> X(plane.size()), G(plane.size()), columns(H + 1);
-    std::vector<Symbol<Real>> t(plane.size()), dt(plane.size());
-    std::vector<Real> b(W), db(W);
-    std::vector<Factor<Real>> kept(W);
+    auto &[X, columns, dt, db, unused] = of_x[omp_get_thread_num()];
+    auto &[G, lines, t, b, kept] = of_g[omp_get_thread_num()];
 #pragma omp for collapse(2)
     for (int64_t c = 0; c < channels; c++)
       for (int64_t part = 0; part < chunks; part++) {
@@ -569,18 +580,30 @@ void gradients(const Real *g, const Real *x, const Real *symbol, Real *grad_x, R
   }
 }
 
+// Whether there was memory for it.
+template <typename Work>
+bool done(Work work) {
+  try {
+    work();
+    return true;
+  } catch (const std::bad_alloc &) {
+    return false;
+  }
+}
+
 }  // namespace
 
 // grad_t is (chunks, channels, H, W / 2 + 1), to be summed over the chunks.
 #define KERNELS(Real, suffix)                                                              \
-  void product_##suffix(const Real *x, const Real *t, Real *y, int64_t batch,              \
+  bool product_##suffix(const Real *x, const Real *t, Real *y, int64_t batch,              \
                         int64_t channels, int H, int W, int threads) {                     \
-    product(x, t, y, batch, channels, H, W, threads);                                      \
+    return done([=] { product(x, t, y, batch, channels, H, W, threads); });                \
   }                                                                                        \
-  void gradients_##suffix(const Real *g, const Real *x, const Real *t, Real *grad_x,       \
+  bool gradients_##suffix(const Real *g, const Real *x, const Real *t, Real *grad_x,       \
                           Real *grad_t, int64_t batch, int64_t channels, int H, int W,     \
                           int threads) {                                                   \
-    gradients(g, x, t, grad_x, grad_t, batch, channels, H, W, threads);                    \
+    return done(                                                                           \
+        [=] { gradients(g, x, t, grad_x, grad_t, batch, channels, H, W, threads); });      \
   }
 
 extern "C" {

@@ -109,8 +109,10 @@ def kernels() -> ctypes.CDLL:
 
 def _call(name: str, *tensors: Tensor, like: Tensor) -> None:
     function = getattr(kernels(), f"{name}_{str(like.dtype).removeprefix('torch.')}")
+    function.restype = ctypes.c_bool
     at = (ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors)
-    function(*at, *_sizes(like), torch.get_num_threads())
+    if not function(*at, *_sizes(like), torch.get_num_threads()):
+        raise MemoryError(f"no memory to solve for images of {tuple(like.shape)}")
 
 
 def _sizes(x: Tensor) -> tuple[ctypes.c_int64, ctypes.c_int64, int, int]:

@@ -1,5 +1,6 @@
 """The fused backend: Triton's kernels in an interpreter and on a device, those for CPUs."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -207,3 +208,24 @@ def test_a_damaged_library_is_built_again(python: Command, tmp_path: Path) -> No
         sizes.append(path.stat().st_size)
         path.write_bytes(b"no library")
     assert sizes[0] == sizes[1]
+
+
+TOO_LARGE = """
+import resource, torch
+from imex_experiments.operators import fused_cpp
+x, t = torch.zeros(1, 1, 4096, 4096), torch.ones(1, 4096, 2049)
+fused_cpp.product(x[..., :8, :8], t[:, :8, :5])
+(used,) = (line for line in open("/proc/self/status") if line.startswith("VmSize"))
+limit = 1024 * int(used.split()[1]) + 2**27  # the result, and not the room to work in
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+fused_cpp.product(x, t)
+"""
+
+
+@needs_kernels
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_kernels_for_cpus_tell_when_memory_is_out(python: Command) -> None:
+    done = python("-c", TOO_LARGE)
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert last == "MemoryError: no memory to solve for images of (1, 1, 4096, 4096)"
