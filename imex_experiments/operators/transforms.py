@@ -399,7 +399,8 @@ def choose(
 
 def kernels_for(x: Tensor) -> str | None:
     """The kernels of `fused` that can be run on images like x."""
-    if torch._C._are_functorch_transforms_active():
+    # torch.func maps and derives torch's operations alone; an exported graph runs without us.
+    if torch._C._are_functorch_transforms_active() or torch.compiler.is_exporting():
         return None
     if TRITON and x.dtype in TRITON_DTYPES and _has_room(x.device):
         return "triton"
@@ -436,10 +437,10 @@ def _faster(size: tuple[int, int], boundary: str, kernels: str | None) -> str:
     but it is three times as long for sides with a prime factor above 7, and that of the
     extended images of neumann and dirichlet boundaries six times or more.
     """
-    if torch.compiler.is_compiling():  # neither Inductor nor ONNX knows an inverse FFT
-        return "gemm"
     if boundary == "periodic" and kernels == "cpp":
         return "cpp"
+    if torch.compiler.is_compiling():  # neither Inductor nor ONNX knows an inverse FFT
+        return "gemm"
     rough = _largest_prime_factor(size) > 7
     limit = 1024 if boundary != "periodic" else 256 if rough else 0
     return "gemm" if sum(size) <= limit else "fft"
