@@ -210,13 +210,11 @@ class _Resolvent(torch.autograd.Function):
     """The same in place: a symbol may be as large as the images."""
 
     @staticmethod
-    def forward(symbol: Tensor, h: float) -> Tensor:
-        return symbol.mul(h).add_(1).reciprocal_()
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        _, ctx.h = inputs
-        ctx.save_for_backward(output)
+    def forward(ctx: Any, symbol: Tensor, h: float) -> Tensor:
+        ctx.h = h
+        t = symbol.mul(h).add_(1).reciprocal_()
+        ctx.save_for_backward(t)
+        return t
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:

@@ -146,13 +146,10 @@ class _SquaredModulus(torch.autograd.Function):
     """(b C)^2 + (b S)^2, which keeps b alone: a symbol may be as large as the images."""
 
     @staticmethod
-    def forward(b: Tensor, C: Tensor, S: Tensor) -> Tensor:
+    def forward(ctx: Any, b: Tensor, C: Tensor, S: Tensor) -> Tensor:
+        ctx.save_for_backward(b, C, S)
         even, odd = b @ C, b @ S
         return even.mul_(even).addcmul_(odd, odd)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None]:

@@ -1,5 +1,6 @@
 """Time and memory of small jobs, compared like for like."""
 
+import random
 import time
 import weakref
 from collections.abc import Callable, Mapping
@@ -38,10 +39,11 @@ def interleaved(
 ) -> dict[str, Timing]:
     """Every job once per round, after two rounds that do not count.
 
-    A disturbance hits all jobs of its round. At least three rounds are timed, and no
-    more begun once `seconds` are over. `cpu` counts the seconds that all threads of this
-    process computed, which other work on the machine disturbs less; `cuda` replays
-    graphs by the device's clock.
+    A disturbance hits all jobs of its round, and rounds are shuffled, so that no job
+    always finds the caches that the same other one leaves. At least three rounds are
+    timed, and no more begun once `seconds` are over. `cpu` counts the seconds that all
+    threads of this process computed, which other work on the machine disturbs less;
+    `cuda` replays graphs by the device's clock.
     """
     clocks = {
         name: _replayed(job) if clock == "cuda" else _watched(job, CLOCKS[clock])
@@ -52,8 +54,9 @@ def interleaved(
         tick()
     begun = time.perf_counter()
     for number in range(1 + rounds):
-        for name, tick in clocks.items():
-            elapsed = tick()
+        shuffled = random.Random(number).sample(sorted(clocks), len(clocks))
+        for name in shuffled:
+            elapsed = clocks[name]()
             if number > 0:
                 samples[name].append(elapsed)
         if number >= 3 and time.perf_counter() - begun > seconds:

@@ -13,10 +13,13 @@ from imex_experiments.runs.timing import interleaved, peak_bytes
 
 def test_jobs_take_turns_and_the_first_rounds_do_not_count() -> None:
     calls: list[str] = []
-    jobs = {name: lambda name=name: calls.append(name) for name in "ab"}
-    timings = interleaved(jobs, rounds=4, seconds=60)
-    assert calls == ["a", "b"] * 6
-    assert all(len(t.samples) == 4 for t in timings.values())
+    jobs = {name: lambda name=name: calls.append(name) for name in "abc"}
+    timings = interleaved(jobs, rounds=9, seconds=60)
+    rounds = {"".join(calls[i : i + 3]) for i in range(0, len(calls), 3)}
+    assert len(calls) == 3 * 11
+    assert all(sorted(one) == ["a", "b", "c"] for one in rounds)
+    assert len(rounds) > 1  # no job always follows the same one
+    assert all(len(t.samples) == 9 for t in timings.values())
 
 
 def test_time_is_that_of_the_job() -> None:
