@@ -51,7 +51,7 @@ def costs_figure(
         fontsize="small", ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0)
     )
     for (backend, points), marker, colour in zip(
-        growth.items(), "os", COLOURS, strict=False
+        growth.items(), "os^", COLOURS, strict=False
     ):
         sides = np.array([p["side"] for p in points])
         milliseconds = 1e3 * np.array([p["median"] for p in points])
