@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import QUICK, ROOT, Command
+from conftest import QUICK, ROOT, Command, needs_kernels
 from torch import nn
 
 from imex_experiments import ImplicitConv2d, load_run
@@ -44,9 +44,12 @@ def test_the_graph_has_no_breaks(boundary: str, training: bool) -> None:
 
 
 @needs_compiler
-def test_compiled_solve_has_the_same_gradients() -> None:
+@pytest.mark.parametrize(
+    "backend", ["gemm", pytest.param("fused", marks=needs_kernels)]
+)
+def test_compiled_solve_has_the_same_gradients(backend: str) -> None:
     torch.compiler.reset()
-    layer = ImplicitConv2d(2, alpha=3.0, backend="gemm")
+    layer = ImplicitConv2d(2, alpha=3.0, backend=backend)
     x = torch.randn(2, 2, 16, 16, requires_grad=True)
     results = []
     for solve in (layer, torch.compile(layer, fullgraph=True)):

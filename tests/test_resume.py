@@ -151,16 +151,18 @@ def test_schedule_goes_on_with_the_new_rate_where_it_is(tmp_path: Path) -> None:
 def test_another_number_of_workers_or_threads_goes_on(
     forked: Command, tmp_path: Path
 ) -> None:
-    """Of threads it is said that they may change the numbers; workers change none."""
+    """Of threads and kernels it is said that they may change the numbers; workers do not."""
     run = tmp_path / "run"
     assert train([*SMALL, f"hydra.run.dir={run}"], partial(signal_at, 5, 15)) == 143
     status = json.loads((run / "status.json").read_text())
     status["threads"] += 1
+    status["kernels"] = not status["kernels"]
     (run / "status.json").write_text(json.dumps(status))
     done = forked(TRAIN, f"resume={run}", "data.num_workers=1")
     assert done.returncode == 0, done.stderr
     assert "not bit for bit" in done.stdout
     assert f"threads {status['threads']} -> {status['threads'] - 1}" in done.stdout
+    assert f"kernels {status['kernels']} -> {not status['kernels']}" in done.stdout
 
 
 def test_second_signal_ends_at_once(tmp_path: Path) -> None:

@@ -318,25 +318,20 @@ class Plane {
       const Wave<Real> last = H % 2 ? columns[H] : columns[along_height_.place[H / 2]];
       for (int group = 0; group < groups; group++) {
         const int *plus = &plus_[group * lanes], *minus = &minus_[group * lanes];
-        Wave<Real> *to = X + size_t(group) * line + left;
-        Vec<Real> v[lanes];
-        for (int i = 0; i < lanes; i++) v[i] = columns[plus[i]].re + columns[minus[i]].re;
-        if (group == 0) v[0] = zero.re + zero.re;
-        transpose<Real>(v);
-        for (int i = 0; i < lanes; i++) to[i].re = v[i];
-        for (int i = 0; i < lanes; i++) v[i] = columns[plus[i]].im - columns[minus[i]].im;
-        if (group == 0) v[0] = last.re + last.re;
-        transpose<Real>(v);
-        for (int i = 0; i < lanes; i++) to[i].im = v[i];
-        to += lanes;
-        for (int i = 0; i < lanes; i++) v[i] = columns[plus[i]].im + columns[minus[i]].im;
-        if (group == 0) v[0] = zero.im + zero.im;
-        transpose<Real>(v);
-        for (int i = 0; i < lanes; i++) to[i].re = v[i];
-        for (int i = 0; i < lanes; i++) v[i] = columns[minus[i]].re - columns[plus[i]].re;
-        if (group == 0) v[0] = last.im + last.im;
-        transpose<Real>(v);
-        for (int i = 0; i < lanes; i++) to[i].im = v[i];
+        Wave<Real> *L = X + size_t(group) * line + left, *R = L + lanes;
+        const auto put = [&](Wave<Real> *to, Vec<Real> Wave<Real>::*part, Vec<Real> first,
+                             auto value) {
+          Vec<Real> v[lanes];
+          for (int i = 0; i < lanes; i++) v[i] = value(columns[plus[i]], columns[minus[i]]);
+          if (group == 0) v[0] = first + first;
+          transpose<Real>(v);
+          for (int i = 0; i < lanes; i++) to[i].*part = v[i];
+        };
+        using Z = const Wave<Real> &;
+        put(L, &Wave<Real>::re, zero.re, [](Z a, Z b) { return a.re + b.re; });
+        put(L, &Wave<Real>::im, last.re, [](Z a, Z b) { return a.im - b.im; });
+        put(R, &Wave<Real>::re, zero.im, [](Z a, Z b) { return a.im + b.im; });
+        put(R, &Wave<Real>::im, last.im, [](Z a, Z b) { return b.re - a.re; });
       }
     }
   }
@@ -490,15 +485,21 @@ class Plane {
   std::vector<int> mirror_;        // where -k lies along the width, for where k lies
 };
 
-// What a thread works in: a spectrum, a symbol or its gradient, and lines.
+// What a thread works in: spectra with a symbol or its gradient, and lines.
 template <typename Real>
-struct Room {
-  std::vector<Wave<Real>> X, columns;
+struct Spectrum {
+  std::vector<Wave<Real>> X;
   std::vector<Symbol<Real>> t;
   std::vector<Real> b;
+  explicit Spectrum(const Plane<Real> &plane)
+      : X(plane.size()), t(plane.size()), b(plane.W) {}
+};
+
+template <typename Real>
+struct Lines {
+  std::vector<Wave<Real>> columns;
   std::vector<Factor<Real>> kept;
-  explicit Room(const Plane<Real> &plane)
-      : X(plane.size()), columns(plane.H + 1), t(plane.size()), b(plane.W), kept(plane.W) {}
+  explicit Lines(const Plane<Real> &plane) : columns(plane.H + 1), kept(plane.W) {}
 };
 
 // Whether y, which is not read again here, only drives x out of the caches.
@@ -520,10 +521,12 @@ void product(const Real *x, const Real *symbol, Real *y, int64_t batch, int64_t 
   const int64_t area = int64_t(H) * W, wave = int64_t(H) * (W / 2 + 1);
   const int64_t chunks = parts(batch, channels, threads);
   const bool past_caches = goes_past_caches(y, batch * channels * area, W);
-  std::vector<Room<Real>> rooms(threads, Room<Real>(plane));
+  std::vector<Spectrum<Real>> spectra(threads, Spectrum<Real>(plane));
+  std::vector<Lines<Real>> lines(threads, Lines<Real>(plane));
 #pragma omp parallel num_threads(threads)
   {
-    auto &[X, columns, t, b, kept] = rooms[omp_get_thread_num()];
+    auto &[X, t, b] = spectra[omp_get_thread_num()];
+    auto &[columns, kept] = lines[omp_get_thread_num()];
 #pragma omp for collapse(2)
     for (int64_t c = 0; c < channels; c++)
       for (int64_t part = 0; part < chunks; part++) {
@@ -550,11 +553,13 @@ void gradients(const Real *g, const Real *x, const Real *symbol, Real *grad_x, R
   const int64_t area = int64_t(H) * W, wave = int64_t(H) * (W / 2 + 1);
   const int64_t chunks = parts(batch, channels, threads);
   const bool past_caches = goes_past_caches(grad_x, batch * channels * area, W);
-  std::vector<Room<Real>> of_x(threads, Room<Real>(plane)), of_g = of_x;
+  std::vector<Spectrum<Real>> of_x(threads, Spectrum<Real>(plane)), of_g = of_x;
+  std::vector<Lines<Real>> lines(threads, Lines<Real>(plane));
 #pragma omp parallel num_threads(threads)
   {
-    auto &[X, columns, dt, db, unused] = of_x[omp_get_thread_num()];
-    auto &[G, lines, t, b, kept] = of_g[omp_get_thread_num()];
+    auto &[X, dt, db] = of_x[omp_get_thread_num()];
+    auto &[G, t, b] = of_g[omp_get_thread_num()];
+    auto &[columns, kept] = lines[omp_get_thread_num()];
 #pragma omp for collapse(2)
     for (int64_t c = 0; c < channels; c++)
       for (int64_t part = 0; part < chunks; part++) {

@@ -54,6 +54,9 @@ def library() -> ctypes.CDLL | None:
         )
         return None
     found.chunks.restype = ctypes.c_int64
+    for name in ("product", "gradients"):
+        for dtype in ("float32", "float64"):
+            getattr(found, f"{name}_{dtype}").restype = ctypes.c_bool
     return found
 
 
@@ -109,7 +112,6 @@ def kernels() -> ctypes.CDLL:
 
 def _call(name: str, *tensors: Tensor, like: Tensor) -> None:
     function = getattr(kernels(), f"{name}_{str(like.dtype).removeprefix('torch.')}")
-    function.restype = ctypes.c_bool
     at = (ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors)
     if not function(*at, *_sizes(like), torch.get_num_threads()):
         raise MemoryError(f"no memory to solve for images of {tuple(like.shape)}")
