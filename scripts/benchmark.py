@@ -48,7 +48,6 @@ from imex_experiments.terms import DoubleLayer, GramDiffusion, ImplicitConv2d
 
 ROOT = Path(__file__).parents[1]
 GROWTH_CHANNELS = 8
-BACKEND_PIXELS = 2**19
 FUSED = "solve, fused"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -78,6 +77,7 @@ class Arguments:
     rounds: int = 9
     seconds: float = 12.0  # per shape and direction, whatever `rounds` asks for
     epochs: int = 5
+    pixels: int = 2**19  # of the solves that `auto` decides between
 
 
 class Copy(nn.Module):
@@ -233,12 +233,13 @@ def time_growth(args: Arguments) -> dict[str, list[dict[str, float]]]:
 
 
 def time_backends(args: Arguments) -> list[dict[str, Any]]:
-    """A solve, forward, of about BACKEND_PIXELS in (2, C, n, n), per boundary and n."""
+    """A solve, forward, of about `pixels` in (2, C, n, n), per boundary and n."""
     rows = []
     for boundary in BOUNDARIES:
         for side in args.between:
-            channels = max(1, BACKEND_PIXELS // (2 * side * side))
+            channels = max(1, args.pixels // (2 * side * side))
             x = torch.randn(2, channels, side, side, device=args.device)
+            x = x.to(DTYPES[args.dtype])
             jobs = {}
             for backend in backends(boundary):
                 layer = ImplicitConv2d(
@@ -328,7 +329,7 @@ def show(results: Mapping[str, Any]) -> None:
                 f"{'x'.join(map(str, row['shape']))} {name}: relative error {error:.1e}, "
                 f"{100 * share:.0f} % of the speed of a copy"
             )
-    sizes = Table(title="a solve of 2^19 pixels, forward: milliseconds")
+    sizes = Table(title="a solve, forward: milliseconds")
     sizes.add_column("side")
     for boundary in BOUNDARIES:
         sizes.add_column(

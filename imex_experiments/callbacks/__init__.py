@@ -8,6 +8,7 @@ from imex_experiments.callbacks.random_state import RandomState
 from imex_experiments.callbacks.reconfigured import Reconfigured
 from imex_experiments.callbacks.solver_log import SolverLog
 from imex_experiments.callbacks.stability import AutoAlpha, StabilityLog
+from imex_experiments.callbacks.step_graphs import StepGraphs
 from imex_experiments.callbacks.tensorboard import (
     CustomScalars,
     Figures,
@@ -31,4 +32,5 @@ __all__ = [
     "RunLogger",
     "SolverLog",
     "StabilityLog",
+    "StepGraphs",
 ]

@@ -5,23 +5,37 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from torch import Tensor
 from torch.optim import Optimizer
 
-from imex_experiments.runs.errors import NumericsError
+from imex_experiments.runs.errors import ConfigError, NumericsError
 
 
 class FiniteCheck(pl.Callback):
-    """NumericsError (exit code 5) if loss or gradient are not finite, before the update.
+    """Raise NumericsError (exit code 5) if loss or gradients are not finite.
 
-    Both are asked for at once, so that the host waits for a device once per step. To
-    wait less often the update itself would have to be skipped on the device.
+    With `wait` the host asks before each update, and waits for the device once per step.
+    Without, the device itself leaves out this update and all later ones, which fused
+    optimizers can; the host asks before each validation and each checkpoint. Weights are
+    those before the first bad step in both cases.
     """
 
-    def __init__(self) -> None:
-        self._losses: list[torch.Tensor] = []
+    def __init__(self, wait: bool = True) -> None:
+        self.wait = wait
+        self._losses: list[Tensor] = []
+        self._names: list[str] = []
+        self._found: Tensor | None = None  # 1.0 from the first bad step on
+        self._sizes = self._step = torch.empty(0)  # those of that step
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        for optimizer in [] if self.wait else trainer.optimizers:
+            if not getattr(optimizer, "_step_supports_amp_scaling", False):
+                raise ConfigError(
+                    "callbacks.finite_check.wait=false needs optimizer.fused=true"
+                )
 
     def on_before_backward(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: torch.Tensor
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor
     ) -> None:
         self._losses.append(loss.detach())
 
@@ -33,16 +47,42 @@ class FiniteCheck(pl.Callback):
         ]
         norms: Any = torch._foreach_norm([gradient for _, gradient in named])
         losses, self._losses = self._losses, []
-        sizes = torch.stack([*losses, *norms])
-        if torch.isfinite(sizes).all():
+        sizes = torch.stack([torch.stack(losses).sum(), *norms])
+        self._names = ["loss", *(f"gradient of {name}" for name, _ in named)]
+        bad = ~torch.isfinite(sizes).all()
+        if self.wait:
+            if bad:
+                self._raise(sizes, trainer.global_step)
             return
-        names = ["loss"] * len(losses) + [f"gradient of {name}" for name, _ in named]
+        if self._found is None:
+            self._found = torch.zeros((), device=sizes.device)
+            self._sizes, self._step = sizes, bad.long()
+        first = bad & (self._found == 0)
+        self._sizes = torch.where(first, sizes, self._sizes)
+        self._step = torch.where(first, trainer.global_step, self._step)
+        self._found = torch.maximum(self._found, bad.float())
+        optimizer.found_inf = self._found  # type: ignore[attr-defined]
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        self._ask()
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]
+    ) -> None:
+        self._ask()
+
+    def _ask(self) -> None:
+        """Wait for the device, and raise if it has found a bad step."""
+        if self._found is not None and self._found:
+            self._raise(self._sizes, int(self._step))
+
+    def _raise(self, sizes: Tensor, step: int) -> None:
         what, value = next(
             (name, value)
-            for name, value in zip(names, sizes.tolist(), strict=True)
+            for name, value in zip(self._names, sizes.tolist(), strict=True)
             if not math.isfinite(value)
         )
         raise NumericsError(
-            f"the {what} is {value} at step {trainer.global_step}; "
+            f"the {what} is {value} at step {step}; "
             "try a smaller optimizer.lr or model.h"
         )

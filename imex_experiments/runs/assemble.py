@@ -48,7 +48,7 @@ def build_trainer(cfg: DictConfig) -> pl.Trainer:
     )
 
 
-OURS = ("compile", "channels_last", "tf32")
+OURS = ("compile", "channels_last", "tf32", "graphs")
 """What the trainer's node says about the network, not to Lightning."""
 
 
@@ -79,10 +79,24 @@ def check_ours(trainer: DictConfig) -> None:
         if not isinstance(wanted, bool) and wanted not in words:
             expected = " or ".join(("true", "false", *words))
             raise ConfigError(f"trainer.{key}={wanted}: expected {expected}")
+    if trainer.get("graphs", False):
+        _check_graphs(trainer)
     compiler = os.environ.get("CXX", "g++")
     missing = not torch.cuda.is_available() and shutil.which(compiler) is None
     if trainer.get("compile", False) and missing:
         raise ConfigError(
             f"trainer.compile={trainer.compile}: no C++ compiler {compiler!r} found; "
             "install one, name it in CXX, or leave trainer.compile out"
+        )
+
+
+def _check_graphs(trainer: DictConfig) -> None:
+    if not torch.cuda.is_available():
+        raise ConfigError("trainer.graphs=true: CUDA graphs need a CUDA device")
+    if trainer.devices != 1:
+        raise ConfigError("trainer.graphs=true: give trainer.devices=1")
+    if trainer.get("compile", False):
+        raise ConfigError(
+            "trainer.graphs=true: compiled networks have graphs of their own; "
+            "give trainer.compile=reduce-overhead alone"
         )

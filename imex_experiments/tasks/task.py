@@ -77,7 +77,9 @@ class Task(pl.LightningModule):
         return loss + penalty
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
+        # A tensor of the host: a number would be sent to the device, which waits for it.
+        lr = torch.tensor(self.trainer.optimizers[0].param_groups[0]["lr"])
+        self.log("train/lr", lr)
 
     @abstractmethod
     def _decide(self, output: Tensor) -> Tensor:

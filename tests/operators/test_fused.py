@@ -62,7 +62,7 @@ def test_programs_of_a_hopper_multiprocessor(
     from imex_experiments.operators import fused_triton
 
     sizes: dict[str, Any] = {"H": 64, "W": 64}
-    constants = sizes | {"precision": "tf32" if dtype == "bf16" else "tf32x3"}
+    constants = sizes | {"precision": "float16" if dtype == "bf16" else "tf32x3"}
     kernels = fused_triton._product_kernel, fused_triton._gradients_kernel
     for kernel, stages in zip(kernels, (2, 1), strict=True):
         types = dict.fromkeys(kernel.arg_names, "*fp32")
