@@ -16,7 +16,7 @@
 //
 // Shapes: images (batch, channels, H, W); t and its gradient (channels, H, W / 2 + 1), as rfft2
 // lays it out. Of entries that are equal because t is even, those with the smaller kh are read
-// and get the gradient of all. Sides have no prime factor above 7.
+// and get the gradient of all. A prime factor p of a side costs p operations per pixel.
 
 #if defined(__AVX2__)
 #include <immintrin.h>
@@ -163,7 +163,40 @@ void pass(Wave<Real> *a, int n, int m, const Factor<Real> *w) {
     }
 }
 
-// The transform of n waves, one per lane, in place.
+// The same for any odd radix; `roots` are exp(2 pi i j / r), `z` has room for r waves.
+template <bool back, typename Real>
+void pass(int r, Wave<Real> *a, int n, int m, const Factor<Real> *w,
+          const Factor<Real> *roots, Wave<Real> *z) {
+  const int half = r / 2;
+  for (Wave<Real> *block = a; block < a + n; block += r * m)
+    for (int k = 0; k < m; k++) {
+      const Factor<Real> *f = w + k * (r - 1) - 1;
+      const auto turn = [&](int j, const Wave<Real> &v) {
+        return j > 0 && m > 1 ? times<back>(v, f[j]) : v;
+      };
+      Wave<Real> total = z[0] = block[k];
+      for (int l = 1; l <= half; l++) {  // sums, and behind them differences
+        Wave<Real> p = block[k + l * m], q = block[k + (r - l) * m];
+        if (back) p = turn(l, p), q = turn(r - l, q);
+        z[l] = p + q;
+        z[half + l] = turned<back>(p - q);
+        total = total + z[l];
+      }
+      block[k] = total;
+      for (int j = 1; j <= half; j++) {
+        Wave<Real> u = z[0], v;
+        for (int l = 1, at = j; l <= half; l++) {
+          u = u + roots[at].re * z[l];
+          v = v + roots[at].im * z[half + l];
+          at += at + j < r ? j : j - r;
+        }
+        block[k + j * m] = back ? u + v : turn(j, u + v);
+        block[k + (r - j) * m] = back ? u - v : turn(r - j, u - v);
+      }
+    }
+}
+
+// The transform of n waves, one per lane, in place. `room` is for n waves more.
 template <typename Real>
 class Fft {
  public:
@@ -173,8 +206,14 @@ class Fft {
     for (int rest = n; rest > 1; rest = passes_.back().m) {
       int r = 8;
       while (rest % r != 0 || r == 6 || (r == 8 && rest == 16)) r--;  // 16 = 4 x 4
+      if (r == 1)
+        for (r = 11; rest % r != 0;) r += 2;
       const int m = rest / r;
-      passes_.push_back({r, m, int(factors_.size())});
+      passes_.push_back({r, m, int(factors_.size()), int(roots_.size())});
+      for (int j = 0; r > 8 && j < r; j++) {
+        const double angle = 2 * PI * j / r;
+        roots_.push_back({Real(std::cos(angle)), Real(std::sin(angle))});
+      }
       for (int k = 0; k < m; k++)
         for (int j = 1; j < r; j++) {
           const double angle = -2 * PI * (int64_t(j) * k % rest) / rest;
@@ -193,7 +232,7 @@ class Fft {
   }
 
   template <bool back>
-  void run(Wave<Real> *a) const {
+  void run(Wave<Real> *a, Wave<Real> *room) const {
     const int count = int(passes_.size());
     for (int i = 0; i < count; i++) {
       const Pass &p = passes_[back ? count - 1 - i : i];
@@ -205,17 +244,18 @@ class Fft {
         case 5: pass<5, back>(a, n_, p.m, w); break;
         case 7: pass<7, back>(a, n_, p.m, w); break;
         case 8: pass<8, back>(a, n_, p.m, w); break;
+        default: pass<back>(p.r, a, n_, p.m, w, roots_.data() + p.roots, room);
       }
     }
   }
 
  private:
   struct Pass {
-    int r, m, first;
+    int r, m, first, roots;
   };
   int n_;
   std::vector<Pass> passes_;
-  std::vector<Factor<Real>> factors_;
+  std::vector<Factor<Real>> factors_, roots_;
 };
 
 // A square of LANES vectors, rows for columns: 1 x 1 blocks change places, then 2 x 2, ...
@@ -306,14 +346,14 @@ class Plane {
   size_t size() const { return size_t(groups) * line; }
 
   // 2 X, before the transform along the width. `columns` has room for H + 1 waves.
-  void in(const Real *x, Wave<Real> *X, Wave<Real> *columns) const {
+  void in(const Real *x, Wave<Real> *X, Wave<Real> *columns, Wave<Real> *room) const {
     const Vec<Real> none = {};
     for (int left = 0; left < W; left += 2 * lanes) {
       for (int i = 0; i < H; i++)
         columns[i] = {load<Real>(x + size_t(i) * W, left, W),
                       load<Real>(x + size_t(i) * W, left + lanes, W)};
       columns[H] = {none, none};
-      along_height_.template run<false>(columns);
+      along_height_.template run<false>(columns, room);
       const Wave<Real> zero = columns[along_height_.place[0]];
       const Wave<Real> last = H % 2 ? columns[H] : columns[along_height_.place[H / 2]];
       for (int group = 0; group < groups; group++) {
@@ -337,7 +377,8 @@ class Plane {
   }
 
   // y of X after the transform back along the width.
-  void out(const Wave<Real> *X, Real *y, Wave<Real> *columns, bool past_caches) const {
+  void out(const Wave<Real> *X, Real *y, Wave<Real> *columns, Wave<Real> *room,
+           bool past_caches) const {
     for (int left = 0; left < W; left += 2 * lanes) {
       for (int group = 0; group < groups; group++) {
         const Wave<Real> *from = X + size_t(group) * line + left;
@@ -363,7 +404,7 @@ class Plane {
           __builtin_prefetch(y + size_t(i) * W + left, 1);
           __builtin_prefetch(y + size_t(i) * W + left + lanes, 1);
         }
-      along_height_.template run<true>(columns);
+      along_height_.template run<true>(columns, room);
       for (int i = 0; i < H; i++) {
         Real *row = y + size_t(i) * W;
         if (past_caches) {
@@ -378,8 +419,8 @@ class Plane {
   }
 
   template <bool back>
-  void along_width(Wave<Real> *X, int group) const {
-    along_width_.template run<back>(X + size_t(group) * line);
+  void along_width(Wave<Real> *X, int group, Wave<Real> *room) const {
+    along_width_.template run<back>(X + size_t(group) * line, room);
   }
 
   // The symbol in the order of spectra: t (groups, line), the first slot's b apart.
@@ -497,9 +538,10 @@ struct Spectrum {
 
 template <typename Real>
 struct Lines {
-  std::vector<Wave<Real>> columns;
+  std::vector<Wave<Real>> columns, room;
   std::vector<Factor<Real>> kept;
-  explicit Lines(const Plane<Real> &plane) : columns(plane.H + 1), kept(plane.W) {}
+  explicit Lines(const Plane<Real> &plane)
+      : columns(plane.H + 1), room(std::max(plane.H, plane.W)), kept(plane.W) {}
 };
 
 // Whether y, which is not read again here, only drives x out of the caches.
@@ -526,20 +568,20 @@ void product(const Real *x, const Real *symbol, Real *y, int64_t batch, int64_t 
 #pragma omp parallel num_threads(threads)
   {
     auto &[X, t, b] = spectra[omp_get_thread_num()];
-    auto &[columns, kept] = lines[omp_get_thread_num()];
+    auto &[columns, room, kept] = lines[omp_get_thread_num()];
 #pragma omp for collapse(2)
     for (int64_t c = 0; c < channels; c++)
       for (int64_t part = 0; part < chunks; part++) {
         plane.spread(symbol + c * wave, t.data(), b.data());
         for (int64_t i = part * batch / chunks; i < (part + 1) * batch / chunks; i++) {
           const int64_t at = (i * channels + c) * area;
-          plane.in(x + at, X.data(), columns.data());
+          plane.in(x + at, X.data(), columns.data(), room.data());
           for (int group = 0; group < plane.groups; group++) {
-            plane.template along_width<false>(X.data(), group);
+            plane.template along_width<false>(X.data(), group, room.data());
             plane.multiply(X.data(), group, t.data(), b.data(), kept.data());
-            plane.template along_width<true>(X.data(), group);
+            plane.template along_width<true>(X.data(), group, room.data());
           }
-          plane.out(X.data(), y + at, columns.data(), past_caches);
+          plane.out(X.data(), y + at, columns.data(), room.data(), past_caches);
         }
       }
     flush();
@@ -559,7 +601,7 @@ void gradients(const Real *g, const Real *x, const Real *symbol, Real *grad_x, R
   {
     auto &[X, dt, db] = of_x[omp_get_thread_num()];
     auto &[G, t, b] = of_g[omp_get_thread_num()];
-    auto &[columns, kept] = lines[omp_get_thread_num()];
+    auto &[columns, room, kept] = lines[omp_get_thread_num()];
 #pragma omp for collapse(2)
     for (int64_t c = 0; c < channels; c++)
       for (int64_t part = 0; part < chunks; part++) {
@@ -568,16 +610,16 @@ void gradients(const Real *g, const Real *x, const Real *symbol, Real *grad_x, R
         std::fill(db.begin(), db.end(), Real(0));
         for (int64_t i = part * batch / chunks; i < (part + 1) * batch / chunks; i++) {
           const int64_t at = (i * channels + c) * area;
-          plane.in(x + at, X.data(), columns.data());
-          plane.in(g + at, G.data(), columns.data());
+          plane.in(x + at, X.data(), columns.data(), room.data());
+          plane.in(g + at, G.data(), columns.data(), room.data());
           for (int group = 0; group < plane.groups; group++) {
-            plane.template along_width<false>(X.data(), group);
-            plane.template along_width<false>(G.data(), group);
+            plane.template along_width<false>(X.data(), group, room.data());
+            plane.template along_width<false>(G.data(), group, room.data());
             plane.cross(X.data(), G.data(), group, dt.data(), db.data());
             plane.multiply(G.data(), group, t.data(), b.data(), kept.data());
-            plane.template along_width<true>(G.data(), group);
+            plane.template along_width<true>(G.data(), group, room.data());
           }
-          plane.out(G.data(), grad_x + at, columns.data(), past_caches);
+          plane.out(G.data(), grad_x + at, columns.data(), room.data(), past_caches);
         }
         plane.gather(dt.data(), db.data(), grad_t + (part * channels + c) * wave);
       }

@@ -1,7 +1,6 @@
 """The product of `fused` on a CPU: builds `fused.cpp` once on a machine, and calls it.
 
-Shapes: images x, y, g (B, C, H, W), factors t (C, H, W // 2 + 1), float32 or float64. Sides
-have no prime factor above 7.
+Shapes: images x, y, g (B, C, H, W), factors t (C, H, W // 2 + 1), float32 or float64.
 """
 
 import ctypes

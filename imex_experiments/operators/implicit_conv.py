@@ -14,9 +14,11 @@ from imex_experiments.operators.precision import without_autocast
 from imex_experiments.operators.tracing import torch_derives
 from imex_experiments.operators.transforms import (
     Fused,
+    Periodic,
     Transform,
     choose,
     kernels_for,
+    needs_plain_operations,
 )
 
 BLOCK_BYTES = 2**21
@@ -153,26 +155,39 @@ def symbol_product(
     """F^-1 (symbol * F x) per channel, for any real even symbol.
 
     Half-precision images are transformed in float32 and returned in their own dtype,
-    inside of autocast as well; their memory layout does not matter.
+    inside of autocast as well, and in their own memory format.
     Differentiable twice in both arguments. ValueError for images that are not real
-    floating point (B, C, H, W), a symbol of another size, an unknown boundary or backend.
+    floating point (B, C, H, W), a symbol of another size, a periodic one that is not even,
+    an unknown boundary, and a backend that is unknown or cannot be used.
     """
     F = transform_of(x, boundary, backend)
     return apply_factors(x, factors_of(symbol, x, F), F)
 
 
 def transform_of(x: Tensor, boundary: str, backend: str) -> Transform:
-    """The transform for images like x; ValueError as in `symbol_product`."""
+    """The transform for images like x; ValueError as in `symbol_product`.
+
+    Where kernels would be in the way, `gemm` computes what `fused` is asked for: in
+    torch.func and exported graphs, and on the meta device.
+    """
     if x.ndim != 4 or not x.is_floating_point():
         raise ValueError(
             f"images must be floating point (B, C, H, W), got {x.dtype} {tuple(x.shape)}"
         )
-    size = x.shape[-2], x.shape[-1]
-    return choose(size, boundary, backend, kernels_for(x))
+    size, kernels = (x.shape[-2], x.shape[-1]), kernels_for(x)
+    if backend == "fused" and kernels is None and not needs_plain_operations(x):
+        raise ValueError(
+            f"backend=fused has no kernels for {x.dtype} on {x.device}; "
+            "take backend=auto"
+        )
+    return choose(size, boundary, backend, kernels)
 
 
 def factors_of(symbol: Tensor, x: Tensor, F: Transform) -> Tensor:
-    """The symbol laid out and at the precision in which F multiplies images like x."""
+    """The symbol laid out and at the precision in which F multiplies images like x.
+
+    ValueError for a symbol of another size, and for a periodic one that is not even.
+    """
     whole = (x.shape[1], *F.waves)
     try:
         symbol = symbol.expand(whole)
@@ -181,13 +196,34 @@ def factors_of(symbol: Tensor, x: Tensor, F: Transform) -> Tensor:
             f"symbol of shape {tuple(symbol.shape)} does not fit {whole}, "
             f"images are {tuple(x.shape)}"
         ) from error
+    if isinstance(F, Periodic):
+        _require_even(symbol, F.size)
     return F.factors(symbol.to(torch.promote_types(x.dtype, torch.float32)))
 
 
+def _require_even(symbol: Tensor, size: tuple[int, int]) -> None:
+    """ValueError unless t(-k) = t(k) up to half of the digits, where it is cheap to ask.
+
+    Half a spectrum holds both k and -k on self-conjugate columns alone: the first, and
+    the last of an even width.
+    """
+    height, width = size
+    # Asking a GPU would make it wait; a graph or a map over symbols cannot ask.
+    if torch_derives() or not symbol.is_cpu or height < 3:
+        return
+    columns = symbol.detach()[..., 1:, :: width // 2 if width % 2 == 0 else width]
+    scale, odd = columns.abs().amax(), (columns - columns.flip(-2)).abs().amax()
+    if odd > torch.finfo(symbol.dtype).eps ** 0.5 * (1 + scale):
+        raise ValueError(
+            "a periodic symbol must be even, t(-k) = t(k); on columns that hold both "
+            f"they differ by {float(odd):.1e}"
+        )
+
+
 def apply_factors(x: Tensor, t: Tensor, F: Transform) -> Tensor:
-    """F^-1 (t * F x), t = factors_of(symbol, x, F)."""
+    """F^-1 (t * F x) in the dtype and memory format of x, t = factors_of(symbol, x, F)."""
     if isinstance(F, Fused):
-        return F.product(x, t)
+        return _laid_out_like(x, F.product(x, t))
     y = x.to(t.dtype)
     if torch_derives():
         with without_autocast(x):
@@ -196,7 +232,15 @@ def apply_factors(x: Tensor, t: Tensor, F: Transform) -> Tensor:
         y, _ = _SymbolProduct.apply(y, t, F)
     else:
         y = _product(y, t, F)
-    return y.to(x.dtype)
+    return _laid_out_like(x, y.to(x.dtype))
+
+
+def _laid_out_like(x: Tensor, y: Tensor) -> Tensor:
+    """y, channels last if x is; torch.func knows no memory formats."""
+    if torch._C._are_functorch_transforms_active() or x.is_contiguous():
+        return y
+    last = x.is_contiguous(memory_format=torch.channels_last)
+    return y.contiguous(memory_format=torch.channels_last) if last else y
 
 
 def resolvent(symbol: Tensor, h: float | Tensor) -> Tensor:

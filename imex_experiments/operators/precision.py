@@ -18,6 +18,16 @@ def without_autocast(like: Tensor) -> AbstractContextManager[object]:
     return torch.autocast(device, enabled=False) if available else nullcontext()
 
 
+def angles(j: Tensor, k: Tensor, period: int) -> Tensor:
+    """Return the angles 2 pi j k / period, (len(j), len(k)), float64.
+
+    Whole turns are taken off in integers, so that angles are exact to rounding.
+    """
+    # A tensor: ONNX has no remainder by a number that depends on the image's size.
+    n = torch.full((), period, dtype=torch.int64)
+    return 2 * torch.pi * (torch.outer(j, k) % n).double() / n
+
+
 def constant(make: Callable[..., Made]) -> Callable[..., Made]:
     """Keep the last results of a function that makes constant tensors.
 

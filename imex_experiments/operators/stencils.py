@@ -2,6 +2,10 @@
 
 Shapes: taps (C, kh, kw), kh and kw odd. Symbols of a periodic boundary (C, H, W // 2 + 1),
 the half spectrum of `torch.fft.rfft2`; of neumann and dirichlet boundaries (C, H, W).
+
+Images may be smaller than a stencil, down to a single pixel: they go on beyond their edges
+(periodic: around the torus; neumann: even about the edge; dirichlet: odd about the zero
+outside of it), and taps that reach the same pixel add up.
 """
 
 from typing import Any
@@ -9,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from imex_experiments.operators.precision import constant, without_autocast
+from imex_experiments.operators.precision import angles, constant, without_autocast
 from imex_experiments.operators.tracing import torch_derives
 
 LAPLACIAN = (
@@ -40,17 +44,17 @@ def zero_mean(taps: Tensor) -> Tensor:
     return taps - taps.mean(dim=(-2, -1), keepdim=True)
 
 
-def _turns(offsets: int, side: int, waves: int, boundary: str) -> Tensor:
-    """k d / 2 pi, (offsets, waves), float64; d counted from the centre.
+def _along_axis(offsets: int, side: int, waves: int, boundary: str) -> Tensor:
+    """k d along an axis, (offsets, waves), float64; d counted from the centre.
 
     k = 2 pi i / n where periodic, pi i / n for neumann, pi (i + 1) / (n + 1) for
-    dirichlet. k d is reduced modulo one turn in integers: exact to rounding.
+    dirichlet.
     """
     shift, period = {"periodic": (0, side), "neumann": (0, 2 * side)}.get(
         boundary, (1, 2 * (side + 1))
     )
     d, k = torch.arange(offsets) - offsets // 2, torch.arange(waves) + shift
-    return (torch.outer(d, k) % period).double() / period
+    return angles(d, k, period)
 
 
 @constant
@@ -68,8 +72,8 @@ def _phases(
     """
     (kh, kw), (height, width) = kernel, size
     waves = width // 2 + 1 if boundary == "periodic" else width
-    rows = 2 * torch.pi * _turns(kh, height, height, boundary)[:, None, :, None]
-    columns = 2 * torch.pi * _turns(kw, width, waves, boundary)[None, :, None, :]
+    rows = _along_axis(kh, height, height, boundary)[:, None, :, None]
+    columns = _along_axis(kw, width, waves, boundary)[None, :, None, :]
     if boundary == "periodic":
         even, odd = (rows + columns).cos(), (rows + columns).sin()
     else:
@@ -83,15 +87,12 @@ def _check(taps: Tensor, size: tuple[int, int]) -> None:
         raise ValueError(
             f"taps must be floating point (C, kh, kw), got {taps.dtype} {tuple(taps.shape)}"
         )
-    for kernel, side in zip(taps.shape[1:], size, strict=True):
+    for kernel in taps.shape[1:]:
         require_odd(kernel)
-        if side < kernel:
-            raise ValueError(
-                f"image of size {tuple(size)} is smaller than "
-                f"the stencil {tuple(taps.shape[1:])}"
-            )
-    # Asking a GPU would make it wait, and a traced graph cannot ask.
-    if taps.device.type == "cpu" and not torch.compiler.is_compiling():
+    if min(size) < 1:
+        raise ValueError(f"images must have pixels, got size {tuple(size)}")
+    # Asking a GPU would make it wait; a graph or a map over stencils cannot ask.
+    if taps.device.type == "cpu" and not torch_derives():
         bad = taps.detach()[~taps.detach().isfinite()]
         if len(bad):
             raise ValueError(

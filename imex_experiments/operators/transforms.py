@@ -20,7 +20,7 @@ from torch import Tensor
 
 from imex_experiments.operators import fused_cpp
 from imex_experiments.operators.boundary import require_boundary
-from imex_experiments.operators.precision import constant
+from imex_experiments.operators.precision import angles, constant
 
 BACKENDS = ("auto", "fft", "gemm", "fused")
 
@@ -33,14 +33,21 @@ SHARED_MEMORY = 160 * 2**10
 """Bytes that one of their programs takes at most: float32 planes of 64 x 64."""
 
 
-def require_backend(name: str) -> str:
-    """The name itself; ValueError with the choices for an unknown one."""
+def require_backend(name: str, boundary: str = "periodic") -> str:
+    """The name itself; ValueError for an unknown one, or one that cannot be used here.
+
+    A backend that is asked for is used or refused; `auto` alone chooses another one.
+    """
     if name not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {name!r}")
-    on_device = TRITON and torch.cuda.is_available()
-    if name == "fused" and not (on_device or _emulated() or _built()):
+    if name == "fused" and boundary != "periodic":
+        raise ValueError(f"backend=fused has no {boundary} boundary; take backend=auto")
+    if name == "fused" and not (
+        _built() or _emulated() or (TRITON and torch.cuda.is_available())
+    ):
         raise ValueError(
-            "backend=fused needs g++ for a CPU, triton for a CUDA device; take auto"
+            "backend=fused needs g++ for a CPU, triton for a CUDA device; "
+            "take backend=auto"
         )
     return name
 
@@ -232,7 +239,7 @@ class ClosedGemm(Transform):
 def _cas(n: int, sign: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Hartley's matrix, (cos + sign sin)(2 pi j k / n) / sqrt(n)."""
     j = torch.arange(n)
-    angle = 2 * torch.pi * (torch.outer(j, j) % n).double() / n
+    angle = angles(j, j, n)
     return ((angle.cos() + sign * angle.sin()) / n**0.5).to(device, dtype)
 
 
@@ -244,11 +251,11 @@ def _cosines_and_sines(n: int, dtype: torch.dtype, device: torch.device) -> Tens
     """
     half = (n + 1) // 2
     k, j = torch.arange(half), torch.arange(n)
-    angle = 2 * torch.pi * (torch.outer(k, j) % n).double() / n
+    angle = angles(k, j, n)
     cosines, sines = angle.cos(), angle.sin()
     cosines[0] /= 2**0.5
-    if n % 2 == 0:
-        sines[0] = (1 - 2 * (j % 2)).double() / 2**0.5
+    even = n + 1 - 2 * half  # 1 or 0, and no branch: a compiled graph takes any n
+    sines[0] = even * (1 - 2 * (j % 2)).double() / 2**0.5
     return (torch.cat([cosines, sines]) * (2 / n) ** 0.5).to(device, dtype)
 
 
@@ -256,8 +263,7 @@ def _cosines_and_sines(n: int, dtype: torch.dtype, device: torch.device) -> Tens
 def _dct(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """DCT-II, orthonormal: rows cos(pi k (2 j + 1) / 2 n)."""
     k, j = torch.arange(n), torch.arange(n)
-    angle = torch.pi * (torch.outer(k, 2 * j + 1) % (4 * n)).double() / (2 * n)
-    matrix = angle.cos() * (2 / n) ** 0.5
+    matrix = angles(k, 2 * j + 1, 4 * n).cos() * (2 / n) ** 0.5
     matrix[0] /= 2**0.5
     return matrix.to(device, dtype)
 
@@ -266,8 +272,8 @@ def _dct(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
 def _dst(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """DST-I, orthonormal and symmetric: sin(pi (k + 1) (j + 1) / (n + 1))."""
     k = torch.arange(1, n + 1)
-    angle = torch.pi * (torch.outer(k, k) % (2 * n + 2)).double() / (n + 1)
-    return (angle.sin() * (2 / (n + 1)) ** 0.5).to(device, dtype)
+    sines = angles(k, k, 2 * (n + 1)).sin()
+    return (sines * (2 / (n + 1)) ** 0.5).to(device, dtype)
 
 
 class NeumannGemm(ClosedGemm):
@@ -382,31 +388,37 @@ def choose(
 ) -> Transform:
     """The transform of a boundary for images (H, W); `auto` takes the faster backend.
 
-    `kernels` are those that `fused` can run on these images, `triton` or `cpp`; where
-    there are none, on the meta device for instance, it is `gemm`.
+    `kernels` are those that `fused` runs on these images, `triton` or `cpp`; where there
+    are none, the plain operations of `gemm` take their place.
     ValueError for unknown names and for a boundary without kernels.
     """
-    periodic = require_boundary(boundary) == "periodic"
-    if require_backend(backend) == "auto":
+    require_boundary(boundary)
+    if require_backend(backend, boundary) == "auto":
         backend = _faster(size, boundary, kernels)
-    elif backend == "fused" and periodic:
+    elif backend == "fused":
         backend = kernels or "gemm"
-    kind = TRANSFORMS.get((boundary, backend))
-    if kind is None:
-        raise ValueError(f"backend={backend} has no {boundary} boundary, take auto")
-    return kind(size)
+    return TRANSFORMS[boundary, backend](size)
 
 
 def kernels_for(x: Tensor) -> str | None:
     """The kernels of `fused` that can be run on images like x."""
-    # torch.func maps and derives torch's operations alone; an exported graph runs without us.
-    if torch._C._are_functorch_transforms_active() or torch.compiler.is_exporting():
+    if needs_plain_operations(x):
         return None
     if TRITON and x.dtype in TRITON_DTYPES and _has_room(x.device):
         return "triton"
-    if x.is_cpu and _largest_prime_factor(x.shape[-2:]) <= 7 and _built():
+    if x.is_cpu and _built():
         return "cpp"
     return None
+
+
+def needs_plain_operations(x: Tensor) -> bool:
+    """Whether somebody else computes with images like x: no kernel of ours can be run.
+
+    torch.func maps and derives torch's operations alone, an exported graph runs without
+    this package, and on the meta device nothing is computed.
+    """
+    mapped = torch._C._are_functorch_transforms_active()
+    return mapped or torch.compiler.is_exporting() or x.is_meta
 
 
 @torch.compiler.assume_constant_result

@@ -9,20 +9,13 @@ network is trained (`callbacks.AutoAlpha`).
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from operator import is_
-from typing import Any, Literal, Self
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from imex_experiments.operators.boundary import require_boundary
-from imex_experiments.operators.implicit_conv import (
-    apply_factors,
-    factors_of,
-    resolvent,
-    symbol_product,
-    transform_of,
-)
+from imex_experiments.operators.implicit_conv import resolvent, symbol_product
 from imex_experiments.operators.stencils import (
     even_symbol,
     gram_symbol,
@@ -30,7 +23,7 @@ from imex_experiments.operators.stencils import (
     require_odd,
     zero_mean,
 )
-from imex_experiments.operators.transforms import Transform, require_backend
+from imex_experiments.operators.transforms import require_backend
 from imex_experiments.terms.positive import FIRST_ALPHA, Chosen, Positive
 
 Alpha = float | Literal["auto", "learned"]
@@ -39,8 +32,8 @@ Alpha = float | Literal["auto", "learned"]
 class Diffusion(nn.Module, ABC):
     """L = alpha x a stencil, diagonal in the transform of its boundary.
 
-    In evaluation mode and without gradients the factors of the solve are kept for as
-    long as size, step and weights stay what they are.
+    Every call computes its symbol anew from the weights, so that no way to change a
+    weight can go unnoticed.
     """
 
     def __init__(
@@ -54,8 +47,7 @@ class Diffusion(nn.Module, ABC):
         self.channels = channels
         self.strength: float | Positive | Chosen = _strength(alpha, channels)
         self.boundary = require_boundary(boundary)
-        self.backend = require_backend(backend)
-        self._kept: tuple[Any, Tensor] | None = None
+        self.backend = require_backend(backend, boundary)
 
     @property
     def alpha(self) -> float | Tensor:
@@ -82,41 +74,9 @@ class Diffusion(nn.Module, ABC):
         """(I + h L)^-1 y."""
         if self.absent:
             return y
-        F = transform_of(y, self.boundary, self.backend)
-        return apply_factors(y, self._factors(y, h, F), F)
-
-    def _factors(self, y: Tensor, h: float | Tensor, F: Transform) -> Tensor:
-        """Those of 1 / (1 + h lambda) for images like y."""
-
-        def make() -> Tensor:
-            return factors_of(resolvent(self.symbol(F.size), h * self.alpha), y, F)
-
-        traced = torch.compiler.is_compiling()
-        if self.training or torch.is_grad_enabled() or traced or isinstance(h, Tensor):
-            return make()
-        # The tensors themselves and not their addresses, which are used again; every
-        # change in place raises a version.
-        weights = [*self.parameters(), *self.buffers()]  # a trained alpha among them
-        if any(weight.is_inference() for weight in weights):
-            return make()  # has no version
-        versions = [weight._version for weight in weights]
-        key = (F, h, self.strength, y.dtype, y.device, versions)
-        if self._kept is not None:
-            (known, whose), factors = self._kept
-            same = len(whose) == len(weights) and all(map(is_, whose, weights))
-            if same and known == key:
-                return factors
-        factors = make()
-        self._kept = (key, weights), factors
-        return factors
-
-    def train(self, mode: bool = True) -> Self:
-        self._kept = None
-        return super().train(mode)
-
-    def _apply(self, fn: Any, recurse: bool = True) -> Self:
-        self._kept = None  # moves change weights without a new version
-        return super()._apply(fn, recurse)
+        symbol = self.symbol((y.shape[-2], y.shape[-1]))
+        t = resolvent(symbol, h * self.alpha)
+        return symbol_product(y, t, self.boundary, self.backend)
 
     def function(self, y: Tensor, g: Callable[[Tensor], Tensor]) -> Tensor:
         """g(L) y for a real function g of the eigenvalues lambda of L, elementwise."""
