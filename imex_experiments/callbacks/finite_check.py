@@ -27,7 +27,9 @@ class FiniteCheck(pl.Callback):
         self._found: Tensor | None = None  # 1.0 from the first bad step on
         self._sizes = self._step = torch.empty(0)  # those of that step
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule
+    ) -> None:
         for optimizer in [] if self.wait else trainer.optimizers:
             if not getattr(optimizer, "_step_supports_amp_scaling", False):
                 raise ConfigError(

@@ -3,8 +3,7 @@
 Of images x (B, C, H, W) and factors t, channels first, kernels give two operations:
 product(x, t) = F^-1 (t F x), symmetric in x and linear in t, and gradients(g, x, t), those
 of <g, product(x, t)> in x and in t: product(g, t), and a cross spectrum that is linear in x
-and in g. So the two are each other's derivatives, to any order. Further images of a product
-are added to it.
+and in g. So the two are each other's derivatives, to any order.
 """
 
 from typing import Any
@@ -18,14 +17,12 @@ def make_differentiable(product: CustomOpDef, gradients: CustomOpDef) -> None:
     """Tell torch shapes and derivatives of the two operations of some kernels."""
 
     def keep_product(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        x, t, *added = inputs
+        x, t = inputs
         ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, t)
-        ctx.added = [one is not None for one in added]
 
     def product_backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         x, t = ctx.saved_tensors
-        first = (product(g, t), None) if x is None else gradients(g, x, t)
-        return *first, *(g if there else None for there in ctx.added)
+        return (product(g, t), None) if x is None else gradients(g, x, t)
 
     def keep_gradients(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
         ctx.save_for_backward(*inputs)
@@ -36,7 +33,7 @@ def make_differentiable(product: CustomOpDef, gradients: CustomOpDef) -> None:
         to_g, to_t = gradients(v, g, t)
         return to_g + product(x, w), product(g, w), to_t
 
-    product.register_fake(lambda x, t, *added: _planes_like(x))
+    product.register_fake(lambda x, t: _planes_like(x))
     gradients.register_fake(lambda g, x, t: (_planes_like(x), torch.empty_like(t)))
     product.register_autograd(product_backward, setup_context=keep_product)
     gradients.register_autograd(gradients_backward, setup_context=keep_gradients)

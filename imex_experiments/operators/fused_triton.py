@@ -1,7 +1,8 @@
 """The product of `fused` as Triton kernels, with the transform of `PeriodicGemm`.
 
-Shapes: images x, y, g (B, C, H, W) bfloat16, float16 or float32; factors t (C, 3, H, K)
-float32, K = ceil(W / 2); matrices M, N (H, H) and CS (2 K, W) as there.
+Shapes: images x, y, g (B, C, H, W) bfloat16, float16 or float32; factors t (C, 2, H, K)
+float32, K = ceil(W / 2): p, and q with p of the wave W / 2 in its first column, which has
+no q; matrices M, N (H, H) and CS (2 K, W) as there.
 
 Planes with sides of 32 and 64 take one pass: a program has one channel and a chunk of the
 batch, holds matrices and factors, and reads and writes each plane once. Larger ones, whose
@@ -22,13 +23,16 @@ import triton.language as tl
 from torch import Tensor
 
 from imex_experiments.operators import fused
-from imex_experiments.operators.transforms import PeriodicGemm
+from imex_experiments.operators.stencils import axis_phases, gram_symbol
+from imex_experiments.operators.transforms import (
+    PeriodicGemm,
+    PeriodicTriton,
+    in_one_pass,
+)
 
-ONE_PASS = (32, 64)
-"""Sides of planes that a program holds as a whole."""
-
-PROGRAMS = 4
-"""Per multiprocessor: chunks of a batch are as long as leaves about so many."""
+PROGRAMS, GRADIENT_PROGRAMS = 8, 2
+"""Per multiprocessor: chunks of a batch are as long as leaves about so many. Gradients hold
+sums besides, and fewer of their programs have room at one time."""
 
 TILE = 64, 32, 32
 """Rows, columns and the sum's length of a product in three passes."""
@@ -43,18 +47,18 @@ def _grid(rows: tl.constexpr, columns: tl.constexpr):
 def _operand(x, precision: tl.constexpr):
     """Return x as the products take it."""
     if precision == "float16":
-        return x.to(tl.float16)
-    else:  # noqa: RET505
-        return x
+        x = x.to(tl.float16)
+    return x
 
 
 @triton.jit
 def _dot(a, b, precision: tl.constexpr):
     """Return a @ b in float32."""
     if precision == "float16":
-        return tl.dot(a.to(tl.float16), b.to(tl.float16))
-    else:  # noqa: RET505; a compiled branch
-        return tl.dot(a, b, input_precision=precision)
+        product = tl.dot(a.to(tl.float16), b.to(tl.float16))
+    else:
+        product = tl.dot(a, b, input_precision=precision)
+    return product
 
 
 @triton.jit
@@ -66,13 +70,12 @@ def _top(x):
 
 @triton.jit
 def _load_plane(x, precision: tl.constexpr):
-    """Return a plane in float32 and its scale: divided by it for float16 products."""
-    plane = tl.load(x).to(tl.float32)
+    """Return a plane as an operand and its scale: divided by it for float16 products."""
+    plane, scale = tl.load(x).to(tl.float32), 1.0
     if precision == "float16":
         scale = _top(plane)
-        return plane / scale, scale
-    else:  # noqa: RET505
-        return plane, 1.0
+        plane *= 1 / scale
+    return _operand(plane, precision), scale
 
 
 @triton.jit
@@ -86,25 +89,32 @@ def _matrices(M, N, CS, H: tl.constexpr, W: tl.constexpr, precision: tl.constexp
 
 
 @triton.jit
-def _factors(t, at, size):
-    """p of A, p of B, and q."""
-    return tl.load(t + at), tl.load(t + size + at), tl.load(t + 2 * size + at)
+def _factors(t, at, size, precision: tl.constexpr):
+    """Return p and q as operands and their scale: divided by it for float16 products."""
+    p, q, scale = tl.load(t + at), tl.load(t + size + at), 1.0
+    if precision == "float16":
+        scale = _top(tl.maximum(tl.abs(p), tl.abs(q)))
+    return _operand(p / scale, precision), _operand(q / scale, precision), scale
 
 
 @triton.jit
-def _scaled(p, p_last, q, precision: tl.constexpr):
-    """Return the factors and their scale: divided by it for float16 products."""
-    if precision == "float16":
-        scale = _top(tl.maximum(tl.abs(p), tl.abs(p_last)) + tl.abs(q))
-        return p / scale, p_last / scale, q / scale, scale
-    else:  # noqa: RET505
-        return p, p_last, q, 1.0
+def _multiply(a, b, p, q, first, precision: tl.constexpr):
+    """Return the spectrum times its factors; `first` is true on the first column."""
+    a, b = _operand(a, precision), _operand(b, precision)
+    mixed = tl.where(first, 0.0, q).to(q.dtype)
+    return p * a + mixed * b, tl.where(first, q, p) * b + mixed * a
+
+
+@triton.jit
+def _cross(a, b, a_g, b_g, first):
+    """Return the gradients of p and q of <g, product(x, t)>."""
+    straight = tl.where(first, 0.0, b * b_g)
+    return a * a_g + straight, tl.where(first, b * b_g, a * b_g + b * a_g)
 
 
 @triton.jit
 def _waves(x, m, n, c, s, precision: tl.constexpr):
     """A = M x C^T and B = N x S^T."""
-    x = _operand(x, precision)
     a = _dot(x, tl.trans(c), precision)
     b = _dot(x, tl.trans(s), precision)
     return _dot(m, a, precision), _dot(n, b, precision)
@@ -122,7 +132,6 @@ def _plane(a, b, m, n, c, s, precision: tl.constexpr):
 def _product_kernel(
     x,
     t,
-    residual,
     y,
     M,
     N,
@@ -134,21 +143,19 @@ def _product_kernel(
     W: tl.constexpr,
     precision: tl.constexpr,
 ):
-    """y = F^-1 (t F x), plus the residual unless that is None."""
-    channel, first = tl.program_id(0), tl.program_id(1) * chunk
+    """y = F^-1 (t F x)."""
+    channel, start = tl.program_id(0), tl.program_id(1) * chunk
     pixels, waves = _grid(H, W), _grid(H, W // 2)
     size: tl.constexpr = H * (W // 2)
-    p, p_last, q = _factors(t + channel * 3 * size, waves, size)
-    p, p_last, q, t_scale = _scaled(p, p_last, q, precision)
+    first = tl.arange(0, W // 2)[None, :] == 0
+    p, q, t_scale = _factors(t + channel * 2 * size, waves, size, precision)
     m, n, c, s = _matrices(M, N, CS, H, W, precision)
-    for image in range(first, min(first + chunk, batch)):
+    for image in range(start, min(start + chunk, batch)):
         plane = (image * channels + channel).to(tl.int64) * (H * W) + pixels
         values, scale = _load_plane(x + plane, precision)
         a, b = _waves(values, m, n, c, s, precision)
-        out = _plane(p * a + q * b, p_last * b + q * a, m, n, c, s, precision)
-        out *= scale * t_scale
-        if residual is not None:
-            out += tl.load(residual + plane).to(tl.float32)
+        a, b = _multiply(a, b, p, q, first, precision)
+        out = _plane(a, b, m, n, c, s, precision) * (scale * t_scale)
         tl.store(y + plane, out.to(y.dtype.element_ty))
 
 
@@ -170,33 +177,30 @@ def _gradients_kernel(
     precision: tl.constexpr,
 ):
     """grad_x = F^-1 (t F g), and the cross spectrum of x and g, summed over a chunk."""
-    channel, first = tl.program_id(0), tl.program_id(1) * chunk
+    channel, start = tl.program_id(0), tl.program_id(1) * chunk
     pixels, waves = _grid(H, W), _grid(H, W // 2)
     size: tl.constexpr = H * (W // 2)
+    first = tl.arange(0, W // 2)[None, :] == 0
+    p, q, t_scale = _factors(t + channel * 2 * size, waves, size, precision)
     m, n, c, s = _matrices(M, N, CS, H, W, precision)
-    p, p_last, q = _factors(t + channel * 3 * size, waves, size)
-    _, _, _, t_scale = _scaled(p, p_last, q, precision)
     d_p = tl.zeros((H, W // 2), tl.float32)
-    d_p_last = tl.zeros((H, W // 2), tl.float32)
     d_q = tl.zeros((H, W // 2), tl.float32)
-    for image in range(first, min(first + chunk, batch)):
+    for image in range(start, min(start + chunk, batch)):
         plane = (image * channels + channel).to(tl.int64) * (H * W) + pixels
         values, scale = _load_plane(x + plane, precision)
         a, b = _waves(values, m, n, c, s, precision)
+        a, b = _operand(a, precision), _operand(b, precision)  # half the registers
         values, g_scale = _load_plane(g + plane, precision)
         a_g, b_g = _waves(values, m, n, c, s, precision)
-        d_p += scale * g_scale * a * a_g
-        d_p_last += scale * g_scale * b * b_g
-        d_q += scale * g_scale * (a * b_g + b * a_g)
-        # Read for each image: beside the sums there are no registers to hold them.
-        p, p_last, q = _factors(t + channel * 3 * size, waves, size)
-        a, b = (p * a_g + q * b_g) / t_scale, (p_last * b_g + q * a_g) / t_scale
+        of_p, of_q = _cross(a, b, a_g, b_g, first)
+        d_p += (scale * g_scale) * of_p
+        d_q += (scale * g_scale) * of_q
+        a, b = _multiply(a_g, b_g, p, q, first, precision)
         out = _plane(a, b, m, n, c, s, precision) * (g_scale * t_scale)
         tl.store(grad_x + plane, out.to(grad_x.dtype.element_ty))
-    grad_t += (tl.program_id(1) * channels + channel) * 3 * size
+    grad_t += (tl.program_id(1) * channels + channel) * 2 * size
     tl.store(grad_t + waves, d_p)
-    tl.store(grad_t + size + waves, d_p_last)
-    tl.store(grad_t + 2 * size + waves, d_q)
+    tl.store(grad_t + size + waves, d_q)
 
 
 @triton.jit
@@ -211,7 +215,6 @@ def _tile(at, rows, columns, height, width, row_stride, column_stride):
 def _rows_kernel(
     x,
     matrix,
-    residual,
     y,
     height,
     length,
@@ -223,7 +226,7 @@ def _rows_kernel(
     BL: tl.constexpr,
     precision: tl.constexpr,
 ):
-    """y = x @ matrix, plus the residual unless that is None; x (height, length)."""
+    """y = x @ matrix; x (height, length)."""
     rows = tl.program_id(0).to(tl.int64) * BH + tl.arange(0, BH)
     columns = tl.program_id(1) * BW + tl.arange(0, BW)
     total = tl.zeros((BH, BW), tl.float32)
@@ -234,8 +237,6 @@ def _rows_kernel(
         total = tl.dot(left, right, total, input_precision=precision)
     at = rows[:, None] * width + columns[None, :]
     inside = (rows[:, None] < height) & (columns[None, :] < width)
-    if residual is not None:
-        total += tl.load(residual + at, inside, 0).to(tl.float32)
     tl.store(y + at, total.to(y.dtype.element_ty), inside)
 
 
@@ -279,11 +280,11 @@ def _columns_kernel(
 
     Unless z_x is None, the cross spectrum with it is added to the chunk's part of grad_t.
     """
-    channel, first = tl.program_id(0), tl.program_id(2) * chunk
+    channel, start = tl.program_id(0), tl.program_id(2) * chunk
     columns = tl.program_id(1) * BK + tl.arange(0, BK)
-    size = H * K
-    t += channel * 3 * size
-    for image in range(first, min(first + chunk, batch)):
+    size, first = H * K, columns[None, :] == 0
+    t += channel * 2 * size
+    for image in range(start, min(start + chunk, batch)):
         plane = (image * channels + channel).to(tl.int64) * (2 * size)
         for top in range(0, H, BH):
             rows = top + tl.arange(0, BH)
@@ -291,23 +292,18 @@ def _columns_kernel(
             at = rows[:, None] * K + columns[None, :]
             out = plane + rows[:, None] * (2 * K) + columns[None, :]
             a, b = _columns_product(M, N, z + plane, rows, columns, H, K, BL, precision)
-            p, p_last, q = (
-                tl.load(t + at, inside, 0),
-                tl.load(t + size + at, inside, 0),
-                tl.load(t + 2 * size + at, inside, 0),
-            )
-            tl.store(V + out, p * a + q * b, inside)
-            tl.store(V + out + K, p_last * b + q * a, inside)
+            p, q = tl.load(t + at, inside, 0), tl.load(t + size + at, inside, 0)
+            to_a, to_b = _multiply(a, b, p, q, first, precision)
+            tl.store(V + out, to_a, inside)
+            tl.store(V + out + K, to_b, inside)
             if z_x is not None:
                 a_x, b_x = _columns_product(
                     M, N, z_x + plane, rows, columns, H, K, BL, precision
                 )
-                d = grad_t + (tl.program_id(2) * channels + channel) * 3 * size + at
-                tl.store(d, tl.load(d, inside, 0) + a * a_x, inside)
-                d += size
-                tl.store(d, tl.load(d, inside, 0) + b * b_x, inside)
-                d += size
-                tl.store(d, tl.load(d, inside, 0) + a * b_x + b * a_x, inside)
+                of_p, of_q = _cross(a, b, a_x, b_x, first)
+                d = grad_t + (tl.program_id(2) * channels + channel) * 2 * size + at
+                tl.store(d, tl.load(d, inside, 0) + of_p, inside)
+                tl.store(d + size, tl.load(d + size, inside, 0) + of_q, inside)
         tl.debug_barrier()  # all of V's rows, by all threads
         for top in range(0, H, BH):
             rows = top + tl.arange(0, BH)
@@ -318,21 +314,116 @@ def _columns_kernel(
             tl.store(z + out + K, b, inside)
 
 
+@triton.jit
+def _turned(C, S, d, at, stride, inside):
+    """Return cos and sin of k d for some wave numbers k along an axis."""
+    offset = d * stride + at
+    return tl.load(C + offset, inside, 0), tl.load(S + offset, inside, 0)
+
+
+@triton.jit
+def _amplitudes(
+    b, RC, RS, CC, CS, rows, columns, H, waves, kh: tl.constexpr, kw: tl.constexpr
+):
+    """Return real and imaginary part of B^ at (k1, k2), and those at (-k1, k2)."""
+    shape: tl.constexpr = (rows.shape[0], columns.shape[0])
+    re, im = tl.zeros(shape, tl.float32), tl.zeros(shape, tl.float32)
+    re_m, im_m = tl.zeros(shape, tl.float32), tl.zeros(shape, tl.float32)
+    for i in tl.static_range(kh):
+        even = tl.zeros((columns.shape[0],), tl.float32)
+        odd = tl.zeros((columns.shape[0],), tl.float32)
+        for j in tl.static_range(kw):
+            tap = tl.load(b + i * kw + j)
+            cosine, sine = _turned(CC, CS, j, columns, waves, columns < waves)
+            even += tap * cosine
+            odd += tap * sine
+        cosine, sine = _turned(RC, RS, i, rows, H, rows < H)
+        cosine, sine = cosine[:, None], sine[:, None]
+        even, odd = even[None, :], odd[None, :]
+        re += cosine * even - sine * odd
+        im += cosine * odd + sine * even
+        re_m += cosine * even + sine * odd
+        im_m += cosine * odd - sine * even
+    return re, im, re_m, im_m
+
+
+@triton.jit
+def _gram_factors_kernel(
+    b, RC, RS, CC, CS, t, H, W,
+    kh: tl.constexpr, kw: tl.constexpr, BH: tl.constexpr, BW: tl.constexpr,
+):  # fmt: skip
+    """Write the factors of 1 / (1 + |B^|^2), some rows and columns of a channel."""
+    channel, K, waves = tl.program_id(0), (W + 1) // 2, W // 2 + 1
+    rows = tl.program_id(1) * BH + tl.arange(0, BH)
+    columns = tl.program_id(2) * BW + tl.arange(0, BW)
+    re, im, re_m, im_m = _amplitudes(
+        b + channel * kh * kw, RC, RS, CC, CS, rows, columns, H, waves, kh, kw
+    )
+    here = 1 / (1 + re * re + im * im)
+    mirrored = 1 / (1 + re_m * re_m + im_m * im_m)
+    p, q = (here + mirrored) / 2, (here - mirrored) / 2
+    at = t + channel * 2 * H * K + rows[:, None] * K + columns[None, :]
+    inside = (rows[:, None] < H) & (columns[None, :] < K)
+    tl.store(at, p, inside)
+    tl.store(at + H * K, q, inside & (columns[None, :] > 0))
+    # The wave W / 2 goes to the first column; of odd widths the wave 0 fills it.
+    edge = columns[None, :] == tl.where(W % 2 == 0, W // 2, 0)
+    to = t + (channel * 2 + 1) * H * K + rows[:, None] * K + 0 * columns[None, :]
+    tl.store(to, p, (rows[:, None] < H) & edge)
+
+
+@triton.jit
+def _gram_gradients_kernel(
+    b, g, RC, RS, CC, CS, grad_b, H, W,
+    kh: tl.constexpr, kw: tl.constexpr, BH: tl.constexpr, BW: tl.constexpr,
+):  # fmt: skip
+    """Write the gradient of the taps from that of the factors, summed over a tile."""
+    channel, K, waves = tl.program_id(0), (W + 1) // 2, W // 2 + 1
+    rows = tl.program_id(1) * BH + tl.arange(0, BH)
+    columns = tl.program_id(2) * BW + tl.arange(0, BW)
+    re, im, re_m, im_m = _amplitudes(
+        b + channel * kh * kw, RC, RS, CC, CS, rows, columns, H, waves, kh, kw
+    )
+    here = 1 / (1 + re * re + im * im)
+    mirrored = 1 / (1 + re_m * re_m + im_m * im_m)
+    g += channel * 2 * H * K
+    row, at = rows[:, None] * K, rows[:, None] * K + columns[None, :]
+    inside = (rows[:, None] < H) & (columns[None, :] < K)
+    later = inside & (columns[None, :] > 0)
+    edge = (rows[:, None] < H) & (columns[None, :] == tl.where(W % 2 == 0, W // 2, 0))
+    of_p = tl.load(g + at, inside, 0) + tl.load(
+        g + H * K + row + 0 * columns[None, :], edge, 0
+    )
+    of_q = tl.load(g + H * K + at, later, 0)
+    # d t = -t^2 d |B^|^2, d |B^|^2 = 2 (re d re + im d im)
+    u, u_m = -here * here * (of_p + of_q), -mirrored * mirrored * (of_p - of_q)
+    even, odd = u * re + u_m * re_m, u * im + u_m * im_m
+    even_m, odd_m = u * re - u_m * re_m, u * im - u_m * im_m
+    parts = tl.num_programs(1) * tl.num_programs(2)
+    part = tl.program_id(1) * tl.num_programs(2) + tl.program_id(2)
+    grad_b += (channel * parts + part) * kh * kw
+    for i in tl.static_range(kh):
+        cosine, sine = _turned(RC, RS, i, rows, H, rows < H)
+        cosine, sine = cosine[:, None], sine[:, None]
+        along = tl.sum(cosine * even + sine * odd_m, 0)
+        across = tl.sum(cosine * odd - sine * even_m, 0)
+        for j in tl.static_range(kw):
+            c, s = _turned(CC, CS, j, columns, waves, columns < waves)
+            tl.store(grad_b + i * kw + j, tl.sum(along * c + across * s, 0))
+
+
 @torch.library.custom_op("imex_experiments::triton_product", mutates_args=())
-def product(x: Tensor, t: Tensor, residual: Tensor | None = None) -> Tensor:
-    """F^-1 (t F x) + residual, x and residual of one shape and dtype."""
+def product(x: Tensor, t: Tensor) -> Tensor:
+    """F^-1 (t F x)."""
     x, t = x.contiguous(), t.contiguous()
-    residual = None if residual is None else residual.contiguous()
     M, N, CS = _matrices_of(x)
-    if not one_pass(x):
+    if not in_one_pass(x.shape[-2:]):
         z = _rows(x, CS.mT, torch.float32, x)
         _columns(z, t, M, N, x)
-        return _rows(z, CS, x.dtype, x, residual)
+        return _rows(z, CS, x.dtype, x)
     y = torch.empty_like(x)
-    grid, sizes = _programs(x)
-    _product_kernel[grid](
-        x, t, residual, y, M, N, CS, *sizes, **_options(x), num_stages=2
-    )
+    grid, sizes = _programs(x, PROGRAMS)
+    _product_kernel[grid](x, t, y, M, N, CS, *sizes, **_options(x), num_stages=2)
     return y
 
 
@@ -341,12 +432,12 @@ def gradients(g: Tensor, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
     """Those of x and of t: F^-1 (t F g), and the cross spectrum of x and g."""
     g, x, t = g.contiguous(), x.contiguous(), t.contiguous()
     M, N, CS = _matrices_of(x)
-    if not one_pass(x):
+    if not in_one_pass(x.shape[-2:]):
         z, z_x = (_rows(image, CS.mT, torch.float32, x) for image in (g, x))
         grad_t = _columns(z, t, M, N, x, z_x)
         return _rows(z, CS, x.dtype, x), grad_t
     grad_x = torch.empty_like(x)
-    grid, sizes = _programs(x)
+    grid, sizes = _programs(x, GRADIENT_PROGRAMS)
     grad_t = t.new_empty((grid[1], *t.shape))
     _gradients_kernel[grid](
         g, x, t, grad_x, grad_t, M, N, CS, *sizes, **_options(x), num_stages=1
@@ -356,10 +447,73 @@ def gradients(g: Tensor, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
 
 fused.make_differentiable(product, gradients)
 
+WAVES = {"BH": 16, "BW": 64}
+"""Rows and columns of wave numbers that a program takes to make factors."""
 
-def one_pass(x: Tensor) -> bool:
-    """Whether a program holds planes like those of x as a whole."""
-    return x.shape[-2] in ONE_PASS and x.shape[-1] in ONE_PASS
+
+@torch.library.custom_op("imex_experiments::triton_gram_factors", mutates_args=())
+def gram_factors(b: Tensor, height: int, width: int) -> Tensor:
+    """Return the factors of (I + B^T B)^-1 for taps b (C, kh, kw) float32.
+
+    Without kernels it takes some forty operations on tensors of a channel's size, which
+    cost as much as the product itself.
+    """
+    b = b.contiguous()
+    t = b.new_empty((b.shape[0], 2, height, (width + 1) // 2))
+    grid, words = _wave_tiles(b, height, width)
+    phases = _phases_of(b, height, width)
+    _gram_factors_kernel[grid](b, *phases, t, height, width, **words)
+    return t
+
+
+@torch.library.custom_op("imex_experiments::triton_gram_gradients", mutates_args=())
+def gram_gradients(b: Tensor, g: Tensor, height: int, width: int) -> Tensor:
+    """Return the gradient of <g, gram_factors(b)> in b."""
+    b, g = b.contiguous(), g.contiguous()
+    grid, words = _wave_tiles(b, height, width)
+    grad_b = b.new_empty((b.shape[0], grid[1] * grid[2], *b.shape[1:]))
+    phases = _phases_of(b, height, width)
+    _gram_gradients_kernel[grid](b, g, *phases, grad_b, height, width, **words)
+    return grad_b.sum(1)
+
+
+def _wave_tiles(
+    b: Tensor, height: int, width: int
+) -> tuple[tuple[int, int, int], dict[str, int]]:
+    """Return the grid of programs, and the constants of the two kernels."""
+    channels, kh, kw = b.shape
+    rows = triton.cdiv(height, WAVES["BH"])
+    columns = triton.cdiv(width // 2 + 1, WAVES["BW"])
+    return (channels, rows, columns), {"kh": kh, "kw": kw, **WAVES}
+
+
+def _phases_of(b: Tensor, height: int, width: int) -> tuple[Tensor, ...]:
+    """Return cosines and sines of k d along the height, then along the width."""
+    (_, kh, kw), like = b.shape, (b.dtype, b.device)
+    rows = axis_phases(kh, height, height, *like)
+    return *rows, *axis_phases(kw, width, width // 2 + 1, *like)
+
+
+def _keep_taps(ctx: Any, inputs: tuple, output: Tensor) -> None:
+    b, ctx.height, ctx.width = inputs
+    ctx.save_for_backward(b)
+
+
+def _gram_backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None]:
+    (b,) = ctx.saved_tensors
+    if not torch.is_grad_enabled():
+        return gram_gradients(b, g, ctx.height, ctx.width), None, None
+    # For second derivatives the same formula in operations that torch derives.
+    F = PeriodicTriton((ctx.height, ctx.width))
+    t = F.factors((1 + gram_symbol(b, F.size)).reciprocal())
+    return torch.autograd.grad(t, b, g, create_graph=True)[0], None, None
+
+
+gram_factors.register_autograd(_gram_backward, setup_context=_keep_taps)
+gram_factors.register_fake(
+    lambda b, height, width: b.new_empty((b.shape[0], 2, height, (width + 1) // 2))
+)
+gram_gradients.register_fake(lambda b, g, height, width: torch.empty_like(b))
 
 
 def _matrices_of(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -369,15 +523,14 @@ def _matrices_of(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def _precision(x: Tensor) -> str:
     if x.dtype == torch.float32:
         return "tf32x3"
-    return "float16" if one_pass(x) else "tf32"
+    return "float16" if in_one_pass(x.shape[-2:]) else "tf32"
 
 
 def _programs(
-    x: Tensor, per_channel: int = 1
+    x: Tensor, wanted: int, per_channel: int = 1
 ) -> tuple[tuple[int, int], tuple[int, int, int]]:
     """Channels and chunks of the batch, and what tells a program its images."""
     batch, channels = x.shape[:2]
-    wanted = PROGRAMS
     if x.is_cuda:
         wanted *= torch.cuda.get_device_properties(x.device).multi_processor_count
     chunk = triton.cdiv(batch, max(1, wanted // (channels * per_channel)))
@@ -391,21 +544,15 @@ def _options(x: Tensor) -> dict[str, Any]:
     return {**shape, "num_warps": height // 16}
 
 
-def _rows(
-    x: Tensor,
-    matrix: Tensor,
-    dtype: torch.dtype,
-    like: Tensor,
-    residual: Tensor | None = None,
-) -> Tensor:
-    """x @ matrix + residual: the first and the last pass, as precise as `like` asks for."""
+def _rows(x: Tensor, matrix: Tensor, dtype: torch.dtype, like: Tensor) -> Tensor:
+    """x @ matrix: the first and the last pass, as precise as `like` asks for."""
     length, width = matrix.shape
     height = x.numel() // length
     y = x.new_empty((*x.shape[:-1], width), dtype=dtype)
     tile = dict(zip(("BH", "BW", "BL"), TILE, strict=True))
     grid = triton.cdiv(height, tile["BH"]), triton.cdiv(width, tile["BW"])
     _rows_kernel[grid](
-        x, matrix, residual, y, height, length, width, *matrix.stride(),
+        x, matrix, y, height, length, width, *matrix.stride(),
         **tile, precision=_precision(like),
     )  # fmt: skip
     return y
@@ -423,7 +570,7 @@ def _columns(
     height, half = z.shape[-2], z.shape[-1] // 2
     tile = dict(zip(("BH", "BK", "BL"), TILE, strict=True))
     blocks = triton.cdiv(half, tile["BK"])
-    (channels, chunks), sizes = _programs(z, blocks)
+    (channels, chunks), sizes = _programs(z, PROGRAMS, blocks)
     grad_t = t.new_zeros((chunks if z_x is not None else 0, *t.shape))
     _columns_kernel[channels, blocks, chunks](
         z, t, z_x, grad_t, torch.empty_like(z), M, N, *sizes, height, half,

@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 
 from imex_experiments.operators.precision import without_autocast
+from imex_experiments.operators.stencils import gram_symbol
 from imex_experiments.operators.tracing import torch_derives
 from imex_experiments.operators.transforms import (
     Fused,
     Periodic,
+    PeriodicTriton,
     Transform,
     choose,
     kernels_for,
@@ -278,3 +280,22 @@ def implicit_conv(
     Symmetric and a contraction; means are kept where lambda(0) = 0 (IMEXnet, Algorithm 1).
     """
     return symbol_product(x, resolvent(symbol, h), boundary, backend)
+
+
+def implicit_gram_conv(
+    x: Tensor,
+    taps: Tensor,
+    scale: float | Tensor,
+    boundary: str = "periodic",
+    backend: str = "auto",
+) -> Tensor:
+    """Return (I + scale B^T B)^-1 x for the stencil B of taps (C, kh, kw).
+
+    On a CUDA device kernels make the factors of the taps; elsewhere the symbol does.
+    """
+    F = transform_of(x, boundary, backend)
+    if isinstance(F, PeriodicTriton):
+        t = F.gram_factors(taps * scale**0.5)
+    else:
+        t = factors_of(resolvent(gram_symbol(taps, F.size, boundary), scale), x, F)
+    return apply_factors(x, t, F)

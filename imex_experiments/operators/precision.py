@@ -24,8 +24,17 @@ def angles(j: Tensor, k: Tensor, period: int) -> Tensor:
     Whole turns are taken off in integers, so that angles are exact to rounding.
     """
     # A tensor: ONNX has no remainder by a number that depends on the image's size.
-    n = torch.full((), period, dtype=torch.int64)
+    n = torch.full((), period, dtype=torch.int64, device=j.device)
     return 2 * torch.pi * (torch.outer(j, k) % n).double() / n
+
+
+def made_on(device: torch.device) -> torch.device:
+    """Return where constants of a device are made: the CPU, and always in float64.
+
+    A compiled graph makes them itself, and one that is replayed copies nothing from the
+    CPU: there they are made on the device.
+    """
+    return device if torch.compiler.is_compiling() else torch.device("cpu")
 
 
 def constant(make: Callable[..., Made]) -> Callable[..., Made]:

@@ -13,7 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from imex_experiments.operators.precision import angles, constant, without_autocast
+from imex_experiments.operators.precision import (
+    angles,
+    constant,
+    made_on,
+    without_autocast,
+)
 from imex_experiments.operators.tracing import torch_derives
 
 LAPLACIAN = (
@@ -44,7 +49,9 @@ def zero_mean(taps: Tensor) -> Tensor:
     return taps - taps.mean(dim=(-2, -1), keepdim=True)
 
 
-def _along_axis(offsets: int, side: int, waves: int, boundary: str) -> Tensor:
+def _along_axis(
+    offsets: int, side: int, waves: int, boundary: str, on: torch.device
+) -> Tensor:
     """k d along an axis, (offsets, waves), float64; d counted from the centre.
 
     k = 2 pi i / n where periodic, pi i / n for neumann, pi (i + 1) / (n + 1) for
@@ -53,8 +60,17 @@ def _along_axis(offsets: int, side: int, waves: int, boundary: str) -> Tensor:
     shift, period = {"periodic": (0, side), "neumann": (0, 2 * side)}.get(
         boundary, (1, 2 * (side + 1))
     )
-    d, k = torch.arange(offsets) - offsets // 2, torch.arange(waves) + shift
-    return angles(d, k, period)
+    d = torch.arange(offsets, device=on) - offsets // 2
+    return angles(d, torch.arange(waves, device=on) + shift, period)
+
+
+@constant
+def axis_phases(
+    offsets: int, side: int, waves: int, dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Return cos(k d) and sin(k d) of a periodic axis, each (offsets, waves)."""
+    angle = _along_axis(offsets, side, waves, "periodic", made_on(device))
+    return angle.cos().to(device, dtype), angle.sin().to(device, dtype)
 
 
 @constant
@@ -72,8 +88,9 @@ def _phases(
     """
     (kh, kw), (height, width) = kernel, size
     waves = width // 2 + 1 if boundary == "periodic" else width
-    rows = _along_axis(kh, height, height, boundary)[:, None, :, None]
-    columns = _along_axis(kw, width, waves, boundary)[None, :, None, :]
+    on = made_on(device)
+    rows = _along_axis(kh, height, height, boundary, on)[:, None, :, None]
+    columns = _along_axis(kw, width, waves, boundary, on)[None, :, None, :]
     if boundary == "periodic":
         even, odd = (rows + columns).cos(), (rows + columns).sin()
     else:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from imex_experiments.operators import fused_cpp
 from imex_experiments.operators.boundary import require_boundary
-from imex_experiments.operators.precision import angles, constant
+from imex_experiments.operators.precision import angles, constant, made_on
 
 BACKENDS = ("auto", "fft", "gemm", "fused")
 
@@ -29,8 +29,16 @@ TRITON_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 TRITON = importlib.util.find_spec("triton") is not None
 """Whether there is a compiler for the kernels of `fused_triton`."""
 
+ONE_PASS = (32, 64)
+"""Sides of planes that a program of `fused_triton` holds as a whole."""
+
 SHARED_MEMORY = 160 * 2**10
 """Bytes that one of their programs takes at most: float32 planes of 64 x 64."""
+
+
+def in_one_pass(size: Sequence[int]) -> bool:
+    """Whether Triton's kernels read and write planes (H, W) once."""
+    return size[0] in ONE_PASS and size[1] in ONE_PASS
 
 
 def require_backend(name: str, boundary: str = "periodic") -> str:
@@ -207,11 +215,21 @@ class Fused(Periodic):
 class PeriodicTriton(PeriodicGemm, Fused):
     """The kernels of `fused_triton`, for CUDA devices."""
 
-    def product(self, x: Tensor, t: Tensor, residual: Tensor | None = None) -> Tensor:
-        """F^-1 (t F x) + residual."""
+    def factors(self, symbol: Tensor) -> Tensor:
+        """(C, 2, H, K): p, and q with p of the wave W / 2 in its empty first column."""
+        p, last, q = super().factors(symbol).unbind(1)
+        return torch.stack([p, torch.cat([last[..., :1], q[..., 1:]], -1)], 1)
+
+    def gram_factors(self, taps: Tensor) -> Tensor:
+        """Return the factors of (I + B^T B)^-1 for taps (C, kh, kw)."""
         from imex_experiments.operators import fused_triton  # needs triton
 
-        return fused_triton.product(x, t, residual)
+        return fused_triton.gram_factors(taps.float(), *self.size)
+
+    def product(self, x: Tensor, t: Tensor) -> Tensor:
+        from imex_experiments.operators import fused_triton  # needs triton
+
+        return fused_triton.product(x, t)
 
 
 class PeriodicCpp(PeriodicFft, Fused):
@@ -238,7 +256,7 @@ class ClosedGemm(Transform):
 @constant
 def _cas(n: int, sign: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Hartley's matrix, (cos + sign sin)(2 pi j k / n) / sqrt(n)."""
-    j = torch.arange(n)
+    j = torch.arange(n, device=made_on(device))
     angle = angles(j, j, n)
     return ((angle.cos() + sign * angle.sin()) / n**0.5).to(device, dtype)
 
@@ -250,7 +268,8 @@ def _cosines_and_sines(n: int, dtype: torch.dtype, device: torch.device) -> Tens
     The place of the sine of k = 0 takes the cosine of n / 2, or zeros where n is odd.
     """
     half = (n + 1) // 2
-    k, j = torch.arange(half), torch.arange(n)
+    j = torch.arange(n, device=made_on(device))
+    k = j[:half]
     angle = angles(k, j, n)
     cosines, sines = angle.cos(), angle.sin()
     cosines[0] /= 2**0.5
@@ -262,8 +281,8 @@ def _cosines_and_sines(n: int, dtype: torch.dtype, device: torch.device) -> Tens
 @constant
 def _dct(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """DCT-II, orthonormal: rows cos(pi k (2 j + 1) / 2 n)."""
-    k, j = torch.arange(n), torch.arange(n)
-    matrix = angles(k, 2 * j + 1, 4 * n).cos() * (2 / n) ** 0.5
+    k = torch.arange(n, device=made_on(device))
+    matrix = angles(k, 2 * k + 1, 4 * n).cos() * (2 / n) ** 0.5
     matrix[0] /= 2**0.5
     return matrix.to(device, dtype)
 
@@ -271,7 +290,7 @@ def _dct(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
 @constant
 def _dst(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """DST-I, orthonormal and symmetric: sin(pi (k + 1) (j + 1) / (n + 1))."""
-    k = torch.arange(1, n + 1)
+    k = torch.arange(1, n + 1, device=made_on(device))
     sines = angles(k, k, 2 * (n + 1)).sin()
     return (sines * (2 / (n + 1)) ** 0.5).to(device, dtype)
 
@@ -444,13 +463,15 @@ def _built() -> bool:
 def _faster(size: tuple[int, int], boundary: str, kernels: str | None) -> str:
     """By the times of docs/performance.md, measured on a CPU.
 
-    Kernels for CPUs are the fastest for periodic images; those of Triton have not been
-    timed. The time of a product of matrices grows with H + W. That of an FFT hardly does,
+    Kernels for CPUs are the fastest for periodic images, those of Triton where they take
+    one pass. The time of a product of matrices grows with H + W. That of an FFT hardly does,
     but it is three times as long for sides with a prime factor above 7, and that of the
     extended images of neumann and dirichlet boundaries six times or more.
     """
     if boundary == "periodic" and kernels == "cpp":
         return "cpp"
+    if boundary == "periodic" and kernels == "triton":
+        return "triton" if in_one_pass(size) else "fft"
     if torch.compiler.is_compiling():  # neither Inductor nor ONNX knows an inverse FFT
         return "gemm"
     rough = _largest_prime_factor(size) > 7

@@ -15,7 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from imex_experiments.operators.boundary import require_boundary
-from imex_experiments.operators.implicit_conv import resolvent, symbol_product
+from imex_experiments.operators.implicit_conv import (
+    implicit_gram_conv,
+    resolvent,
+    symbol_product,
+)
 from imex_experiments.operators.stencils import (
     even_symbol,
     gram_symbol,
@@ -172,6 +176,12 @@ class GramDiffusion(Diffusion):
 
     def symbol(self, size: tuple[int, int]) -> Tensor:
         return gram_symbol(self.taps, size, self.boundary)
+
+    def solve(self, y: Tensor, h: float | Tensor) -> Tensor:
+        if self.absent:
+            return y
+        scale = h * self.alpha
+        return implicit_gram_conv(y, self.taps, scale, self.boundary, self.backend)
 
 
 class NormedGramDiffusion(GramDiffusion):

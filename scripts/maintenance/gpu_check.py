@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from gpu_page import page
 from omegaconf import MISSING
 from torch import Tensor
 
@@ -37,7 +38,6 @@ from imex_experiments.runs.errors import ConfigError, nearest
 from imex_experiments.runs.files import write_json, write_text
 from imex_experiments.runs.layout import METRICS
 from imex_experiments.terms import ImplicitConv2d
-from gpu_page import page
 
 ROOT = Path(__file__).parents[2]
 
@@ -73,17 +73,20 @@ class Arguments:
     out: str = MISSING
     minutes: float = 9.0
     device: str = "cuda"  # or cpu, a rehearsal in miniature
-    steps: list[str] = field(default_factory=lambda: list(STEPS))
+    steps: list[str] = field(default_factory=lambda: list(SHARES))
     resume: str | None = None  # the folder of an earlier call
     only: str | None = None  # a step to run in this process, as the command itself asks
 
 
-@dataclass(frozen=True)
-class Step:
-    """A part of the check, and the share of the minutes that are left which it may take."""
-
-    run: Callable[[Arguments, float], Iterator[tuple[str, Any]]]
-    share: float
+SHARES = {
+    "machine": 1,
+    "correctness": 5,
+    "benchmark": 6,
+    "main": 5,
+    "speeds": 3,
+    "table1": 20,
+}
+"""The steps, and how they share the minutes; what one leaves is for those behind it."""
 
 
 def measure_machine(args: Arguments, until: float) -> Iterator[tuple[str, Any]]:
@@ -142,7 +145,8 @@ def check_correctness(args: Arguments, until: float) -> Iterator[tuple[str, Any]
             x, g = torch.randn(2, 3, 4, *size, device=args.device).to(dtype).unbind(0)
             exact = solved(layer_like(x, "fft").double(), x.double(), g.double())
             for backend in ("fft", "gemm", "fused"):
-                row = {"backend": backend, "dtype": name, "size": list(size)}
+                row: dict[str, Any] = {"backend": backend, "dtype": name}
+                row["size"] = list(size)
                 try:
                     found = solved(layer_like(x, backend), x, g)
                     row |= {k: error(v, exact[k]) for k, v in found.items()}
@@ -193,8 +197,8 @@ def equalities(backend: str, device: str) -> dict[str, Any]:
 
     def graphed() -> Tensor:
         static = x.clone().requires_grad_()
-        call = torch.cuda.make_graphed_callables(layer_like(x, backend), (static,))
-        return run(call, x)
+        torch.cuda.make_graphed_callables(layer, (static,))
+        return run(layer, x)
 
     ways: dict[str, Callable[[], Tensor]] = {
         "another run": lambda: run(layer, x),
@@ -204,7 +208,8 @@ def equalities(backend: str, device: str) -> dict[str, Any]:
     }
     if device == "cuda":
         ways |= {"compiled": compiled, "CUDA graph": graphed}
-    plain, found = run(layer, x), {}
+    plain = run(layer, x)
+    found: dict[str, Any] = {}
     for name, way in ways.items():
         try:
             found[name] = float((way() - plain).abs().max() / plain.abs().max())
@@ -220,6 +225,7 @@ def run_benchmark(args: Arguments, until: float) -> Iterator[tuple[str, Any]]:
         ways = {"float32": ["dtype=float32", "pixels=512"]}
     else:
         shapes = "shapes=[[64,64,64,64],[64,256,64,64],[8,32,240,320]]"
+        two = "shapes=[[64,64,64,64],[64,256,64,64]]"
         common = ["sides=[64]", "rounds=30", f"pixels={2**25}"]
         no_large = "without=['depthwise 31x31']"
         between = "between=[32,64,67,128,131,256,320]"
@@ -227,8 +233,8 @@ def run_benchmark(args: Arguments, until: float) -> Iterator[tuple[str, Any]]:
         blocks = [f"without={alone}", "between=[64]"]
         ways = {
             "bfloat16": ["dtype=bfloat16", shapes, between, no_large],
-            "float32": ["dtype=float32", shapes, between, no_large],
-            "bfloat16, compiled": ["dtype=bfloat16", "compile=true", shapes, *blocks],
+            "float32": ["dtype=float32", shapes, "between=[64]", no_large],
+            "bfloat16, compiled": ["dtype=bfloat16", "compile=true", two, *blocks],
         }
     for name, words in ways.items():
         path = Path(args.out) / f"benchmark_{name.replace(', ', '_')}.json"
@@ -245,7 +251,7 @@ def train_main(args: Arguments, until: float) -> Iterator[tuple[str, Any]]:
     if args.device == "cuda":
         ways = {
             name: ["trainer=gpu", f"speed={name}", "data.on_device=true"]
-            for name in ("graphs", "mixed", "default")
+            for name in ("graphs", "mixed")
         }
     for name, words in ways.items():
         run = Path(args.out) / "main" / name
@@ -265,7 +271,7 @@ def train_table1(args: Arguments, until: float) -> Iterator[tuple[str, Any]]:
     """Train both published networks side by side until the time is up."""
     runs = {name: Path(args.out) / "table1" / name for name in ("imexnet", "resnet")}
     started = {}
-    for name, run in runs.items():
+    for name in runs:
         words = published(args, name, "default" if args.device == "cpu" else "graphs")
         if args.resume:
             earlier = (Path(args.resume) / "table1" / name).absolute()
@@ -289,6 +295,8 @@ def published(args: Arguments, model: str, speed: str) -> list[str]:
 
 def trained(run: Path, words: list[str], until: float) -> dict[str, Any]:
     """Train to the end, or until the time is up; return the rows and scores of the run."""
+    if until - time.time() < GRACE:
+        return {"exit": -1, "rows": [], "said": "no time was left"}
     return result(run, end(start(run, words), until))
 
 
@@ -316,7 +324,9 @@ def result(run: Path, ended: int) -> dict[str, Any]:
     found: dict[str, Any] = {"exit": ended, "rows": []}
     if (path := run / "metrics.csv").is_file():
         with path.open(newline="") as file:
-            rows = [{k: float(v) for k, v in r.items() if v} for r in csv.DictReader(file)]
+            rows = [
+                {k: float(v) for k, v in r.items() if v} for r in csv.DictReader(file)
+            ]
         found["rows"] = rows
         if len(rows) > 2:  # the first row counts what is made once
             spent = rows[-1]["seconds"] - rows[0]["seconds"]
@@ -345,20 +355,20 @@ def call(command: list[str], until: float, log: Path, **variables: str) -> int:
             return -signal.SIGKILL
 
 
-STEPS = {
-    "machine": Step(measure_machine, 0.1),
-    "correctness": Step(check_correctness, 0.25),
-    "benchmark": Step(run_benchmark, 0.4),
-    "main": Step(train_main, 0.5),
-    "speeds": Step(measure_speeds, 0.3),
-    "table1": Step(train_table1, 1.0),
+RUN: dict[str, Callable[[Arguments, float], Iterator[tuple[str, Any]]]] = {
+    "machine": measure_machine,
+    "correctness": check_correctness,
+    "benchmark": run_benchmark,
+    "main": train_main,
+    "speeds": measure_speeds,
+    "table1": train_table1,
 }
 
 
 def run_step(name: str, args: Arguments) -> None:
     """Run one step in this process, and write what it has found after every part."""
-    path, found = Path(args.out) / f"{name}.json", {}
-    for key, value in STEPS[name].run(args, time.time() + 60 * args.minutes):
+    path, found = Path(args.out) / f"{name}.json", dict[str, Any]()
+    for key, value in RUN[name](args, time.time() + 60 * args.minutes):
         found[key] = value
         write_json(path, found)
 
@@ -367,14 +377,18 @@ def run_all(args: Arguments) -> dict[str, Any]:
     """Run the steps one after the other; return what each of them has found."""
     out, until = Path(args.out).absolute(), time.time() + 60 * args.minutes
     results: dict[str, Any] = {}
-    for name in args.steps:
+    for number, name in enumerate(args.steps):
         begun = time.time()
-        minutes = STEPS[name].share * (until - begun) / 60
+        share = SHARES[name] / sum(SHARES[step] for step in args.steps[number:])
+        minutes = share * (until - begun) / 60
         words = [f"out={out}", f"device={args.device}", f"minutes={minutes}"]
         words += [f"only={name}", *([f"resume={args.resume}"] if args.resume else [])]
         emulated = {} if args.device == "cuda" else {"TRITON_INTERPRET": "1"}
         ended = call(
-            [__file__, *words], begun + 60 * minutes + 5, out / f"{name}.log", **emulated
+            [__file__, *words],
+            begun + 60 * minutes + 5,
+            out / f"{name}.log",
+            **emulated,
         )
         path = out / f"{name}.json"
         results[name] = json.loads(path.read_text()) if path.is_file() else {}
@@ -390,8 +404,8 @@ def run_all(args: Arguments) -> dict[str, Any]:
 def main() -> None:
     args = parse_arguments(Arguments)
     for name in args.steps:
-        if name not in STEPS:
-            raise ConfigError(f"steps={name}: no such step, {nearest(name, STEPS)}")
+        if name not in SHARES:
+            raise ConfigError(f"steps={name}: no such step, {nearest(name, SHARES)}")
     if args.device not in ("cuda", "cpu"):
         raise ConfigError(f"device={args.device}: expected cuda or cpu")
     if args.device == "cuda" and not torch.cuda.is_available():

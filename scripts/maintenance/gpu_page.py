@@ -72,7 +72,9 @@ def correctness_section(found: Mapping[str, Any]) -> list[str]:
             ]
             failed = [row for row in mine if "failed" in row]
             good = [row for row in mine if "failed" not in row]
-            worst = [f"{max(row[c] for row in good):.1e}" if good else "" for c in columns]
+            worst = [
+                f"{max(row[c] for row in good):.1e}" if good else "" for c in columns
+            ]
             what = "; ".join(f"{row['size']}: {row['failed'][:80]}" for row in failed)
             rows.append((backend, dtype, *worst, what))
     same = {k: v for k, v in found.items() if ", " in k}
@@ -102,11 +104,17 @@ def benchmark_section(found: Mapping[str, Any]) -> list[str]:
             for name in shapes[0][direction]:
                 row = [name]
                 for shape in shapes:
-                    timing, base = shape[direction][name], shape[direction]["ResNet block"]
+                    timing, base = (
+                        shape[direction][name],
+                        shape[direction]["ResNet block"],
+                    )
                     ratio = timing["median"] / base["median"]
                     row.append(f"{1e3 * timing['median']:.3f} ({ratio:.2f})")
                 rows.append(row)
-            head = (f"{way}: {direction}", *("x".join(map(str, s["shape"])) for s in shapes))
+            head = (
+                f"{way}: {direction}",
+                *("x".join(map(str, s["shape"])) for s in shapes),
+            )
             parts.append(table(head, rows))
         parts += [solves(way, results), fastest(results["backends"])]
     return ["Milliseconds, and the ratio to the ResNet block.", *parts]
@@ -139,7 +147,9 @@ def fastest(rows: Iterable[Mapping[str, Any]]) -> str:
     for row in rows:
         times = {k: v["median"] for k, v in row.items() if isinstance(v, Mapping)}
         each = ", ".join(f"{name} {1e3 * t:.3f}" for name, t in times.items())
-        lines.append((row["boundary"], row["side"], each, min(times, key=times.__getitem__)))
+        lines.append(
+            (row["boundary"], row["side"], each, min(times, key=times.__getitem__))
+        )
     return table(("boundary", "side", "milliseconds", "fastest"), lines)
 
 
@@ -158,7 +168,9 @@ def runs_section(found: Mapping[str, Any]) -> list[str]:
                 f"{per_second:.1f}" if per_second else "",
                 f"{last.get('seconds', 0):.1f}",
                 *(
-                    f"{metrics[key]:.4f}" if key in metrics else f"{last.get(key, 0):.4f}*"
+                    f"{metrics[key]:.4f}"
+                    if key in metrics
+                    else f"{last.get(key, 0):.4f}*"
                     for key in ("val/miou", "val/published_iou")
                 ),
                 f"{metrics['test/miou']:.4f}" if "test/miou" in metrics else "",
@@ -170,7 +182,10 @@ def runs_section(found: Mapping[str, Any]) -> list[str]:
         *("run", "epochs", "steps/s", "seconds", "val mIoU", "val published IoU"),
         *("test mIoU", "test published IoU", ""),
     )
-    return [table(head, rows), "\\* of the last validation of a run that has not ended."]
+    return [
+        table(head, rows),
+        "\\* of the last validation of a run that has not ended.",
+    ]
 
 
 def table1_section(found: Mapping[str, Any]) -> list[str]:
