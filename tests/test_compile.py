@@ -8,6 +8,8 @@ import pytest
 import torch
 from conftest import QUICK, ROOT, Command, needs_kernels
 from torch import nn
+from torch._dynamo.utils import counters
+from torch.export import Dim
 
 from imex_experiments import ImplicitConv2d, load_run
 from imex_experiments.integrators import Imex
@@ -56,6 +58,66 @@ def test_compiled_solve_has_the_same_gradients(backend: str) -> None:
         y = solve(x)
         results.append([y, *torch.autograd.grad(y.pow(3).sum(), [x, layer.L.B])])
     torch.testing.assert_close(*results, rtol=1e-4, atol=1e-4)
+
+
+FIVE_SIZES = [(16, 16), (18, 22), (32, 20), (13, 21), (11, 14)]
+
+
+@pytest.mark.parametrize(
+    ("boundary", "backend"),
+    [
+        ("periodic", "gemm"),
+        pytest.param("periodic", "fused", marks=needs_kernels),
+        ("neumann", "auto"),
+    ],
+)
+def test_training_over_five_sizes_takes_two_graphs(boundary: str, backend: str) -> None:
+    """One for the first size and one for all others, of sides even, odd and prime."""
+    torch.compiler.reset()
+    counters.clear()
+    layer = ImplicitConv2d(2, alpha=3.0, boundary=boundary, backend=backend)
+    traced = torch.compile(layer, backend="aot_eager", fullgraph=True)
+    for size in FIVE_SIZES:
+        x = torch.randn(2, 2, *size, requires_grad=True)
+        results = []
+        for solve in (layer, traced):
+            y = solve(x)
+            results.append([y, *torch.autograd.grad(y.sin().sum(), [x, layer.L.B])])
+        torch.testing.assert_close(*results, rtol=1e-4, atol=1e-4)
+    assert counters["stats"]["unique_graphs"] == 2
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_inductor_trains_over_sizes() -> None:
+    torch.compiler.reset()
+    layer = ImplicitConv2d(2, alpha=3.0, backend="gemm")
+    traced = torch.compile(layer, fullgraph=True)
+    for size in FIVE_SIZES[:3]:
+        x = torch.randn(2, 2, *size)
+        traced(x).sin().sum().backward()
+    assert layer.L.B.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("boundary", ["periodic", "neumann"])
+def test_onnx_with_free_sides_gives_what_torch_gives(
+    boundary: str, tmp_path: Path
+) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    layer = ImplicitConv2d(2, alpha=3.0, boundary=boundary).eval()
+    free = {"x": {0: Dim("n"), 2: Dim("h", min=3), 3: Dim("w", min=3)}}
+    graph = torch.export.export(layer, (torch.ones(2, 2, 8, 9),), dynamic_shapes=free)
+    program = torch.onnx.export(graph, dynamo=True, verbose=False)
+    program.save(tmp_path / "solve.onnx")
+    session = onnxruntime.InferenceSession(
+        tmp_path / "solve.onnx", providers=["CPUExecutionProvider"]
+    )
+    (name,) = (one.name for one in session.get_inputs())
+    for size in [(8, 9), (33, 20), (3, 14)]:
+        x = torch.randn(3, 2, *size)
+        (found,) = session.run(None, {name: x.numpy()})
+        torch.testing.assert_close(torch.from_numpy(found), layer(x).detach())
 
 
 @needs_compiler

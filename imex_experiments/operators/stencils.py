@@ -110,10 +110,11 @@ def _check(taps: Tensor, size: tuple[int, int]) -> None:
         raise ValueError(f"images must have pixels, got size {tuple(size)}")
     # Asking a GPU would make it wait; a graph or a map over stencils cannot ask.
     if taps.device.type == "cpu" and not torch_derives():
-        bad = taps.detach()[~taps.detach().isfinite()]
-        if len(bad):
+        finite = taps.detach().isfinite()
+        if not finite.all():
+            bad = float(taps.detach()[~finite][0])
             raise ValueError(
-                f"taps must be finite, got {float(bad[0])} among {tuple(taps.shape)}"
+                f"taps must be finite, got {bad} among {tuple(taps.shape)}"
             )
 
 

@@ -170,26 +170,34 @@ class PeriodicGemm(Periodic):
 
     def forward(self, x: Tensor) -> Tensor:
         M, N, CS = self.matrices(x)
-        A, B = (x @ CS.mT).chunk(2, -1)
+        A, B = self._split(x @ CS.mT)
         return torch.cat([M @ A, N @ B], -1)
 
     def inverse(self, X: Tensor) -> Tensor:
         M, N, CS = self.matrices(X)
-        A, B = X.chunk(2, -1)
+        A, B = self._split(X)
         return torch.cat([M @ A, N @ B], -1) @ CS
+
+    def _split(self, X: Tensor) -> tuple[Tensor, ...]:
+        """A and B of a spectrum."""
+        return X.unflatten(-1, (2, self.half)).unbind(-2)
 
     def factors(self, symbol: Tensor) -> Tensor:
         """(C, 3, H, K): p of A, p of B, and q."""
-        half = self.half
         mirrored = _negate(symbol, -2)
         p, q = (symbol + mirrored) / 2, (symbol - mirrored) / 2
-        last = torch.cat([p[..., -1:], p[..., 1:half]], -1)
         # B's first column is the wave W / 2 (nothing for odd W), which has no partner.
-        mixed = torch.nn.functional.pad(q[..., 1:half], (1, 0))
-        return torch.stack([p[..., :half], last, mixed], 1)
+        # Indices, because a slice of unknown width would tie a graph to W even or odd.
+        columns = torch.arange(self.half, device=symbol.device)
+        last = torch.where(columns == 0, self.size[1] // 2, columns)
+        of_A, of_B, mixed = (
+            part.index_select(-1, at)
+            for part, at in ((p, columns), (p, last), (q, columns))
+        )
+        return torch.stack([of_A, of_B, mixed * (columns > 0)], 1)
 
     def multiply(self, X: Tensor, t: Tensor) -> Tensor:
-        A, B = X.chunk(2, -1)
+        A, B = self._split(X)
         p, p_last, q = t.unbind(1)
         return torch.cat([p * A + q * B, p_last * B + q * A], -1)
 
@@ -197,7 +205,7 @@ class PeriodicGemm(Periodic):
         return self.multiply(X, t)
 
     def add_cross(self, total: Tensor, X: Tensor, G: Tensor) -> None:
-        (A, B), (A_g, B_g) = X.chunk(2, -1), G.chunk(2, -1)
+        (A, B), (A_g, B_g) = self._split(X), self._split(G)
         super().add_cross(total[:, 0], A, A_g)
         super().add_cross(total[:, 1], B, B_g)
         super().add_cross(total[:, 2], A, B_g)

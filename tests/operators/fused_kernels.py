@@ -40,6 +40,10 @@ CASES = [
     (2, 1, 35, 67, torch.bfloat16),
     (1, 1, 128, 128, torch.bfloat16),
     (1, 1, 96, 160, torch.float32),
+    # Images smaller than the stencil
+    (2, 2, 1, 1, torch.float32),
+    (2, 1, 2, 1, torch.float32),
+    (1, 2, 1, 5, torch.float32),
 ]
 
 

@@ -1,5 +1,7 @@
 """Neumann and Dirichlet solves, against matrices made of torch's own padded convolution."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 import scipy.linalg
@@ -60,6 +62,49 @@ def test_gram_solve_agrees_with_dense_algebra(
     expected = scipy.linalg.solve(np.eye(len(B)) + h * alpha * B.T @ B, x.flatten(1).T)
     y = implicit_conv(x, alpha * gram_symbol(b, size, boundary), h, boundary, backend)
     np.testing.assert_allclose(y.flatten(1).T.numpy(), expected, atol=1e-12, rtol=0)
+
+
+def shift(offset: int, n: int, boundary: str) -> np.ndarray:
+    """The matrix of x(i + offset) along an axis, x continued beyond its n pixels.
+
+    Periodic: around; neumann: even about the edge; dirichlet: odd about the zero beyond it.
+    """
+    matrix = np.zeros((n, n))
+    for i in range(n):
+        j, sign = (i + offset) % n, 1
+        if boundary == "neumann":
+            j = (i + offset) % (2 * n)
+            j = min(j, 2 * n - 1 - j)
+        elif boundary == "dirichlet":
+            j = (i + offset + 1) % (2 * n + 2)
+            j, sign = min(j, 2 * n + 2 - j) - 1, 1 if j <= n + 1 else -1
+            if j in (-1, n):
+                continue
+        matrix[i, j] = sign
+    return matrix
+
+
+@pytest.mark.parametrize("kernel_size", [3, 5])
+@pytest.mark.parametrize(("boundary", "backend"), SOLVES)
+def test_stencils_fold_on_images_of_every_small_size(
+    boundary: str, backend: str, kernel_size: int
+) -> None:
+    """Conditions up to 1e3: two solvers differ by 1e3 x eps = 2e-13 of images of size 1."""
+    generator = np.random.default_rng(kernel_size)
+    b = generator.standard_normal((kernel_size, kernel_size)) / kernel_size
+    if boundary != "periodic":
+        b = symmetric_in_both_axes(torch.from_numpy(b)).numpy()
+    offsets = range(-(kernel_size // 2), kernel_size // 2 + 1)
+    for size in product(range(1, 8), range(1, 8)):
+        x = generator.standard_normal((2, 1, *size))
+        rows, columns = ([shift(d, n, boundary) for d in offsets] for n in size)
+        B = sum(b[p, q] * np.kron(rows[p], columns[q]) for p, q in np.ndindex(b.shape))
+        matrix = np.eye(len(B)) + 2.1 * B.T @ B
+        assert np.linalg.cond(matrix) < 1e3
+        expected = scipy.linalg.solve(matrix, x.reshape(2, -1).T).T.reshape(x.shape)
+        symbol = gram_symbol(torch.from_numpy(b)[None], size, boundary)
+        y = implicit_conv(torch.from_numpy(x), symbol, 2.1, boundary, backend)
+        np.testing.assert_allclose(y.numpy(), expected, atol=1e-12, rtol=0)
 
 
 @pytest.mark.parametrize(("boundary", "backend"), SOLVES)
@@ -187,6 +232,24 @@ def test_unknown_names_are_refused(boundary: str, backend: str, complaint: str) 
 def test_symbol_of_another_size_is_refused() -> None:
     with pytest.raises(ValueError, match=r"\(2, 4, 4\) does not fit \(2, 4, 3\)"):
         symbol_product(torch.ones(1, 2, 4, 4), torch.ones(2, 4, 4))
+
+
+@pytest.mark.parametrize(
+    ("size", "entry"),
+    [((4, 4), (1, 0)), ((4, 4), (3, 2)), ((3, 5), (1, 0)), ((5, 2), (4, 1))],
+)
+def test_symbols_that_are_not_even_are_refused(
+    size: tuple[int, int], entry: tuple[int, int]
+) -> None:
+    """Half a spectrum holds k and -k on the first column, and on an even width's last."""
+    x, symbol = torch.ones(1, 2, *size), torch.ones(2, size[0], size[1] // 2 + 1)
+    symbol_product(x, symbol)
+    symbol[1, *entry] += 0.01
+    with pytest.raises(
+        ValueError, match=r"must be even, t\(-k\) = t\(k\); .* by 1.0e-02"
+    ):
+        symbol_product(x, symbol)
+    symbol_product(x, symbol.new_ones(2, 1, 1))  # the same for all waves
 
 
 def test_stencils_that_are_not_finite_are_refused() -> None:

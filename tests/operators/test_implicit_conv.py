@@ -192,6 +192,22 @@ def test_layout_of_the_image_does_not_matter(boundary: str, backend: str) -> Non
     torch.testing.assert_close(strided, expected)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("grad", [True, False])
+@pytest.mark.parametrize(
+    "backend", ["fft", "gemm", pytest.param("fused", marks=needs_kernels)]
+)
+def test_memory_format_of_the_image_is_kept(
+    backend: str, grad: bool, dtype: torch.dtype
+) -> None:
+    x = torch.randn(2, 3, 8, 10, dtype=dtype, requires_grad=grad)
+    symbol = gram_symbol(torch.rand(3, 3, 3), (8, 10))
+    for layout in (torch.contiguous_format, torch.channels_last):
+        image = x.contiguous(memory_format=layout)
+        y = implicit_conv(image, symbol, 1.0, backend=backend)
+        assert y.stride() == image.stride()
+
+
 @pytest.mark.parametrize(
     "x",
     [torch.ones(1, 1, 4, 4, dtype=torch.long), torch.ones(4, 4), torch.ones(1, 4, 4)],

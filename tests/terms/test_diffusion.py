@@ -1,11 +1,12 @@
 """The operators as modules: alpha, the zero-mean stencil, and the drop-in layer."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import pytest
 import torch
-from torch import nn
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
 
 from imex_experiments import ImplicitConv2d
 from imex_experiments.terms.diffusion import (
@@ -68,6 +69,10 @@ def test_solve_inverts_the_operator_within_walls(
             {"backend": "mkl"},
             "backend must be one of auto, fft, gemm, fused, got 'mkl'",
         ),
+        (
+            {"backend": "fused", "boundary": "neumann"},
+            "backend=fused has no neumann boundary; take backend=auto",
+        ),
     ],
 )
 def test_unknown_names_are_told_with_the_choices(
@@ -77,90 +82,97 @@ def test_unknown_names_are_told_with_the_choices(
         GramDiffusion(3, alpha=1.0, **options)
 
 
-@contextmanager
-def counting_symbols(L: Diffusion) -> Iterator[list[tuple[int, int]]]:
-    """The sizes that a symbol was computed for."""
-    sizes, symbol = [], L.symbol
-    L.symbol = lambda size: sizes.append(size) or symbol(size)  # type: ignore[method-assign]
-    yield sizes
-    L.symbol = symbol  # type: ignore[method-assign]
-
-
-def test_evaluation_computes_the_symbol_once() -> None:
-    L = GramDiffusion(2, alpha=3.0).eval()
-    y, wide = torch.randn(1, 2, 8, 8), torch.randn(1, 2, 8, 9)
-    with torch.no_grad(), counting_symbols(L) as sizes:
-        first, again = L.solve(y, 1.0), L.solve(y, 1.0)
-        L.solve(wide, 1.0)
-    assert sizes == [(8, 8), (8, 9)]
-    assert torch.equal(first, again)
-    with counting_symbols(L) as sizes:  # with gradients it is part of the graph
-        L.solve(y, 1.0).sum().backward()
-        L.solve(y, 1.0).sum().backward()
-    assert len(sizes) == 2
-
-
-def change_in_place(L: GramDiffusion) -> None:
+def in_place(B: nn.Parameter, new: Tensor) -> None:
     with torch.no_grad():
-        L.B.mul_(2.0)
+        B.mul_(0).add_(new)
 
 
-def load_other_weights(L: GramDiffusion) -> None:
-    L.load_state_dict({"B": 2 * L.B.detach()})
+def by_copy(B: nn.Parameter, new: Tensor) -> None:
+    with torch.no_grad():
+        B.copy_(new)
 
 
-def train_with_other_data(L: GramDiffusion) -> None:
-    L.train()
-    L.B.data *= 2  # raises no version
-    L.eval()
+def by_data_in_place(B: nn.Parameter, new: Tensor) -> None:
+    B.data.mul_(0).add_(new)
 
 
-def replace_parameter(L: GramDiffusion) -> None:
-    L.B = nn.Parameter(2 * L.B.detach())
+def by_data(B: nn.Parameter, new: Tensor) -> None:
+    B.data = new.clone()
 
 
-def go_to_float64_and_back(L: GramDiffusion) -> None:
-    L.double()
-    L.B.data *= 2
-    L.float()
+def by_vector(B: nn.Parameter, new: Tensor) -> None:
+    nn.utils.vector_to_parameters(new.flatten(), [B])
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        change_in_place,
-        load_other_weights,
-        train_with_other_data,
-        replace_parameter,
-        go_to_float64_and_back,
-    ],
+def by_optimizer(B: nn.Parameter, new: Tensor) -> None:
+    B.grad = B.detach() - new
+    torch.optim.SGD([B], lr=1.0).step()
+
+
+def by_numpy(B: nn.Parameter, new: Tensor) -> None:
+    B.detach().numpy()[...] = new.numpy()
+
+
+def by_loading(layer: nn.Module, new: Tensor) -> None:
+    layer.load_state_dict({"L.B": new})
+
+
+def by_another_parameter(layer: ImplicitConv2d, new: Tensor) -> None:
+    layer.L.B = nn.Parameter(new.clone())
+
+
+def through_float64(layer: ImplicitConv2d, new: Tensor) -> None:
+    layer.double()
+    layer.L.B.data.copy_(new)
+    layer.float()
+
+
+EDITS = [in_place, by_copy, by_data_in_place, by_data, by_vector, by_optimizer]
+EDITS += [by_numpy]
+CHANGES = [by_loading, by_another_parameter, through_float64]
+CHANGES += [lambda layer, new, edit=edit: edit(layer.L.B, new) for edit in EDITS]
+CONTEXTS = [torch.enable_grad, torch.no_grad, torch.inference_mode]
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    changes=st.lists(st.sampled_from(CHANGES), min_size=1, max_size=3),
+    context=st.sampled_from(CONTEXTS),
+    training=st.booleans(),
+    seed=st.integers(0, 2**31),
 )
-def test_kept_symbol_follows_the_weights(
-    change: Callable[[GramDiffusion], None],
+def test_a_solve_follows_its_weights_however_they_are_changed(
+    changes: list[Callable], context: Callable, training: bool, seed: int
 ) -> None:
-    L = GramDiffusion(2, alpha=3.0, init="uniform").eval()
-    y = torch.randn(1, 2, 8, 8)
-    with torch.inference_mode():
-        before = L.solve(y, 1.0)
-    change(L)
-    fresh = GramDiffusion(2, alpha=3.0)
-    fresh.load_state_dict(L.state_dict())
-    with torch.no_grad():
-        after = L.solve(y, 1.0)
-    assert not torch.allclose(before, after)
-    torch.testing.assert_close(after, fresh.solve(y, 1.0))
+    """Bit for bit the solve of a fresh layer: nothing of an earlier one is left."""
+    generator = torch.Generator().manual_seed(seed)
+    layer = ImplicitConv2d(2, alpha=3.0).train(training)
+    x = torch.randn(1, 2, 6, 8, generator=generator)
+    for change in changes:
+        with context():
+            before = layer(x)
+        change(layer, torch.rand(2, 3, 3, generator=generator))
+        fresh = ImplicitConv2d(2, alpha=3.0).train(training)
+        fresh.load_state_dict(layer.state_dict())
+        with context():
+            after = layer(x)
+            assert torch.equal(after, fresh(x))
+        assert not torch.equal(after, before)
 
 
-def test_kept_symbol_is_that_of_the_step_and_the_dtype() -> None:
-    L = GramDiffusion(2, alpha=3.0).eval()
-    y = torch.randn(1, 2, 8, 8)
-    with torch.no_grad():
-        for step in (1.0, 0.5):
-            torch.testing.assert_close(L.solve(y, step), L.train().solve(y, step))
-            L.eval()
-        exact = L.double().solve(y.double(), 1.0)
-        torch.testing.assert_close(L.float().solve(y, 1.0), exact.float())
-        assert exact.dtype == torch.float64
+def test_an_ensemble_of_layers_is_mapped_over_its_weights() -> None:
+    layers = [ImplicitConv2d(2, init="uniform") for _ in range(3)]
+    for k, layer in enumerate(layers):
+        layer.L.B.data *= 1 + k
+    x = torch.randn(2, 2, 7, 8)
+    weights, buffers = torch.func.stack_module_state(layers)
+
+    def solve(weights: dict, buffers: dict, x: Tensor) -> Tensor:
+        return torch.func.functional_call(layers[0], (weights, buffers), (x,))
+
+    together = torch.func.vmap(solve, (0, 0, None))(weights, buffers, x)
+    alone = torch.stack([layer(x) for layer in layers])
+    torch.testing.assert_close(together, alone)
 
 
 def test_mean_of_the_stencil_has_no_effect_and_no_gradient() -> None:
@@ -261,7 +273,7 @@ def test_learned_alpha_passes_gradcheck() -> None:
     assert torch.autograd.gradcheck(solved, (a,))
 
 
-def test_chosen_alpha_is_saved_and_seen_by_kept_factors() -> None:
+def test_chosen_alpha_is_saved_and_seen_by_the_solve() -> None:
     """It is a buffer: in the checkpoint, not trained, and a change of it is noticed."""
     L = GramDiffusion(2, alpha="auto").eval()
     y = torch.randn(1, 2, 8, 8)
