@@ -198,6 +198,24 @@ def test_toy_and_cifar_experiments_train(
         assert "it learned from points, not from images" in done.stderr
 
 
+def test_nothing_is_said_of_an_srun_that_is_not_used(
+    python: Command, tmp_path: Path
+) -> None:
+    """Lightning hints at it on every machine of a SLURM cluster, login nodes included."""
+    srun = tmp_path / "srun"
+    srun.write_text("#!/bin/sh\n")
+    srun.chmod(0o755)
+    words = [
+        "experiment=implicit_spirals",
+        "trainer.max_epochs=1",
+        "callbacks.figures=null",
+    ]
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    done = python(TRAIN, *words, cwd=tmp_path, PATH=path)
+    assert done.returncode == 0, done.stderr
+    assert "srun" not in done.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("experiment", ["qtips_table1", "qtips_released"])
 def test_published_recipes_train(
