@@ -12,11 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cifar10_stand_in import write_stand_in
 from conftest import QUICK, ROOT, Command
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from imex_experiments.data.cifar10 import ARCHIVE, CLASSES, write_stand_in
+from imex_experiments.data.cifar10 import ARCHIVE, CLASSES
 from imex_experiments.data.image_folder import write_image_folder
 from imex_experiments.data.qtips import QtipsRecipe, make_qtips
 
@@ -169,6 +170,10 @@ def test_every_scheme_trains(model: str, forked: Command, tmp_path: Path) -> Non
         ),
         ("implicit_spirals", [], "boundary", "accuracy"),
         ("dynamic_blocks_cifar10", ["data.verify=false"], "classes", "accuracy"),
+        pytest.param(
+            *("cifar10_rk4_onecycle", ["data.verify=false"], "classes", "accuracy"),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_toy_and_cifar_experiments_train(
@@ -179,7 +184,7 @@ def test_toy_and_cifar_experiments_train(
     forked: Command,
     tmp_path: Path,
 ) -> None:
-    if experiment == "dynamic_blocks_cifar10":
+    if "cifar" in experiment:
         write_stand_in(tmp_path / ARCHIVE, per_file=4)
         words = [*words, f"data.root={tmp_path}", "data.batch_size=6"]
     words = [f"experiment={experiment}", "trainer.max_epochs=2", *words]
