@@ -113,11 +113,17 @@ def forked(
 
 @pytest.fixture(scope="session")
 def trained(python: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of one finished quick run of the main job."""
+    """The folder of one finished quick run of the main job, where SLURM is installed.
+
+    What it says on stderr is in `stderr`, beside `outputs`.
+    """
     cwd = tmp_path_factory.mktemp("trained")
-    done = python(
-        str(ROOT / "train.py"), "model=imexnet", "data=qtips", *QUICK, cwd=cwd
-    )
+    (srun := cwd / "srun").write_text("#!/bin/sh\n")
+    srun.chmod(0o755)
+    path = f"{cwd}{os.pathsep}{os.environ['PATH']}"
+    words = ["model=imexnet", "data=qtips", *QUICK]
+    done = python(str(ROOT / "train.py"), *words, cwd=cwd, PATH=path)
     assert done.returncode == 0, done.stderr
+    (cwd / "stderr").write_text(done.stderr)
     (run,) = (cwd / "outputs/qtips/imexnet").iterdir()
     return run

@@ -1,11 +1,16 @@
 """The rooms of the house import only what they may (read from the import lines)."""
 
 import ast
+import re
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parents[1] / "imex_experiments"
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "imex_experiments"
 
 ALLOWED: dict[str, set[str]] = {
     "operators": set(),
@@ -61,3 +66,28 @@ def test_the_rule_reads_all_kinds_of_import(tmp_path: Path) -> None:
         "def f():\n    from imex_experiments.data.qtips import make_qtips\n"
     )
     assert imported_rooms(file) == {"runs", "tasks", "data"}
+
+
+def imported_packages(path: Path) -> set[str]:
+    packages = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            packages.add((node.module or "").partition(".")[0])
+        elif isinstance(node, ast.Import):
+            packages |= {alias.name.partition(".")[0] for alias in node.names}
+    return packages - set(sys.stdlib_module_names) - {PACKAGE.name}
+
+
+def test_every_import_is_a_declared_dependency() -> None:
+    """What another package happens to bring may be gone with its next version."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    declared = {
+        re.match(r"[\w-]+", line)[0].lower()  # type: ignore[index]
+        for line in sum(extras.values(), project["dependencies"])
+    }
+    brought_by = packages_distributions()
+    for path in [*PACKAGE.rglob("*.py"), ROOT / "train.py"]:
+        for package in imported_packages(path):
+            names = {name.lower() for name in brought_by.get(package, [package])}
+            assert names & declared, f"{path.name} imports {package}, not declared"

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cifar10_stand_in import write_stand_in
 from conftest import Command
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torture import (
@@ -27,6 +28,7 @@ from torture import (
 )
 
 from imex_experiments.callbacks import FiniteCheck
+from imex_experiments.data.cifar10 import ARCHIVE
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="kills forks")
 
@@ -86,6 +88,31 @@ def test_resume_at_every_step_is_exact(case: str, tmp_path: Path) -> None:
         found = fingerprint(run)
         differing = [key for key in expected if found[key] != expected[key]]
         assert (step, differing) == (step, [])
+
+
+def test_flips_and_crops_are_the_same_after_a_kill(tmp_path: Path) -> None:
+    """Two batches in each of two epochs: killed in the last one, resumed with a worker.
+
+    The learning rate steps down between the epochs, and norms do not decay.
+    """
+    write_stand_in(tmp_path / ARCHIVE, per_file=2)
+    words = [
+        *("experiment=dynamic_blocks_cifar10", f"data.root={tmp_path}"),
+        *("data.verify=false", "data.batch_size=4", "trainer.max_epochs=2"),
+        *("model.widths=[2]", "model.closing=2", "model.steps=1"),
+        *("scheduler.milestones=[1]", "callbacks.checkpoints.every_steps=1"),
+        *("callbacks.progress=null", "callbacks.figures=null"),
+    ]
+    whole = tmp_path / "whole"
+    assert train([*words, f"hydra.run.dir={whole}"]) == 0
+    expected = fingerprint(whole)
+    for step in (2, 4):
+        run = tmp_path / str(step)
+        kill = partial(signal_at, step, signal.SIGKILL)
+        assert train([*words, f"hydra.run.dir={run}"], kill) == -signal.SIGKILL
+        assert train([f"resume={run}", f"data.num_workers={step // 4}"]) == 0
+        found = fingerprint(run)
+        assert [key for key in expected if found[key] != expected[key]] == []
 
 
 def test_goes_on_in_the_same_curves_and_rows(tmp_path: Path) -> None:

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cifar10_stand_in import write_stand_in
 from conftest import QUICK, ROOT, Command
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from imex_experiments.data.cifar10 import ARCHIVE, CLASSES, write_stand_in
+from imex_experiments.data.cifar10 import ARCHIVE, CLASSES
 from imex_experiments.data.image_folder import write_image_folder
 from imex_experiments.data.qtips import QtipsRecipe, make_qtips
 
@@ -43,6 +44,11 @@ def test_a_run_leaves_every_promised_file(trained: Path) -> None:
     status = json.loads((trained / "status.json").read_text())
     assert (status["state"], status["exit_code"]) == ("finished", 0)
     assert not list(trained.rglob("*.partial"))
+
+
+def test_nothing_is_said_of_an_srun_that_is_not_used(trained: Path) -> None:
+    """Lightning hints at it wherever SLURM is installed, login nodes included."""
+    assert "srun" not in (trained.parents[3] / "stderr").read_text()
 
 
 def test_metrics_hold_what_is_promised(trained: Path) -> None:
@@ -164,6 +170,10 @@ def test_every_scheme_trains(model: str, forked: Command, tmp_path: Path) -> Non
         ),
         ("implicit_spirals", [], "boundary", "accuracy"),
         ("dynamic_blocks_cifar10", ["data.verify=false"], "classes", "accuracy"),
+        pytest.param(
+            *("cifar10_rk4_onecycle", ["data.verify=false"], "classes", "accuracy"),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_toy_and_cifar_experiments_train(
@@ -174,7 +184,7 @@ def test_toy_and_cifar_experiments_train(
     forked: Command,
     tmp_path: Path,
 ) -> None:
-    if experiment == "dynamic_blocks_cifar10":
+    if "cifar" in experiment:
         write_stand_in(tmp_path / ARCHIVE, per_file=4)
         words = [*words, f"data.root={tmp_path}", "data.batch_size=6"]
     words = [f"experiment={experiment}", "trainer.max_epochs=2", *words]

@@ -5,16 +5,15 @@ one byte of label and 3 x 32 x 32 bytes of image.
 """
 
 import hashlib
-import io
 import tarfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
+from imex_experiments.data.augmentation import FlipsAndCrops
 from imex_experiments.data.errors import DataError
 from imex_experiments.data.tensor_data import TensorData
 
@@ -76,34 +75,14 @@ def read_records(archive: tarfile.TarFile, name: str) -> tuple[Tensor, Tensor]:
     return records[:, 1:].reshape(number, *IMAGE), labels
 
 
-def write_stand_in(path: Path, per_file: int, seed: int = 0) -> None:
-    """An archive of the same layout with generated images: a class is a colour and a slope.
-
-    It is not the published one, so it is read with verify=false.
-    """
-    random = np.random.default_rng(seed)
-    rows, columns = np.mgrid[:32, :32] / 31
-    with tarfile.open(path, "w:gz") as archive:
-        for name in (*TRAIN_FILES, TEST_FILE):
-            labels = random.integers(0, len(CLASSES), per_file, dtype=np.uint8)
-            angle = 2 * np.pi * labels[:, None, None] / len(CLASSES)
-            slope = np.cos(angle) * rows + np.sin(angle) * columns
-            planes = [slope, -slope, np.broadcast_to(np.cos(angle), slope.shape)]
-            noise = random.normal(0, 0.1, (per_file, *IMAGE))
-            images = 128 + 60 * (np.stack(planes, axis=1) + noise)
-            pixels = images.clip(0, 255).astype(np.uint8).reshape(per_file, -1)
-            content = np.concatenate([labels[:, None], pixels], axis=1).tobytes()
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
-
-
 class Cifar10Data(TensorData):
     """Batches of images (B, 3, 32, 32) uint8 and labels (B,) uint8.
 
     `root` holds cifar-10-binary.tar.gz, which is checked by size and MD5 unless
     `verify=false`; the share `validation` of the training images, chosen by `seed`,
-    validates. DataError for a file that is missing, another one, or damaged.
+    validates. With `flips` training images are mirrored at random, with `crops` they are
+    cut at random out of a black border of that many pixels. DataError for a file that is
+    missing, another one, or damaged.
     """
 
     in_channels = IMAGE[0]
@@ -118,8 +97,11 @@ class Cifar10Data(TensorData):
         num_workers: int = 0,
         seed: int = 0,
         verify: bool = True,
+        flips: bool = False,
+        crops: int = 0,
     ) -> None:
-        super().__init__(batch_size, num_workers)
+        augmentation = FlipsAndCrops(flips, crops)
+        super().__init__(batch_size, num_workers, augmentation=augmentation)
         if not 0 < validation < 1:
             raise ValueError(f"validation must lie in (0, 1), got {validation}")
         self.path = Path(root).expanduser() / ARCHIVE

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
+from imex_experiments.data.augmentation import FlipsAndCrops
 from imex_experiments.data.epoch_sampler import EpochLoader, EpochSampler
 
 log = logging.getLogger(__name__)
@@ -20,11 +21,16 @@ class TensorData(pl.LightningDataModule):
     Training images come in an order that the seed of the run (torch's) and the epoch decide;
     a last batch of a single image is dropped with a warning, because batch norm cannot use
     it. With `on_device` the splits lie where the network is trained, and batches are
-    drawn there, in the same order.
+    drawn there, in the same order. `augmentation` changes training images, on the device
+    and in the training loop alone; every other reader of a split sees the images themselves.
     """
 
     def __init__(
-        self, batch_size: int, num_workers: int, on_device: bool = False
+        self,
+        batch_size: int,
+        num_workers: int,
+        on_device: bool = False,
+        augmentation: FlipsAndCrops | None = None,
     ) -> None:
         super().__init__()
         if batch_size < 1:
@@ -39,6 +45,7 @@ class TensorData(pl.LightningDataModule):
         self.batch_size = batch_size
         self.on_device = on_device
         self.num_workers = num_workers
+        self.augmentation = augmentation or None
         self.splits: dict[str, TensorDataset] = {}
         self._resident: dict[str, ResidentSplit] = {}
 
@@ -53,7 +60,8 @@ class TensorData(pl.LightningDataModule):
             log.warning(
                 "the last batch would hold one image; it is dropped (batch norm)"
             )
-        order = EpochSampler(images, seed=torch.initial_seed())
+        self._seed = torch.initial_seed()
+        order = EpochSampler(images, seed=self._seed)
         return EpochLoader(sampler=order, drop_last=odd, **self._options("train"))
 
     def val_dataloader(self) -> DataLoader:
@@ -62,13 +70,32 @@ class TensorData(pl.LightningDataModule):
     def test_dataloader(self) -> DataLoader:
         return DataLoader(**self._options("test"))
 
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Return a batch of the training loop augmented, any other as it is."""
+        if (
+            self.augmentation is None
+            or self.trainer is None
+            or not self.trainer.training
+        ):
+            return batch
+        images, *targets, numbers = batch
+        of, epoch = len(self.splits["train"]), self.trainer.current_epoch
+        return [self.augmentation(images, numbers, of, self._seed, epoch), *targets]
+
+    def _with_numbers(self, split: str) -> TensorDataset:
+        """Return a split, for the augmentation with the number of each image as well."""
+        dataset = self.splits[split]
+        if split != "train" or self.augmentation is None:
+            return dataset
+        return TensorDataset(*dataset.tensors, torch.arange(len(dataset)))
+
     def _options(self, split: str) -> dict[str, Any]:
         """What all loaders share. Their generators leave torch's random numbers alone."""
-        dataset: Dataset = self.splits[split]
+        dataset: Dataset = self._with_numbers(split)
         if self.on_device:
             if split not in self._resident:
                 device = self.trainer.strategy.root_device if self.trainer else "cpu"
-                self._resident[split] = ResidentSplit(self.splits[split], device)
+                self._resident[split] = ResidentSplit(self._with_numbers(split), device)
             dataset = self._resident[split]
         return {
             "dataset": dataset,

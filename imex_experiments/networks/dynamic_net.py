@@ -22,7 +22,7 @@ MakeLayer = Callable[..., nn.Module]
 
 
 class DynamicNet(nn.Module):
-    """connector, block, connector, block, ..., head.
+    """connector, block, connector, block, ..., a closing connector if asked for, head.
 
     Shapes: (B, in_channels, H, W) to (B, out_channels, H, W) for `head="dense"`, to
     (B, out_channels) for `head="classes"`; one block per width.
@@ -41,6 +41,7 @@ class DynamicNet(nn.Module):
     Connectors: `opening` and
     `connector` are kernel sizes, `pool` halves the image behind every connector but the
     first, `norm` and `activation` are theirs, `bias` adds one to them and to the head.
+    `closing` is the width of one more connector, between the last block and the head.
     `constraint()` parametrises the convolutions of f.
     ValueError for h <= 0, alpha < 0, steps < 1, even kernels, unknown names, unsound times
     or knots.
@@ -73,6 +74,7 @@ class DynamicNet(nn.Module):
         head: Literal["dense", "classes"] = "dense",
         bias: bool = False,
         constraint: Callable[[], nn.Module] | None = None,
+        closing: int | None = None,
     ) -> None:
         super().__init__()
         self.checkpoint_blocks = checkpoint_blocks
@@ -80,7 +82,7 @@ class DynamicNet(nn.Module):
         learns_h = h == "learned"
         self.first_h = FIRST_H if isinstance(h, str) else h
         self.time_penalty = time_penalty
-        _check(widths, time_penalty, pool, head)
+        _check(widths, closing, time_penalty, pool, head)
         diffusion = partial(diffusion, alpha=alpha, boundary=boundary)
         diffusion(1)  # alpha and boundary are checked for explicit networks as well
         connect = partial(
@@ -113,8 +115,10 @@ class DynamicNet(nn.Module):
             )
             if constraint is not None:
                 constrain(stages[-1], constraint)
+        if closing is not None:
+            stages.append(connect(widths[-1], closing, connector))
         self.stages = nn.Sequential(*stages)
-        self.head = HEADS[head](widths[-1], out_channels, bias)
+        self.head = HEADS[head](closing or widths[-1], out_channels, bias)
 
     @property
     def h(self) -> float:
@@ -189,11 +193,19 @@ def untracked(module: nn.Module) -> Iterator[None]:
             norm.num_batches_tracked.copy_(batches)
 
 
-def _check(widths: Sequence[int], time_penalty: float, pool: str, head: str) -> None:
+def _check(
+    widths: Sequence[int],
+    closing: int | None,
+    time_penalty: float,
+    pool: str,
+    head: str,
+) -> None:
     if not widths or min(widths) < 1:
         raise ValueError(
             f"widths must be one or more positive integers, got {list(widths)}"
         )
+    if closing is not None and closing < 1:
+        raise ValueError(f"closing must be null or a positive integer, got {closing}")
     if not (time_penalty >= 0 and math.isfinite(time_penalty)):
         raise ValueError(f"time_penalty must be >= 0 and finite, got {time_penalty}")
     if head not in HEADS:

@@ -1,10 +1,12 @@
-"""Implicit steps in networks that were not made here.
+"""Add implicit steps to residual networks that were not built by this package.
 
-A residual block y + f(y) is a forward Euler step; `imexify` makes an IMEX step of it.
+A residual block Y + f(Y) is a forward Euler step; `imexify` turns it into an IMEX step.
 """
 
 import copy
 import operator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -24,16 +26,23 @@ def imexify(
     where: str = "*",
     boundary: str = "periodic",
 ) -> nn.Module:
-    """A copy in which residual additions Y + f(Y) are Y + h (I + h alpha B^T B)^-1 f(Y).
+    """Return a copy whose residual sums Y + f(Y) are Y + h (I + h alpha B^T B)^-1 f(Y).
 
-    `where` is a pattern for the names of the submodules whose own forward is looked at:
-    "layer[34].*" for the last two stages of a torchvision ResNet, "" for the module itself.
-    All weights and their names are kept; each addition gets a `B` of 9 weights a channel.
-    alpha = 0 and h = 1 change nothing. Of two summands with a common origin f(Y) is the one
-    that more was done to; the other, Y or a projection of it, stays. What a forward decides
-    by `self.training` itself, not in a submodule, is decided here once.
-    ValueError if no residual addition is found, or if its channels are not known because
-    no convolution or norm stands before it. Source: IMEXnet eq. 6.
+    Each sum gets a trainable B of 9 weights per channel. All other weights keep their names
+    and values. With alpha = 0 and h = 1 the output is that of `module`.
+
+    `where` is a pattern that selects submodules by name: "layer[34].*" is the last two stages
+    of a torchvision ResNet, "" is the module itself. Only sums in the forward method of a
+    selected submodule are changed. That forward is traced once by torch.fx, so a decision
+    that it makes by reading `self.training` is frozen.
+
+    A sum is residual if both summands depend on the same input and one of them is the
+    result of more operations than the other. The longer one is f(Y). The shorter one, Y or a
+    projection of Y, stays as it is.
+
+    Raises ValueError if no residual sum is found, if a selected submodule already has an
+    implicit step, or if no convolution or norm before a sum tells its number of channels.
+    Source: IMEXnet eq. 6.
     """
     changed = copy.deepcopy(module)
     additions, opaque = 0, []
@@ -45,9 +54,15 @@ def imexify(
         except Exception as error:  # whatever a foreign forward raises for a proxy
             opaque.append(f"{name or 'the module itself'} ({type(error).__name__})")
             continue
-        residuals = [r for r in map(_residual, graph.nodes) if r is not None]
-        for index, (node, branch) in enumerate(residuals):
-            channels = _channels(part, branch, name)
+        residuals = list(_residuals(graph, part))
+        if residuals:
+            _refuse_second_step(part, name)
+        for index, (node, branch, channels) in enumerate(residuals):
+            if channels is None:
+                raise ValueError(
+                    f"{name or type(part).__name__}: no convolution or norm tells the "
+                    "channels of its residual"
+                )
             step = ImplicitConv2d(channels, h, alpha, boundary=boundary)
             _insert(graph, part, node, branch, f"implicit{index}", step, h)
         if residuals:
@@ -66,14 +81,82 @@ def imexify(
 
 
 class _OneForward(fx.Tracer):
-    """Sees what a module's own forward does; its submodules are called as they are."""
+    """Trace the forward of one module and record calls of its submodules as they are."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return True
 
 
-def _residual(node: fx.Node) -> tuple[fx.Node, fx.Node] | None:
-    """The addition and its f(Y), None for nodes that are none."""
+def _refuse_second_step(part: nn.Module, name: str) -> None:
+    """Raise ValueError if a module that is to be changed has an implicit step already."""
+    if any(isinstance(child, ImplicitConv2d) for child in part.children()):
+        raise ValueError(
+            f"{name or 'the module itself'} has an implicit step already; call imexify "
+            "once, or choose other submodules by `where`"
+        )
+
+
+@dataclass(frozen=True)
+class _Past:
+    """Describe how a value of the graph came about."""
+
+    inputs: frozenset[fx.Node]  # arguments of the forward and weights it depends on
+    operations: int  # on the longest way from one of them
+    channels: int | None  # of the nearest convolution or norm before it
+
+
+def _residuals(
+    graph: fx.Graph, part: nn.Module
+) -> Iterator[tuple[fx.Node, fx.Node, int | None]]:
+    """Yield each residual sum, its summand f(Y), and the number of channels of f(Y).
+
+    Nodes come in the order of execution, so one pass sees every node after its sources.
+    """
+    past: dict[fx.Node, _Past] = {}
+    for node in graph.nodes:
+        past[node] = _past(
+            node, [past[source] for source in node.all_input_nodes], part
+        )
+        summands = _summands(node)
+        if summands is None:
+            continue
+        first, second = (past[summand] for summand in summands)
+        longer = first.operations - second.operations
+        if longer and first.inputs & second.inputs:
+            branch = summands[0] if longer > 0 else summands[1]
+            yield node, branch, past[branch].channels
+
+
+def _past(node: fx.Node, sources: list[_Past], part: nn.Module) -> _Past:
+    """Return the past of a node from the pasts of what it is computed from."""
+    if not sources:
+        return _Past(frozenset([node]), 0, None)
+    inputs = frozenset().union(*(source.inputs for source in sources))
+    before = max(source.operations for source in sources)
+    channels = next((s.channels for s in sources if s.channels is not None), None)
+    if node.op != "call_module":
+        return _Past(inputs, before + 1, channels)
+    modules = list(part.get_submodule(str(node.target)).modules())
+    return _Past(inputs, before + _operations(modules), _channels(modules) or channels)
+
+
+def _operations(modules: list[nn.Module]) -> int:
+    """Count the modules without children; an identity and an empty Sequential do nothing."""
+    idle = (nn.Identity, nn.Sequential)
+    return sum(not list(m.children()) and not isinstance(m, idle) for m in modules)
+
+
+def _channels(modules: list[nn.Module]) -> int | None:
+    """Return the channels of the last convolution or norm, None without one."""
+    for module in reversed(modules):
+        for attribute in ("num_features", "out_channels"):
+            if isinstance(number := getattr(module, attribute, None), int):
+                return number
+    return None
+
+
+def _summands(node: fx.Node) -> tuple[fx.Node, fx.Node] | None:
+    """Return the two values that a node adds, None for a node that adds no two values."""
     called = node.op == "call_function" and node.target in SUMS
     method = node.op == "call_method" and node.target in METHODS
     first, second = (*node.args, None, None)[:2]
@@ -81,37 +164,7 @@ def _residual(node: fx.Node) -> tuple[fx.Node, fx.Node] | None:
         return None
     if not (isinstance(first, fx.Node) and isinstance(second, fx.Node)):
         return None
-    origins = _origins(first), _origins(second)
-    if not origins[0] & origins[1]:
-        return None
-    more = len(origins[0]) - len(origins[1])
-    return None if more == 0 else (node, first if more > 0 else second)
-
-
-def _origins(node: fx.Node) -> set[fx.Node]:
-    """The node and all that it was made of."""
-    found = {node}
-    for source in node.all_input_nodes:
-        found |= _origins(source)
-    return found
-
-
-def _channels(part: nn.Module, branch: fx.Node, name: str) -> int:
-    """Those of the last convolution or norm on the way to f(Y)."""
-    node: fx.Node | None = branch
-    while node is not None:
-        if node.op == "call_module":
-            for module in reversed(
-                list(part.get_submodule(str(node.target)).modules())
-            ):
-                for attribute in ("num_features", "out_channels"):
-                    if isinstance(getattr(module, attribute, None), int):
-                        return getattr(module, attribute)
-        node = next(iter(node.all_input_nodes), None)
-    raise ValueError(
-        f"{name or type(part).__name__}: no convolution or norm tells the channels of "
-        "its residual"
-    )
+    return first, second
 
 
 def _insert(
@@ -123,7 +176,7 @@ def _insert(
     step: ImplicitConv2d,
     h: float,
 ) -> None:
-    """Put h S f(Y) in the place of f(Y), in this addition alone."""
+    """Replace f(Y) by h (I + hL)^-1 f(Y) in this sum; other uses of f(Y) stay."""
     part.add_module(name, step)
     with graph.inserting_before(node):
         solved: Any = graph.call_module(name, (branch,))

@@ -4,6 +4,7 @@ import inspect
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import hydra
@@ -142,20 +143,34 @@ def _check_arguments(
 def _check_type(target: Callable[..., Any], name: str, value: Any, key: str) -> None:
     if _is_open(value):
         return  # not known yet: an interpolation, or an object with checks of its own
-    hints = typing.get_type_hints(target.__init__)
-    if name not in hints:
-        return
+    hint = _hint(target, name)
     try:
         try:
-            check_type(value, hints[name])
+            check_type(value, hint)
         except TypeCheckError:  # YAML has lists where a signature may ask for a tuple
-            check_type(tuple(value) if isinstance(value, list) else value, hints[name])
-        if isinstance(value, bool) and not _admits_bool(hints[name]):
+            check_type(tuple(value) if isinstance(value, list) else value, hint)
+        if isinstance(value, bool) and not _admits_bool(hint):
             raise TypeCheckError("is bool")
     except TypeCheckError as error:
         raise ConfigError(
-            f"{key}={value}: expected {_words(hints[name])}, got {type(value).__name__}"
+            f"{key}={value}: expected {_words(hint)}, got {type(value).__name__}"
         ) from error
+
+
+def _hint(target: Callable[..., Any], name: str) -> Any:
+    """Return the type of one constructor argument, Any if it is not known at run time.
+
+    Each argument is resolved by itself. One that names a class imported for type checkers
+    alone (`if TYPE_CHECKING:`), as WandbLogger has, leaves the checks of the others.
+    """
+    constructor: Any = inspect.unwrap(target.__init__)
+    try:
+        annotation = getattr(constructor, "__annotations__", {}).get(name, Any)
+        only = SimpleNamespace(__annotations__={name: annotation})
+        names = getattr(constructor, "__globals__", {})
+        return typing.get_type_hints(only, globalns=names)[name]
+    except (NameError, AttributeError):
+        return Any
 
 
 def _words(hint: Any) -> str:

@@ -74,6 +74,7 @@ def hush_lightning() -> None:
         ".*smaller than the logging interval.*",
         ".*LeafSpec.*",
         ".*sync_dist=True.*",
+        ".*`srun` command is available.*",
     ):
         warnings.filterwarnings("ignore", pattern)
 

@@ -4,7 +4,7 @@ Shapes: images (B, C, H, W), vectors as (B, C, 1, 1); labels (B,) uint8; logits 
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -42,8 +42,9 @@ class ClassificationTask(Task):
         facts: Mapping[str, Any],
         optimizer: Callable[..., Optimizer] | None = None,
         scheduler: Callable[..., LRScheduler] | None = None,
+        undecayed: Literal["norms"] | None = None,
     ) -> None:
-        super().__init__(network, facts, optimizer, scheduler)
+        super().__init__(network, facts, optimizer, scheduler, undecayed)
         self.facts = facts
         self.mean_loss, self.accuracy = MeanMetric(), MeanMetric()
 

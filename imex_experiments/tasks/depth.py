@@ -54,8 +54,9 @@ class DepthTask(Task):
         scheduler: Callable[..., LRScheduler] | None = None,
         loss: Literal["l2", "l1", "huber", "silog"] = "l2",
         eigen_crop: bool = False,
+        undecayed: Literal["norms"] | None = None,
     ) -> None:
-        super().__init__(network, facts, optimizer, scheduler)
+        super().__init__(network, facts, optimizer, scheduler, undecayed)
         self.loss_name = require_loss(loss)
         self.eigen_crop = eigen_crop
         for name in ("depth_mean", "depth_std"):

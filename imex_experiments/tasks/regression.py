@@ -4,7 +4,7 @@ Shapes: inputs (B, C, 1, 1) float32; targets and outputs (B, 1, 1, 1).
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -37,8 +37,9 @@ class RegressionTask(Task):
         facts: Mapping[str, Any],
         optimizer: Callable[..., Optimizer] | None = None,
         scheduler: Callable[..., LRScheduler] | None = None,
+        undecayed: Literal["norms"] | None = None,
     ) -> None:
-        super().__init__(network, facts, optimizer, scheduler)
+        super().__init__(network, facts, optimizer, scheduler, undecayed)
         self.facts = facts
         self.mean_loss = MeanMetric()
 

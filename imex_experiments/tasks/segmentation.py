@@ -4,7 +4,7 @@ Shapes: images (B, C, H, W) uint8; labels (B, H, W) uint8; logits (B, K, H, W).
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -45,8 +45,9 @@ class SegmentationTask(Task):
         facts: Mapping[str, Any],
         optimizer: Callable[..., Optimizer] | None = None,
         scheduler: Callable[..., LRScheduler] | None = None,
+        undecayed: Literal["norms"] | None = None,
     ) -> None:
-        super().__init__(network, facts, optimizer, scheduler)
+        super().__init__(network, facts, optimizer, scheduler, undecayed)
         self.classes = list(facts["classes"])
         weights = 1 - torch.tensor(facts["class_frequency"], dtype=torch.float32)
         self.register_buffer("class_weights", weights, persistent=False)

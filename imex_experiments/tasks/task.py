@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from imex_experiments.tasks.optimisation import undecayed_norms
+
 
 class Task(pl.LightningModule):
     """A network with its loss, its metrics and its optimizer.
@@ -19,7 +21,8 @@ class Task(pl.LightningModule):
     checkpoint. `facts["mean"]` and `facts["std"]` normalise the uint8 images
     (B, C, H, W), per channel, inside of the task, so that nobody else has to.
     `optimizer(parameters)` and `scheduler(optimizer, total_steps=)` make the rest; the
-    scheduler moves once per optimizer step.
+    scheduler moves once per optimizer step. `undecayed="norms"` keeps the weight decay off
+    the weights and biases of norms.
     """
 
     monitor: ClassVar[str]
@@ -40,11 +43,15 @@ class Task(pl.LightningModule):
         facts: Mapping[str, Any],
         optimizer: Callable[..., Optimizer] | None = None,
         scheduler: Callable[..., LRScheduler] | None = None,
+        undecayed: Literal["norms"] | None = None,
     ) -> None:
         super().__init__()
+        if undecayed not in (None, "norms"):
+            raise ValueError(f"undecayed must be null or norms, got {undecayed!r}")
         self.network = network
         self.make_optimizer = optimizer
         self.make_scheduler = scheduler
+        self.undecayed = undecayed
         self.save_hyperparameters({"facts": dict(facts)}, logger=False)
         for name in ("mean", "std"):
             value = torch.tensor(facts[name], dtype=torch.float32)
@@ -113,7 +120,11 @@ class Task(pl.LightningModule):
         assert self.make_optimizer is not None, (
             "this task was built without an optimizer"
         )
-        optimizer = self.make_optimizer(self.network.parameters())
+        optimizer = self.make_optimizer(
+            undecayed_norms(self.network)
+            if self.undecayed == "norms"
+            else self.network.parameters()
+        )
         if self.make_scheduler is None:
             return optimizer
         steps = int(self.trainer.estimated_stepping_batches)

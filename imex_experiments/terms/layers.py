@@ -145,7 +145,9 @@ class SymmetricLayer(nn.Module):
     """f(Y) = -K^T sigma(N(K Y)), i.e. K2 = -K1^T in eq. 2. k^2 C^2 weights.
 
     For a norm of positive scale and a non-decreasing sigma its Jacobian -K^T D K, D >= 0,
-    is negative semi-definite: the setting of Theorem 1.
+    is negative semi-definite: the setting of Theorem 1. With `bias` the layer is
+    f(Y) = -K^T sigma(N(K Y + b)) + c, with 2 C more weights and the same kind of Jacobian
+    (DynamicBlocks, DoubleSymLayer).
     """
 
     sign = -1.0
@@ -157,14 +159,17 @@ class SymmetricLayer(nn.Module):
         padding: str = "zeros",
         norm: str = "batch",
         activation: str = "relu",
+        bias: bool = False,
     ) -> None:
         super().__init__()
-        self.K = Convolution(channels, channels, kernel_size, padding)
+        self.K = Convolution(channels, channels, kernel_size, padding, bias)
         self.norm = make_norm(norm, channels)
         self.activation = make_activation(activation)
+        self.bias = nn.Parameter(torch.zeros(channels, 1, 1)) if bias else None
 
     def forward(self, y: Tensor) -> Tensor:
-        return self.sign * self.K.adjoint(self.activation(self.norm(self.K(y))))
+        f = self.sign * self.K.adjoint(self.activation(self.norm(self.K(y))))
+        return f if self.bias is None else f + self.bias
 
 
 class ReleasedLayer(SymmetricLayer):

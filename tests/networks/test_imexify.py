@@ -1,6 +1,7 @@
-"""Residual networks of other people: blocks as in torchvision, and others."""
+"""Residual networks of other people: torchvision's blocks, MONAI's U-Net, and others."""
 
 import copy
+import time
 from collections.abc import Callable
 
 import pytest
@@ -12,6 +13,8 @@ from imex_experiments import ImplicitConv2d, imexify
 
 class BasicBlock(nn.Module):
     """As in torchvision: in-place sum, a projection where the shape changes."""
+
+    expansion = 1
 
     def __init__(self, inplanes: int, planes: int, stride: int = 1) -> None:
         super().__init__()
@@ -36,21 +39,54 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    def __init__(self, planes: int) -> None:
+    """As in torchvision, but for the sum, which is torch.add."""
+
+    expansion = 4
+
+    def __init__(self, inplanes: int, planes: int, stride: int = 1) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(4 * planes, planes, 1, bias=False)
+        self.conv1 = nn.Conv2d(inplanes, planes, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(planes)
-        self.conv2 = nn.Conv2d(planes, planes, 3, 1, 1, bias=False)
+        self.conv2 = nn.Conv2d(planes, planes, 3, stride, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(planes)
         self.conv3 = nn.Conv2d(planes, 4 * planes, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(4 * planes)
         self.relu = nn.ReLU(inplace=True)
+        self.downsample = None
+        if stride != 1 or inplanes != 4 * planes:
+            projection = nn.Conv2d(inplanes, 4 * planes, 1, stride, bias=False)
+            self.downsample = nn.Sequential(projection, nn.BatchNorm2d(4 * planes))
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.relu(self.bn1(self.conv1(x)))
         out = self.relu(self.bn2(self.conv2(out)))
         out = self.bn3(self.conv3(out))
-        return self.relu(torch.add(x, out))
+        identity = x if self.downsample is None else self.downsample(x)
+        return self.relu(torch.add(identity, out))
+
+
+DEPTHS: dict[int, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, ...]]] = {
+    18: (BasicBlock, (2, 2, 2, 2)),
+    50: (Bottleneck, (3, 4, 6, 3)),
+}
+
+
+def residual_network(depth: int, width: int = 8) -> nn.Sequential:
+    """torchvision's network of 18 or 50 layers, `width` channels in place of 64."""
+    block, numbers = DEPTHS[depth]
+    stem = [nn.Conv2d(3, width, 7, 2, 3, bias=False), nn.BatchNorm2d(width)]
+    layers: list[nn.Module] = [*stem, nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1)]
+    channels = width
+    for stage, number in enumerate(numbers):
+        planes = width * 2**stage
+        blocks = []
+        for index in range(number):
+            blocks.append(block(channels, planes, 2 if stage and not index else 1))
+            channels = planes * block.expansion
+        layers.append(nn.Sequential(*blocks))
+    return nn.Sequential(
+        *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 5)
+    )
 
 
 class ResNet(nn.Module):
@@ -60,7 +96,7 @@ class ResNet(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(3, 8, 3, 2, 1, bias=False)
         self.layer1 = nn.Sequential(BasicBlock(8, 8), BasicBlock(8, 8))
-        self.layer2 = nn.Sequential(BasicBlock(8, 16, 2), Bottleneck(4))
+        self.layer2 = nn.Sequential(BasicBlock(8, 16, 2), Bottleneck(16, 4))
         self.fc = nn.Linear(16, 5)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -98,7 +134,7 @@ def implicit(network: nn.Module) -> dict[str, ImplicitConv2d]:
 CASES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], int]] = {
     "basic": (lambda: BasicBlock(4, 4), (2, 4, 8, 8), 1),
     "projection": (lambda: BasicBlock(4, 6, 2), (2, 4, 8, 8), 1),
-    "bottleneck": (lambda: Bottleneck(2), (2, 8, 8, 8), 1),
+    "bottleneck": (lambda: Bottleneck(8, 2), (2, 8, 8, 8), 1),
     "resnet": (ResNet, (2, 3, 32, 32), 4),
     "unet stage": (lambda: UNetStage(3), (2, 3, 8, 8), 1),
 }
@@ -198,3 +234,116 @@ def test_sums_that_are_no_residuals_stay() -> None:
 
     with pytest.raises(ValueError, match="no residual addition"):
         imexify(TwoBranches())
+
+
+class Chain(nn.Module):
+    """Many additions in one forward."""
+
+    def __init__(self, additions: int) -> None:
+        super().__init__()
+        self.f = nn.Conv2d(2, 2, 3, padding=1)
+        self.additions = additions
+
+    def forward(self, x: Tensor) -> Tensor:
+        for _ in range(self.additions):
+            x = x + torch.relu(self.f(x))
+        return x
+
+
+def test_two_thousand_additions_in_one_forward() -> None:
+    """Each node is looked at once: the time does not double with every addition.
+
+    About 1 s, of which most is torch.fx and 2,000 new modules; the better of two tries.
+    """
+    seconds = []
+    for _ in range(2):
+        start = time.process_time()
+        changed = imexify(Chain(2000))
+        seconds.append(time.process_time() - start)
+    assert len(implicit(changed)) == 2000
+    assert min(seconds) < 2
+
+
+def test_a_second_implicit_step_is_refused() -> None:
+    """It would take the place of the first, with its weights, and be applied twice."""
+    once = imexify(ResNet(), where="layer1.*")
+    with pytest.raises(ValueError, match=r"layer1\.0 has an implicit step already"):
+        imexify(once)
+    with pytest.raises(ValueError, match="the module itself has an implicit step"):
+        imexify(imexify(BasicBlock(4, 4)))
+    assert len(implicit(once)) == 2
+    other = imexify(once, alpha=3.0, where="layer2.*")  # the rest, with another alpha
+    assert len(implicit(other)) == 4
+
+
+def test_a_shortcut_that_does_nothing_is_not_the_residual() -> None:
+    """An Identity or an empty Sequential is called like a module that computes."""
+
+    class Block(nn.Module):
+        def __init__(self, shortcut: nn.Module) -> None:
+            super().__init__()
+            self.shortcut = shortcut
+            self.body = nn.Conv2d(2, 2, 3, padding=1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.shortcut(x) + self.body(x)
+
+    x = torch.randn(1, 2, 8, 8)
+    for shortcut in (nn.Identity(), nn.Sequential()):
+        block = Block(shortcut)
+        changed = imexify(block, h=0.5, alpha=3.0)
+        (step,) = implicit(changed).values()
+        torch.testing.assert_close(
+            changed(x), x + 0.5 * step.L.solve(block.body(x), 0.5)
+        )
+
+
+def check_foreign(network: nn.Module, x: Tensor, steps: int) -> None:
+    """Assert the number of steps, no change at alpha = 0, and a change at alpha = 10."""
+    network.eval()
+    with torch.no_grad():
+        y = network(x)
+        same, coupled = (imexify(network, alpha=alpha) for alpha in (0.0, 10.0))
+        assert len(implicit(same)) == len(implicit(coupled)) == steps
+        assert torch.equal(same(x), y)
+        changed = coupled(x)
+    assert changed.shape == y.shape
+    assert changed.isfinite().all()
+    assert not torch.allclose(changed, y)
+
+
+SIZES = (32, 64, 224)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("depth", DEPTHS)
+def test_residual_networks_of_18_and_50_layers(depth: int, size: int) -> None:
+    """At 32 pixels the last stage has one pixel, at 64 pixels 2 x 2."""
+    blocks = sum(DEPTHS[depth][1])
+    check_foreign(residual_network(depth), torch.randn(2, 3, size, size), blocks)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("depth", DEPTHS)
+def test_torchvision_itself(depth: int, size: int) -> None:
+    try:
+        from torchvision import models
+    except (ImportError, RuntimeError) as error:  # built for another torch
+        pytest.skip(f"torchvision does not import: {error}")
+    network = getattr(models, f"resnet{depth}")(weights=None)
+    check_foreign(network, torch.randn(1, 3, size, size), sum(DEPTHS[depth][1]))
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_residual_unet_of_monai(size: int) -> None:
+    """Five units on the way down, four on the way up; some shortcuts are an Identity."""
+    UNet = pytest.importorskip("monai.networks.nets").UNet
+    network = UNet(
+        spatial_dims=2,
+        in_channels=1,
+        out_channels=2,
+        channels=(4, 8, 16, 32, 64),
+        strides=(2, 2, 2, 2),
+        num_res_units=2,
+    )
+    check_foreign(network, torch.randn(2, 1, size, size), 9)

@@ -50,6 +50,35 @@ def test_depth_networks_are_near_the_published_sizes() -> None:
     assert imexnet["total"] == 529_376
 
 
+def test_dynamic_blocks_is_the_published_network_and_recipe() -> None:
+    """The log beside the published code: 251,866 weights in 78 tensors, and its settings.
+
+    Opening 480; per width C five sets of 9 C^2 + 3 C; connectors 608, 2,240 and 4,288 (the
+    closing one); head 650.
+    """
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        words = ["experiment=dynamic_blocks_cifar10", "data.root=/no/where"]
+        cfg = compose("train", overrides=words)
+    network = build(cfg.model, "model", in_channels=3, out_channels=10)
+    assert len(list(network.parameters())) == 78
+    blocks = sum(5 * (9 * c * c + 3 * c) for c in (16, 32, 64))
+    assert blocks + 480 + 608 + 2240 + 4288 + 650 == 251_866
+    assert count_parameters(network)["total"] == 251_866
+    assert network.penalty() is None
+    assert network(torch.randn(2, 3, 32, 32)).shape == (2, 10)
+    optimizer = build(cfg.optimizer, "optimizer")(network.parameters())
+    steps = 120 * 40_000 // 125
+    scheduler = build(cfg.scheduler, "scheduler")(optimizer, total_steps=steps)
+    assert sorted(scheduler.milestones) == [60 * 320, 80 * 320, 100 * 320]
+    assert optimizer.defaults["lr"] == 0.1
+    assert optimizer.defaults["momentum"] == 0.9
+    assert optimizer.defaults["weight_decay"] == 4e-4
+    assert cfg.task.undecayed == "norms"
+    data = build(cfg.data, "data")
+    assert (data.batch_size, data.validation) == (125, 0.2)
+    assert (data.augmentation.flips, data.augmentation.crops) == (True, 4)
+
+
 def test_main_networks_are_small_and_near_each_other() -> None:
     rivals = ["unet", "resnet_context", "resnet_large_kernels", "resnet_dilated"]
     totals = {

@@ -184,6 +184,7 @@ def test_times_are_uniform_geometric_or_given() -> None:
         ({"time_penalty": -1.0}, "time_penalty must be >= 0"),
         ({"pool": "average"}, "a dense head needs the resolution"),
         ({"head": "classes", "pool": "min"}, "pool must be one of"),
+        ({"closing": 0}, "closing must be null or a positive integer, got 0"),
         ({"head": "sparse"}, "head must be one of dense, classes"),
         ({"integrator": Verlet(), "widths": [3]}, "widths must be even, got 3"),
     ],
@@ -205,6 +206,17 @@ def test_classes_come_from_pooled_features(pool: str) -> None:
     assert network(torch.randn(5, 1, 8, 8)).shape == (5, 3)
     assert sizes == [8, 4]
     assert [s.K.weight.shape[-1] for s in network.stages[::2]] == [3, 1]
+
+
+def test_a_closing_connector_stands_before_the_head() -> None:
+    network = net(head="classes", connector=1, bias=True, closing=5)
+    assert network.stages[-1].K.weight.shape[1:] == (
+        network.blocks[-1].layers[0].K1.weight.shape[0],
+        1,
+        1,
+    )
+    assert network.head.weight.shape == (3, 5, 1, 1)
+    assert network(torch.randn(2, 1, 8, 8)).shape == (2, 3)
 
 
 def test_vectors_are_images_of_one_pixel() -> None:

@@ -119,3 +119,15 @@ def test_rebuilding_a_network_allows_this_package_alone() -> None:
 def test_lists_of_yaml_serve_where_a_tuple_is_asked_for() -> None:
     node = {"_target_": "torch.optim.AdamW", "_partial_": True, "betas": [0.8, 0.9]}
     assert build(OmegaConf.create(node), "optimizer").keywords == {"betas": [0.8, 0.9]}
+
+
+def test_a_type_that_only_type_checkers_import_leaves_the_other_checks() -> None:
+    """WandbLogger's `experiment` names a class of wandb, imported under TYPE_CHECKING."""
+    node = {"_target_": "pytorch_lightning.loggers.WandbLogger", "project": "imex"}
+    check(OmegaConf.create({**node, "log_model": "all", "offline": True}), "logger")
+    for change, complaint in (
+        ({"offline": "maybe"}, "logger.offline=maybe: expected bool, got str"),
+        ({"log_model": 3}, "logger.log_model=3: expected"),
+    ):
+        with pytest.raises(ConfigError, match=re.escape(complaint)):
+            check(OmegaConf.create({**node, **change}), "logger")

@@ -40,12 +40,16 @@ def test_periodic_padding_commutes_with_shifts_and_zero_padding_does_not() -> No
 
 @pytest.mark.parametrize(("layer", "sign"), [(SymmetricLayer, -1), (ReleasedLayer, 1)])
 @pytest.mark.parametrize("padding", ["zeros", "periodic"])
+@pytest.mark.parametrize("bias", [False, True])
 def test_symmetric_layer_has_a_semi_definite_jacobian(
-    layer: type[SymmetricLayer], sign: int, padding: str
+    layer: type[SymmetricLayer], sign: int, padding: str, bias: bool
 ) -> None:
     """Theorem 1 needs -K^T D K with D >= 0: symmetric, no positive eigenvalue."""
     torch.manual_seed(0)
-    f = layer(2, padding=padding, activation="tanh").double().eval()
+    f = layer(2, padding=padding, activation="tanh", bias=bias).double().eval()
+    if bias:
+        nn.init.normal_(f.bias)
+        nn.init.normal_(f.K.bias)
     y = torch.randn(1, 2, 4, 5, dtype=torch.float64)
     J = torch.autograd.functional.jacobian(f, y).reshape(40, 40)
     torch.testing.assert_close(J, J.T)
@@ -86,6 +90,15 @@ def test_sizes_of_the_layers() -> None:
     assert weights(ContextLayer(8)) == (2 * 9 + 1) * 64
     assert weights(DepthwiseLayer(8, 13, expansion=2)) == 13**2 * 8 + 2 * 2 * 64
     assert weights(SymmetricLayer(8)) == 9 * 64
+
+
+def test_biases_of_the_symmetric_layer() -> None:
+    """-K^T sigma(K Y + b) + c; at Y = 0 it is c - K^T sigma(b)."""
+    f = SymmetricLayer(2, norm="none", activation="tanh", bias=True)
+    b, c = torch.randn(2, 1, 1), torch.randn(2, 1, 1)
+    f.K.bias.data, f.bias.data = b, c
+    y = torch.zeros(1, 2, 6, 6)
+    torch.testing.assert_close(f(y), c - f.K.adjoint(b.tanh() + y))
 
 
 @pytest.mark.parametrize(
