@@ -15,6 +15,8 @@ import optuna
 import pytest
 from conftest import ROOT, Command
 
+from imex_experiments.runs import tuning
+
 TRAIN = str(ROOT / "train.py")
 TUNE = str(ROOT / "scripts" / "tune.py")
 SABOTAGED = str(ROOT / "tests" / "sabotaged_train.py")
@@ -197,19 +199,44 @@ def test_a_study_is_searched_and_goes_on(forked: Command, tmp_path: Path) -> Non
     words = ["study=alpha", "model.alpha=tag(log,interval(1,100))", *TINY]
     first = forked(TUNE, *words, "trials=1", cwd=tmp_path)
     assert first.returncode == 0, first.stderr
-    diverging = forked(TUNE, *words, "trials=2", "optimizer.lr=1e30", cwd=tmp_path)
+    second = forked(TUNE, *words, "trials=2", cwd=tmp_path)
+    assert second.returncode == 0, second.stderr
+    diverging = forked(TUNE, *words, "trials=3", "optimizer.lr=1e30", cwd=tmp_path)
     assert diverging.returncode == 0, diverging.stderr
     study = optuna.load_study(
         study_name="alpha", storage=f"sqlite:///{tmp_path}/outputs/tune/alpha/study.db"
     )
     assert study.direction.name == "MAXIMIZE"
-    assert [t.state.name for t in study.trials] == ["COMPLETE", "PRUNED"]
-    run = tmp_path / "outputs/tune/alpha/0"
+    assert [t.state.name for t in study.trials] == ["COMPLETE", "COMPLETE", "PRUNED"]
+    assert len({t.params["model.alpha"] for t in study.trials}) == 3
+    run = tmp_path / f"outputs/tune/alpha/{study.best_trial.number}"
     metrics = json.loads((run / "metrics.json").read_text())
     assert study.best_value == metrics["val/miou"]
     status = json.loads((run / "status.json").read_text())
     assert status["alpha"] == pytest.approx(study.best_params["model.alpha"])
     assert 1 <= status["alpha"] <= 100
+
+
+def test_a_study_asks_the_same_points_however_often_it_was_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three processes' worth of samplers, beyond TPE's ten random trials; no point twice.
+
+    The runs are left out: a score is a function of the point.
+    """
+
+    def answer(study: optuna.Study, number: int, *_: object) -> None:
+        study.tell(number, -(study.trials[number].params["model.alpha"] - 30.0) ** 2)
+
+    monkeypatch.setattr(tuning, "_answer", answer)
+    words = ["model.alpha=interval(1,100)"]
+    found = {}
+    for name, stops in (("whole", [13]), ("stopped", [1, 2, 11, 13])):
+        for trials in stops:
+            study = tuning.tune(Path(TRAIN), tmp_path / name, words, trials)
+        found[name] = [trial.params["model.alpha"] for trial in study.trials]
+    assert found["stopped"] == found["whole"]
+    assert len(set(found["whole"])) == 13
 
 
 @pytest.mark.parametrize(
