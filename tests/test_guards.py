@@ -220,8 +220,8 @@ GUARDS = {
     ),
     "room on the disk": Guard(
         f"{RUNS}/preflight.py",
-        "if free >= needed:",
-        "if True:",
+        "if free < needed:",
+        "if False:",
         "tests/test_faults.py::test_nearly_full",
     ),
     "one process per folder": Guard(

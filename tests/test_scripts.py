@@ -1,5 +1,6 @@
 """The user-facing commands of scripts/, run as child processes."""
 
+import ast
 import csv
 import json
 import math
@@ -83,6 +84,21 @@ def test_predict_writes_labels_and_overlays(
     assert "not an empty folder" in again.stderr
 
 
+COMMANDS = sorted(path.stem for path in (ROOT / "scripts").glob("*.py"))
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_is_the_usage(name: str, forked: Command, tmp_path: Path) -> None:
+    done = forked(script(name), "--help", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    module = ast.parse(Path(script(name)).read_text())
+    first, *_ = (ast.get_docstring(module) or "").splitlines()
+    assert first in done.stdout
+    assert re.search(r"^  (-{2})?\w+[= ]", done.stdout, re.MULTILINE)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("name", "words", "code", "complaint"),
     [
@@ -164,22 +180,48 @@ def test_predict_writes_depths_in_millimetres(forked: Command, tmp_path: Path) -
     done = forked(
         script("predict"), f"run={run}", f"images={images}", f"out={tmp_path / 'o'}"
     )
-    assert done.returncode == 3
+    assert done.returncode == 0, done.stderr
     assert "grey.png: expected an 8-bit colour image, got mode L" in done.stderr
+    assert [p.name for p in (tmp_path / "o/depths").iterdir()] == ["room.png"]
 
 
-def test_colour_image_is_refused_before_anything_is_written(
+def test_foreign_files_are_named_and_left_out(
     forked: Command, trained: Path, tmp_path: Path
 ) -> None:
-    images = tmp_path / "images"
+    """Of another kind, damaged, too small; alone they are an error, and nothing is written."""
+    images, out = tmp_path / "images", tmp_path / "out"
     images.mkdir()
-    Image.fromarray(np.zeros((64, 64), np.uint8)).save(images / "a.png")
     Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(images / "b.png")
-    out = tmp_path / "out"
-    done = forked(script("predict"), f"run={trained}", f"images={images}", f"out={out}")
+    Image.fromarray(np.zeros((2, 2), np.uint8)).save(images / "c.png")
+    (images / "d.png").write_text("no image")
+    (images / "notes.txt").write_text("foreign")
+    words = [f"run={trained}", f"images={images}", f"out={out}"]
+    done = forked(script("predict"), *words)
     assert done.returncode == 3
-    assert "b.png: expected an 8-bit grey image" in done.stderr
+    (line,) = done.stderr.splitlines()
+    assert "nothing to predict for" in line
+    assert "b.png: expected an 8-bit grey image" in line
     assert not out.exists()
+
+    Image.fromarray(np.zeros((64, 64), np.uint8)).save(images / "a.png")
+    Image.fromarray(np.zeros((40, 48), np.uint8)).save(images / "e.png")
+    done = forked(script("predict"), *words)
+    assert done.returncode == 0, done.stderr
+    assert sorted(p.name for p in out.rglob("*.png")) == [
+        "a.png",
+        "a.png",
+        *["e.png"] * 2,
+    ]
+    lines = done.stderr.splitlines()
+    assert len(lines) == 4
+    for line, name, reason in zip(
+        lines,
+        ("b.png", "c.png", "d.png", "notes.txt"),
+        ("expected an 8-bit grey", "smaller than the kernel", "not a", "not a PNG"),
+        strict=True,
+    ):
+        assert line.startswith(f"warning: skipped {images / name}: ")
+        assert reason in line
 
 
 def test_side_by_side_and_convergence_draw_runs(

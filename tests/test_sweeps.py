@@ -199,17 +199,15 @@ def test_a_study_is_searched_and_goes_on(forked: Command, tmp_path: Path) -> Non
     words = ["study=alpha", "model.alpha=tag(log,interval(1,100))", *TINY]
     first = forked(TUNE, *words, "trials=1", cwd=tmp_path)
     assert first.returncode == 0, first.stderr
-    second = forked(TUNE, *words, "trials=2", cwd=tmp_path)
-    assert second.returncode == 0, second.stderr
-    diverging = forked(TUNE, *words, "trials=3", "optimizer.lr=1e30", cwd=tmp_path)
+    diverging = forked(TUNE, *words, "trials=2", "optimizer.lr=1e30", cwd=tmp_path)
     assert diverging.returncode == 0, diverging.stderr
     study = optuna.load_study(
         study_name="alpha", storage=f"sqlite:///{tmp_path}/outputs/tune/alpha/study.db"
     )
     assert study.direction.name == "MAXIMIZE"
-    assert [t.state.name for t in study.trials] == ["COMPLETE", "COMPLETE", "PRUNED"]
-    assert len({t.params["model.alpha"] for t in study.trials}) == 3
-    run = tmp_path / f"outputs/tune/alpha/{study.best_trial.number}"
+    assert [t.state.name for t in study.trials] == ["COMPLETE", "PRUNED"]
+    assert len({t.params["model.alpha"] for t in study.trials}) == 2
+    run = tmp_path / "outputs/tune/alpha/0"
     metrics = json.loads((run / "metrics.json").read_text())
     assert study.best_value == metrics["val/miou"]
     status = json.loads((run / "status.json").read_text())
@@ -226,7 +224,7 @@ def test_a_study_asks_the_same_points_however_often_it_was_stopped(
     """
 
     def answer(study: optuna.Study, number: int, *_: object) -> None:
-        study.tell(number, -(study.trials[number].params["model.alpha"] - 30.0) ** 2)
+        study.tell(number, -((study.trials[number].params["model.alpha"] - 30.0) ** 2))
 
     monkeypatch.setattr(tuning, "_answer", answer)
     words = ["model.alpha=interval(1,100)"]

@@ -29,6 +29,7 @@ from imex_experiments.runs.layout import (
     CONSOLE,
     HISTORY,
     MULTIRUN,
+    STATUS,
     hydra_quoted,
     single_value,
 )
@@ -191,4 +192,5 @@ def _clear(folder: Path) -> None:
     """Take away what a failed attempt left, but for its logs."""
     for name in ("checkpoints", "tensorboard", "figures"):
         shutil.rmtree(folder / name, ignore_errors=True)
-    (folder / HISTORY).unlink(missing_ok=True)
+    for path in (HISTORY, STATUS):
+        (folder / path).unlink(missing_ok=True)
