@@ -123,7 +123,7 @@ def export(
 def require_onnx() -> None:
     """ConfigError if a package is missing."""
     try:
-        import onnxruntime
+        import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401  (torch.onnx needs it and says so late)
     except ImportError as error:
         raise ConfigError(
