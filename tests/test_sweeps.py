@@ -16,6 +16,7 @@ import pytest
 from conftest import ROOT, Command
 
 from imex_experiments.runs import tuning
+from imex_experiments.runs.sweep import run_in_child
 
 TRAIN = str(ROOT / "train.py")
 TUNE = str(ROOT / "scripts" / "tune.py")
@@ -67,6 +68,17 @@ def test_failing_jobs_stop_nobody_and_resume_runs_exactly_those(
     assert {status["state"] for status in second} == {"finished"}
     again = [b["seed"] for a, b in zip(first, second, strict=True) if a != b]
     assert again == [101, 102, 103, 104]
+
+
+def test_a_job_without_its_data_is_recorded_in_its_folder(tmp_path: Path) -> None:
+    """The run itself refuses before it writes; what an attempt before it wrote is gone."""
+    before = {"state": "failed", "exit_code": 5, "reason": "the loss is nan"}
+    (tmp_path / "status.json").write_text(json.dumps(before))
+    status = run_in_child(TRAIN, [*TINY, "data.root=/no/where"], tmp_path)
+    assert (status["state"], status["exit_code"]) == ("failed", 3)
+    assert status["reason"].startswith("/no/where: no such folder")
+    assert json.loads((tmp_path / "status.json").read_text()) == status
+    assert "/no/where" in (tmp_path / "console.log").read_text()
 
 
 @pytest.mark.parametrize(
