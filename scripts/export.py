@@ -77,8 +77,9 @@ def main() -> None:
 def trials(task: Task, shape: tuple[int, int, int]) -> list[Tensor]:
     """Return random images of the data's shape, and of others that the network takes."""
     channels, height, width = shape
-    others = [(channels, height, 2 * width), (channels, height + 1, width + 1)]
-    first, *images = random_images([shape, *others])
+    wide, tall = (channels, height, 2 * width), (channels, 2 * height, width)
+    odd = channels, height + 1, width + 1
+    first, *images = random_images([shape, wide, tall, odd])
     return [first, *(batch for batch in images if takes(task, batch))]
 
 
