@@ -151,6 +151,7 @@ def exported(task: Task, images: Tensor, free: Axes) -> torch.export.ExportedPro
 
 def write_torch(program: torch.export.ExportedProgram, out: Path) -> Run:
     """Write the graph for `torch.export.load`; return what the file computes."""
+    logging.getLogger("torch._export").setLevel(logging.ERROR)  # about unused symbols
     # Decomposed, because the file cannot hold a region without autocast that free sizes enter.
     torch.export.save(program.run_decompositions({}), out)
     return torch.export.load(out).module()
