@@ -17,12 +17,12 @@ from imex_experiments.runs.assemble import (
     build_trainer,
     speed_up,
 )
-from imex_experiments.runs.build import build
-from imex_experiments.runs.checkpoint_io import newest_verified, read_checkpoint
+from imex_experiments.runs.checkpoint_io import going_on_from, read_checkpoint
 from imex_experiments.runs.command import job, run_command
 from imex_experiments.runs.devices import alone_after_fit, is_first_process
 from imex_experiments.runs.evaluation import evaluate
 from imex_experiments.runs.layout import BEST, FIGURES, LAST
+from imex_experiments.runs.prepared import prepared_data
 from imex_experiments.runs.record import alone_in, recording
 from imex_experiments.runs.report import (
     save_figures,
@@ -45,8 +45,7 @@ def train(cfg: DictConfig) -> float:
     facts["kernels"] = fused_cpp.library() is not None  # they round in their own order
     with alone_in(folder), recording(folder, **facts) as status:
         pl.seed_everything(cfg.seed, workers=True, verbose=False)
-        data = build(cfg.data, "data")
-        data.setup()
+        data = prepared_data()
         network = build_network(cfg, data)
         cost = show_network(network, data.image_shape)
         task = build_task(cfg, network, data.facts)
@@ -56,9 +55,7 @@ def train(cfg: DictConfig) -> float:
         trainer: Any = build_trainer(cfg)
         (history,) = (c for c in trainer.callbacks if isinstance(c, History))
 
-        trainer.fit(
-            task, data, ckpt_path=newest_verified(folder) if cfg.resume else None
-        )
+        trainer.fit(task, data, ckpt_path=going_on_from(folder) if cfg.resume else None)
 
         if not alone_after_fit(trainer):
             return 0.0

@@ -10,9 +10,11 @@ For every 8-bit `<name>.png`, grey or colour as the network was trained, it writ
   the folder, with its bar);
 - for classification `classes.csv`.
 
-The output folder must be new or empty.
+The output folder must be new or empty. A file that is no such PNG, or of a size that the
+network does not take, is left out and named at the end.
 """
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +28,6 @@ from imex_experiments.data.errors import DataError
 from imex_experiments.data.image_folder import read_image, require_empty
 from imex_experiments.plots.segmentation import overlay
 from imex_experiments.plots.sheet import ColourBar, draw_sheet
-from imex_experiments.runs.build import refusing
 from imex_experiments.runs.command import parse_arguments, run_command
 from imex_experiments.runs.errors import ConfigError
 from imex_experiments.runs.load_run import load_run
@@ -46,26 +47,55 @@ class Arguments:
 def main() -> None:
     args = parse_arguments(Arguments)
     folder, out = Path(args.images), Path(args.out)
-    paths = sorted(folder.glob("*.png"))
-    if not paths:
-        why = "no *.png in it" if folder.is_dir() else "no such folder"
-        raise DataError(f"images={folder}: {why}")
+    if not folder.is_dir():
+        raise DataError(f"images={folder}: no such folder")
+    files = [p for p in folder.iterdir() if p.is_file() and p.name[0] != "."]
+    if not files:
+        raise DataError(f"images={folder}: no *.png in it")
     require_empty(out)
     task: Task = load_run(args.run, args.checkpoint)
     facts = task.hparams["facts"]
     if "range" in facts:
         raise ConfigError(f"run={args.run}: it learned from points, not from images")
-    channels = facts["in_channels"]
     # All images are read and predicted before any file is written.
-    images = {path.name: read_image(path, channels) for path in paths}
-    predictions = {name: predict(task, image) for name, image in track(images.items())}
+    images: Arrays = {}
+    predictions: Arrays = {}
+    skipped: list[str] = []
+    for path in track(sorted(files)):
+        try:
+            image, prediction = predict(task, path, facts["in_channels"])
+        except DataError as error:
+            skipped.append(str(error))
+        else:
+            images[path.name], predictions[path.name] = image, prediction
+    if not predictions:
+        raise DataError(f"images={folder}: nothing to predict for; {skipped[0]}")
+    write(task, images, predictions, out)
+    for reason in skipped:
+        print(f"warning: skipped {reason}", file=sys.stderr)
+
+
+def predict(task: Task, path: Path, channels: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return an image and its prediction; DataError for a file that is foreign."""
+    if path.suffix.lower() != ".png":
+        raise DataError(f"{path}: not a PNG")
+    image = read_image(path, channels)
+    try:
+        return image, task.predict(torch.from_numpy(image.copy())[None])[0].numpy()
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from error
+
+
+def write(task: Task, images: Arrays, predictions: Arrays, out: Path) -> None:
+    """Write the files of the task's kind into the output folder."""
     if isinstance(task, SegmentationTask):
         save(out / "labels", predictions)
         overlays = {name: overlay(images[name], predictions[name]) for name in images}
         save(out / "overlays", overlays)
     elif isinstance(task, ClassificationTask):
         out.mkdir(parents=True)
-        lines = [f"{n},{facts['classes'][int(k)]}\n" for n, k in predictions.items()]
+        classes = task.facts["classes"]
+        lines = [f"{n},{classes[int(k)]}\n" for n, k in predictions.items()]
         (out / "classes.csv").write_text("".join(["image,class\n", *lines]))
     else:
         depths = {name: depth[0] for name, depth in predictions.items()}
@@ -74,11 +104,6 @@ def main() -> None:
         }
         save(out / "depths", millimetres)
         save(out / "colours", coloured(depths))
-
-
-def predict(task: Task, image: np.ndarray) -> np.ndarray:
-    with refusing("model"):
-        return task.predict(torch.from_numpy(image.copy())[None])[0].numpy()
 
 
 def coloured(depths: Arrays) -> Arrays:

@@ -2,7 +2,8 @@
 
 Words are those of train.py; those with choice(...), range(...) or interval(...) are searched
 by Optuna's TPE, `trials=20` of them. Runs go to outputs/tune/<study>/<number>; the same
-`study=<name>` again goes on where it was, and `trials=40` adds to it.
+`study=<name>` again goes on where it was, and `trials=40` adds to it: the points are those
+of a study that was never stopped.
 """
 
 import logging

@@ -73,7 +73,7 @@ GUARDS = {
     ),
     "damaged is set aside": Guard(
         f"{RUNS}/checkpoint_io.py",
-        'path.replace(path.with_name(f"{path.name}.damaged"))',
+        "path.replace(aside)",
         "pass",
         f"{IO}_damaged_last_falls_back_to_the_newest_verified_one[cut]",
     ),
@@ -121,6 +121,12 @@ GUARDS = {
         "if changed:",
         "if False:",
         "tests/test_resume.py::test_change",
+    ),
+    "a resume is checked before it changes anything": Guard(
+        f"{RUNS}/preflight.py",
+        "if cfg.resume is not None:",
+        "if False:",
+        "tests/test_resume.py::test_a_resume_that",
     ),
     "changes are honoured": Guard(
         f"{CALLBACKS}/reconfigured.py",
@@ -220,8 +226,8 @@ GUARDS = {
     ),
     "room on the disk": Guard(
         f"{RUNS}/preflight.py",
-        "if free >= needed:",
-        "if True:",
+        "if free < needed:",
+        "if False:",
         "tests/test_faults.py::test_nearly_full",
     ),
     "one process per folder": Guard(

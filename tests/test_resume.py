@@ -4,7 +4,6 @@ import csv
 import json
 import os
 import random
-import shutil
 import signal
 import sys
 from collections import Counter
@@ -138,7 +137,6 @@ def test_change_is_named_and_honoured_only_when_asked_for(
 ) -> None:
     run = tmp_path / "run"
     assert train([*SMALL, f"hydra.run.dir={run}"], partial(signal_at, 5, 15)) == 143
-    shutil.copytree(run / ".hydra", tmp_path / "before")
     words = [f"resume={run}", "optimizer.lr=0.5", "scheduler=constant"]
     done = forked(TRAIN, *words)
     assert done.returncode == 2
@@ -147,8 +145,6 @@ def test_change_is_named_and_honoured_only_when_asked_for(
     done = forked(TRAIN, f"resume={run}", "model.widths=[6]", "resume_changed=true")
     assert done.returncode == 4
     assert "the checkpoint is of another network" in done.stderr
-    (run / ".hydra").rename(tmp_path / "changed")
-    shutil.copytree(tmp_path / "before", run / ".hydra")
     done = forked(TRAIN, *words, "resume_changed=true")
     assert done.returncode == 0, done.stderr
     rows = list(csv.DictReader((run / "metrics.csv").open()))
@@ -158,6 +154,34 @@ def test_change_is_named_and_honoured_only_when_asked_for(
     assert forked(TRAIN, *again).returncode == 0  # the changes are the run's now
     rows = list(csv.DictReader((run / "metrics.csv").open()))
     assert [float(row["lr"]) for row in rows[1:]] == [0.5, 0.5]
+
+
+def test_a_resume_that_is_refused_changes_nothing(
+    forked: Command, tmp_path: Path
+) -> None:
+    """Of a finished run: no file, no time of change; and so with its last.ckpt damaged."""
+    run, root = tmp_path / "run", tmp_path / "no images"
+    assert train([*SMALL, f"hydra.run.dir={run}"]) == 0
+    refused = {
+        "trainer.max_epochs=1": (
+            2,
+            "trainer.max_epochs=1: the run has trained 2 epochs",
+        ),
+        "+trainer.max_steps=3": (2, "trainer.max_steps=3: the run has trained "),
+        "model.widths=[6]": (4, "the checkpoint is of another network"),
+        f"data.root='{root}'": (3, f"{root}: no such folder"),
+    }
+    for damage in (False, True):
+        if damage:
+            (run / "checkpoints/last.ckpt").write_bytes(b"cut off")
+        before = {p: (p.stat().st_mtime_ns, p.stat().st_ino) for p in run.rglob("*")}
+        for word, (code, complaint) in refused.items():
+            done = forked(TRAIN, f"resume={run}", "resume_changed=true", word)
+            assert done.returncode == code, done.stderr
+            (line,) = done.stderr.splitlines()
+            assert complaint in line
+            after = {p: (p.stat().st_mtime_ns, p.stat().st_ino) for p in run.rglob("*")}
+            assert after == before
 
 
 @pytest.mark.slow

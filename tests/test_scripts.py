@@ -1,22 +1,26 @@
 """The user-facing commands of scripts/, run as child processes."""
 
+import ast
 import csv
 import json
 import math
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from conftest import QUICK, ROOT, Command
+from omegaconf import OmegaConf
 from PIL import Image
 from sweep_folders import make_sweep
 
 from imex_experiments import load_run
-from imex_experiments.data.image_folder import read_image_folder
+from imex_experiments.data.image_folder import read_image_folder, write_image_folder
 from imex_experiments.data.qtips import QtipsRecipe, make_qtips, split_seed
+from imex_experiments.runs.load_run import load_data
 
 
 def script(name: str) -> str:
@@ -81,6 +85,21 @@ def test_predict_writes_labels_and_overlays(
     again = forked(script("predict"), *words)
     assert again.returncode == 3
     assert "not an empty folder" in again.stderr
+
+
+COMMANDS = sorted(path.stem for path in (ROOT / "scripts").glob("*.py"))
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_is_the_usage(name: str, forked: Command, tmp_path: Path) -> None:
+    done = forked(script(name), "--help", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    module = ast.parse(Path(script(name)).read_text())
+    first, *_ = (ast.get_docstring(module) or "").splitlines()
+    assert first in done.stdout
+    assert re.search(r"^  (-{2})?\w+[= ]", done.stdout, re.MULTILINE)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -164,22 +183,48 @@ def test_predict_writes_depths_in_millimetres(forked: Command, tmp_path: Path) -
     done = forked(
         script("predict"), f"run={run}", f"images={images}", f"out={tmp_path / 'o'}"
     )
-    assert done.returncode == 3
+    assert done.returncode == 0, done.stderr
     assert "grey.png: expected an 8-bit colour image, got mode L" in done.stderr
+    assert [p.name for p in (tmp_path / "o/depths").iterdir()] == ["room.png"]
 
 
-def test_colour_image_is_refused_before_anything_is_written(
+def test_foreign_files_are_named_and_left_out(
     forked: Command, trained: Path, tmp_path: Path
 ) -> None:
-    images = tmp_path / "images"
+    """Of another kind, damaged, too small; alone they are an error, and nothing is written."""
+    images, out = tmp_path / "images", tmp_path / "out"
     images.mkdir()
-    Image.fromarray(np.zeros((64, 64), np.uint8)).save(images / "a.png")
     Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(images / "b.png")
-    out = tmp_path / "out"
-    done = forked(script("predict"), f"run={trained}", f"images={images}", f"out={out}")
+    Image.fromarray(np.zeros((2, 2), np.uint8)).save(images / "c.png")
+    (images / "d.png").write_text("no image")
+    (images / "notes.txt").write_text("foreign")
+    words = [f"run={trained}", f"images={images}", f"out={out}"]
+    done = forked(script("predict"), *words)
     assert done.returncode == 3
-    assert "b.png: expected an 8-bit grey image" in done.stderr
+    (line,) = done.stderr.splitlines()
+    assert "nothing to predict for" in line
+    assert "b.png: expected an 8-bit grey image" in line
     assert not out.exists()
+
+    Image.fromarray(np.zeros((64, 64), np.uint8)).save(images / "a.png")
+    Image.fromarray(np.zeros((40, 48), np.uint8)).save(images / "e.png")
+    done = forked(script("predict"), *words)
+    assert done.returncode == 0, done.stderr
+    assert sorted(p.name for p in out.rglob("*.png")) == [
+        "a.png",
+        "a.png",
+        *["e.png"] * 2,
+    ]
+    lines = done.stderr.splitlines()
+    assert len(lines) == 4
+    for line, name, reason in zip(
+        lines,
+        ("b.png", "c.png", "d.png", "notes.txt"),
+        ("expected an 8-bit grey", "smaller than the kernel", "not a", "not a PNG"),
+        strict=True,
+    ):
+        assert line.startswith(f"warning: skipped {images / name}: ")
+        assert reason in line
 
 
 def test_side_by_side_and_convergence_draw_runs(
@@ -277,27 +322,93 @@ def test_drawing_what_is_not_there_is_refused(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("format_", ["torch", "onnx"])
-def test_export_gives_the_same_labels_elsewhere(
-    format_: str, forked: Command, trained: Path, tmp_path: Path
-) -> None:
-    out = tmp_path / {"torch": "net.pt2", "onnx": "net.onnx"}[format_]
-    if format_ == "onnx":
+Export = tuple[Path, Callable[[torch.Tensor], torch.Tensor], str]
+"""The run, what its file computes, and what the command said."""
+
+FORMATS = [
+    f"{run}, {kind}" for run in ("imexnet", "unet") for kind in ("torch", "onnx")
+]
+
+
+@pytest.fixture(scope="module")
+def of_a_folder(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run as if trained on a folder of 48 x 48 images, not on the 64 x 64 of the recipe."""
+    root, run = (tmp_path_factory.mktemp("small") / name for name in ("images", "run"))
+    recipe = QtipsRecipe(image_size=48, lengths=(16, 30))
+    for split in ("train", "val"):
+        write_image_folder(root / split, **make_qtips(16, recipe, 0))
+    shutil.copytree(trained, run)
+    config = OmegaConf.load(run / ".hydra/config.yaml")
+    OmegaConf.update(config, "data.root", str(root))
+    OmegaConf.save(config, run / ".hydra/config.yaml")
+    return run
+
+
+@pytest.fixture(scope="module", params=FORMATS)
+def exported(
+    request: pytest.FixtureRequest,
+    forked: Command,
+    of_a_folder: Path,
+    unet: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Export:
+    name, _, kind = request.param.partition(", ")
+    run = {"imexnet": of_a_folder, "unet": unet}[name]
+    out = tmp_path_factory.mktemp("out") / {"torch": "n.pt2", "onnx": "n.onnx"}[kind]
+    if kind == "onnx":
         for package in ("onnx", "onnxruntime", "onnxscript"):
             pytest.importorskip(package, reason="pip install -e '.[export]'")
-    done = forked(script("export"), f"run={trained}", f"format={format_}", f"out={out}")
+    done = forked(script("export"), f"run={run}", f"format={kind}", f"out={out}")
     assert done.returncode == 0, done.stderr
-    images = make_qtips(5, QtipsRecipe(), 1)["images"]
-    if format_ == "torch":
-        logits = torch.export.load(out).module()(images)
-    else:
-        session = pytest.importorskip("onnxruntime").InferenceSession(out)
-        logits = torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
-    task = load_run(trained)
+    if kind == "torch":
+        return run, torch.export.load(out).module(), done.stdout
+    session = pytest.importorskip("onnxruntime").InferenceSession(out)
+    return (
+        run,
+        lambda x: torch.from_numpy(session.run(None, {"images": x.numpy()})[0]),
+        done.stdout,
+    )
+
+
+def same_elsewhere(exported: Export, images: torch.Tensor) -> None:
+    run, computed, _ = exported
+    task, logits = load_run(run), computed(images)
     with torch.no_grad():
         expected = task(images)
     assert (logits - expected).abs().max() < 1e-4
     assert torch.equal(logits.argmax(1).to(torch.uint8), task.predict(images))
+
+
+def test_export_gives_the_same_labels_elsewhere(exported: Export) -> None:
+    """On images of the size that the run's data have, and not their configuration."""
+    same_elsewhere(exported, load_data(exported[0]).samples("val", 5)[0])
+
+
+@pytest.mark.parametrize(
+    "exported",
+    [
+        *FORMATS[2:],
+        *(
+            pytest.param(
+                name,
+                marks=pytest.mark.xfail(
+                    strict=True, reason="the solve asks whether the width is even"
+                ),
+            )
+            for name in FORMATS[:2]
+        ),
+    ],
+    indirect=True,
+)
+def test_export_leaves_height_and_width_free(exported: Export) -> None:
+    """Of images that the network takes: a U-Net of four levels wants multiples of 8."""
+    run, _, said = exported
+    assert "height and width are free" in said
+    odd = 0 if "unet" in str(run) else 1
+    generator = torch.Generator().manual_seed(0)
+    for shape in ((1, 1, 40, 64), (3, 1, 72 + odd, 24 + odd), (2, 1, 32, 56 + odd)):
+        images = torch.randint(0, 256, shape, generator=generator)
+        same_elsewhere(exported, images.to(torch.uint8))
 
 
 def test_benchmark_measures_and_draws(forked: Command, tmp_path: Path) -> None:

@@ -15,6 +15,9 @@ import optuna
 import pytest
 from conftest import ROOT, Command
 
+from imex_experiments.runs import tuning
+from imex_experiments.runs.sweep import run_in_child
+
 TRAIN = str(ROOT / "train.py")
 TUNE = str(ROOT / "scripts" / "tune.py")
 SABOTAGED = str(ROOT / "tests" / "sabotaged_train.py")
@@ -65,6 +68,17 @@ def test_failing_jobs_stop_nobody_and_resume_runs_exactly_those(
     assert {status["state"] for status in second} == {"finished"}
     again = [b["seed"] for a, b in zip(first, second, strict=True) if a != b]
     assert again == [101, 102, 103, 104]
+
+
+def test_a_job_without_its_data_is_recorded_in_its_folder(tmp_path: Path) -> None:
+    """The run itself refuses before it writes; what an attempt before it wrote is gone."""
+    before = {"state": "failed", "exit_code": 5, "reason": "the loss is nan"}
+    (tmp_path / "status.json").write_text(json.dumps(before))
+    status = run_in_child(TRAIN, [*TINY, "data.root=/no/where"], tmp_path)
+    assert (status["state"], status["exit_code"]) == ("failed", 3)
+    assert status["reason"].startswith("/no/where: no such folder")
+    assert json.loads((tmp_path / "status.json").read_text()) == status
+    assert "/no/where" in (tmp_path / "console.log").read_text()
 
 
 @pytest.mark.parametrize(
@@ -204,12 +218,35 @@ def test_a_study_is_searched_and_goes_on(forked: Command, tmp_path: Path) -> Non
     )
     assert study.direction.name == "MAXIMIZE"
     assert [t.state.name for t in study.trials] == ["COMPLETE", "PRUNED"]
+    assert len({t.params["model.alpha"] for t in study.trials}) == 2
     run = tmp_path / "outputs/tune/alpha/0"
     metrics = json.loads((run / "metrics.json").read_text())
     assert study.best_value == metrics["val/miou"]
     status = json.loads((run / "status.json").read_text())
     assert status["alpha"] == pytest.approx(study.best_params["model.alpha"])
     assert 1 <= status["alpha"] <= 100
+
+
+def test_a_study_asks_the_same_points_however_often_it_was_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three processes' worth of samplers, beyond TPE's ten random trials; no point twice.
+
+    The runs are left out: a score is a function of the point.
+    """
+
+    def answer(study: optuna.Study, number: int, *_: object) -> None:
+        study.tell(number, -((study.trials[number].params["model.alpha"] - 30.0) ** 2))
+
+    monkeypatch.setattr(tuning, "_answer", answer)
+    words = ["model.alpha=interval(1,100)"]
+    found = {}
+    for name, stops in (("whole", [13]), ("stopped", [1, 2, 11, 13])):
+        for trials in stops:
+            study = tuning.tune(Path(TRAIN), tmp_path / name, words, trials)
+        found[name] = [trial.params["model.alpha"] for trial in study.trials]
+    assert found["stopped"] == found["whole"]
+    assert len(set(found["whole"])) == 13
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 
 from imex_experiments.callbacks.answer import write_answer
 from imex_experiments.runs.errors import SweepError, exit_code
+from imex_experiments.runs.interrupts import INTERRUPTS
 from imex_experiments.runs.layout import hydra_quoted
 from imex_experiments.runs.plan import (
     check_points,
@@ -20,7 +21,13 @@ from imex_experiments.runs.plan import (
     points_of,
     show_plan,
 )
-from imex_experiments.runs.preflight import make_private, preflight
+from imex_experiments.runs.preflight import (
+    check_with_data,
+    make_private,
+    preflight,
+    require_room,
+)
+from imex_experiments.runs.prepared import prepare_data
 from imex_experiments.runs.resume import is_finished
 from imex_experiments.runs.sweep_summary import collect_jobs
 from imex_experiments.runs.sweep_tables import show_answer
@@ -39,8 +46,11 @@ class Hooks(Callback):
         HydraConfig.instance().set_config(
             config
         )  # its name may hold the choice of model
-        with _ending():
-            make_private(Path(config.hydra.run.dir), "hydra.run.dir", weights)
+        place = Path(config.hydra.run.dir), "hydra.run.dir", weights
+        with _ending(), INTERRUPTS.raised():
+            require_room(*place)
+            check_with_data(config, prepare_data(config))
+            make_private(*place)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         with _ending():

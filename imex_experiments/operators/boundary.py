@@ -74,9 +74,10 @@ def convolve_adjoint(y: Tensor, kernel: Tensor, padding: str) -> Tensor:
 def _margin(y: Tensor, kernel: Tensor, dilation: int = 1) -> int:
     margin = dilation * (require_odd(kernel.shape[-1]) // 2)
     extent = 2 * margin + 1
-    if min(y.shape[-2:]) < extent:
+    height, width = y.shape[-2:]
+    if height < extent or width < extent:  # min() would fix in a graph which is smaller
         raise ValueError(
-            f"image of size {tuple(y.shape[-2:])} is smaller than the kernel "
+            f"image of size {(height, width)} is smaller than the kernel "
             f"{(extent, extent)}"
         )
     return margin

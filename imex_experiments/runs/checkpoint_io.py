@@ -102,31 +102,51 @@ def has_checkpoint(run: Path) -> bool:
 
 
 def newest_verified(run: Path) -> Path:
-    """The checkpoint to go on from; what is damaged is set aside with a warning.
+    """Return the checkpoint to go on from, and change nothing.
 
     CheckpointError if none verifies.
     """
-    steps: dict[Path, int] = {}
-    complaints = []
-    for path in (run / LAST, run / PREVIOUS, run / BEST):
-        if not path.is_file():
-            continue
-        try:
-            steps[path] = _step(path)
-        except CheckpointError as error:
-            complaints.append(f"{error}; set aside as {path.name}.damaged")
-            path.replace(path.with_name(f"{path.name}.damaged"))
-            log.warning(complaints[-1])
-        if run / LAST in steps:
-            return run / LAST  # the newest of all
-    if not steps:
-        raise CheckpointError(
-            f"{run}: no checkpoint to go on from ({'; '.join(complaints)}); "
-            "start a new run"
-        )
-    newest = max(steps, key=steps.__getitem__)
-    log.warning("going on from %s, of step %d", newest, steps[newest])
+    return _newest(run, *_examined(run))
+
+
+def going_on_from(run: Path) -> Path:
+    """Return `newest_verified`; what is damaged is set aside with a warning."""
+    steps, damaged = _examined(run)
+    newest = _newest(run, steps, damaged)
+    for path, error in damaged.items():
+        aside = path.with_name(f"{path.name}.damaged")
+        log.warning("%s; set aside as %s", error, aside.name)
+        path.replace(aside)
+    if newest != run / LAST:
+        log.warning("going on from %s, of step %d", newest, steps[newest])
     return newest
+
+
+def _examined(run: Path) -> tuple[dict[Path, int], dict[Path, CheckpointError]]:
+    """Return the steps of checkpoints that verify, and the defects of those that do not.
+
+    Behind a sound last.ckpt, the newest of all, no other is read.
+    """
+    steps: dict[Path, int] = {}
+    damaged: dict[Path, CheckpointError] = {}
+    for path in (run / LAST, run / PREVIOUS, run / BEST):
+        if path.is_file() and run / LAST not in steps:
+            try:
+                steps[path] = _step(path)
+            except CheckpointError as error:
+                damaged[path] = error
+    return steps, damaged
+
+
+def _newest(
+    run: Path, steps: dict[Path, int], damaged: dict[Path, CheckpointError]
+) -> Path:
+    if not steps:
+        complaints = "; ".join(map(str, damaged.values()))
+        raise CheckpointError(
+            f"{run}: no checkpoint to go on from ({complaints}); start a new run"
+        )
+    return max(steps, key=steps.__getitem__)
 
 
 def _step(path: Path) -> int:

@@ -1,5 +1,7 @@
 """The outermost frame of every command: one line and an exit code for any failure."""
 
+import inspect
+import json
 import logging
 import os
 import sys
@@ -9,13 +11,13 @@ from collections.abc import Callable
 from dataclasses import fields
 from functools import wraps
 from pathlib import Path
-from typing import NoReturn, TypeVar, get_origin
+from typing import Any, NoReturn, TypeVar, get_origin
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException, ValidationError
 
 from imex_experiments.runs.allocator import keep_freed_memory
@@ -36,6 +38,9 @@ ALLOW_MORE = "HYDRA_INSTANTIATE_ALLOWLIST_OVERRIDE"
 
 PLUGINS = {"ray": "hydra-ray-launcher", "submitit_slurm": "hydra-submitit-launcher"}
 """Launchers of other packages, and who brings them."""
+
+HELP = {"--help", "-h"}
+"""Words that ask for the usage instead of the work."""
 
 INSTALL_CLUSTER = "pip install -c constraints.txt -e '.[cluster]'"
 
@@ -107,12 +112,16 @@ def job(script: str) -> Callable[[Task], Task]:
 def parse_arguments(
     schema: type[Arguments], argv: list[str] | None = None, plain: str | None = None
 ) -> Arguments:
-    """`key=value` words as an instance of a dataclass; ConfigError for anything else.
+    """Return `key=value` words as an instance of a dataclass.
 
     Words that are no such pair, as paths are, go to the list `plain` if one is named. A
-    list of one needs no brackets.
+    list of one needs no brackets. `--help` or `-h` prints the usage and ends with 0.
+    ConfigError for anything else.
     """
     words = sys.argv[1:] if argv is None else argv
+    if HELP & set(words):
+        print(usage_of(schema))
+        raise SystemExit(0)
     known = [field.name for field in fields(schema)]  # type: ignore[arg-type]
     usage = " ".join(f"{name}=..." for name in known)
     paths = [word for word in words if _is_plain(word)] if plain else []
@@ -140,15 +149,35 @@ def parse_arguments(
         raise ConfigError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
 
 
+def usage_of(schema: type[Any]) -> str:
+    """Return what a command is for, and its keys with their defaults.
+
+    The command is the module of the dataclass, its docstring says what it is for.
+    """
+    defaults: Any = OmegaConf.to_container(OmegaConf.structured(schema))
+    lines = [f"  {key}={_written(value)}" for key, value in defaults.items()]
+    about = inspect.getdoc(sys.modules[schema.__module__]) or ""
+    return "\n".join([about, "", "keys and their defaults:", *lines])
+
+
+def _written(default: object) -> str:
+    """Return a default as one would give it on the command line."""
+    if default == MISSING:
+        return "<must be given>"
+    if isinstance(default, str):
+        return default
+    return json.dumps(default, separators=(",", ":")).replace('"', "")
+
+
 def split_arguments(
     schema: type[Arguments], plain: str | None = None
 ) -> tuple[Arguments, list[str]]:
-    """The words of sys.argv that are the schema's own, and the others: train.py's."""
+    """Return the words of sys.argv that are the schema's own, and the others: train.py's."""
     own = {field.name for field in fields(schema)}  # type: ignore[arg-type]
     mine = [
         word
         for word in sys.argv[1:]
-        if word.partition("=")[0] in own or (plain and "=" not in word)
+        if word.partition("=")[0] in own | HELP or (plain and "=" not in word)
     ]
     words = [word for word in sys.argv[1:] if word not in mine]
     return parse_arguments(schema, mine, plain), words

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,7 +20,26 @@ PARTIAL = ".partial"
 
 def write_json(path: Path, content: Any) -> None:
     """Write JSON under its final name only when all of it is on the disk."""
-    write_text(path, json.dumps(content, indent=2) + "\n")
+    write_text(path, as_json(content))
+
+
+def as_json(content: Any) -> str:
+    """Return content as JSON text, in which NaN and the infinities are null.
+
+    JSON has no word for them, and a strict reader refuses Python's.
+    """
+    return json.dumps(_finite(content), indent=2, allow_nan=False) + "\n"
+
+
+def _finite(content: Any) -> Any:
+    """Return content with None in place of floats that are not finite."""
+    if isinstance(content, float):
+        return content if math.isfinite(content) else None
+    if isinstance(content, Mapping):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value) for value in content]
+    return content
 
 
 def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

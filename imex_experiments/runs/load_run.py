@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -92,11 +93,21 @@ def named(runs: Sequence[str], names: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def read_metrics(run: str | Path) -> dict[str, float]:
-    """metrics.json of a finished run; CheckpointError if it has none."""
+    """Return metrics.json of a finished run, with NaN where it has null.
+
+    CheckpointError if the run has none, ValueError for anything but an object of numbers.
+    """
     path = Path(run) / METRICS
     if not path.is_file():
         raise CheckpointError(f"{run}: not a finished run, it has no {METRICS}")
-    return json.loads(path.read_text(encoding="utf-8"))
+    metrics = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(metrics, dict) or not all(
+        isinstance(value, int | float | None) for value in metrics.values()
+    ):
+        raise ValueError("not an object of numbers")
+    return {
+        name: math.nan if value is None else value for name, value in metrics.items()
+    }
 
 
 def read_history(run: str | Path) -> list[dict[str, str]]:

@@ -4,14 +4,21 @@ import copy
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 from omegaconf import DictConfig
+from torch import nn
 
-from imex_experiments.runs.assemble import build_network, check_ours, lightning
+from imex_experiments.runs.assemble import (
+    build_network,
+    build_task,
+    check_ours,
+    lightning,
+)
 from imex_experiments.runs.build import build, check, refusing
 from imex_experiments.runs.errors import StorageError
-from imex_experiments.runs.resume import refuse_changes
+from imex_experiments.runs.resume import refuse_changes, refuse_unfit
 
 PARTS = (
     "data",
@@ -35,8 +42,8 @@ LOGS = 16 * 2**20
 def preflight(cfg: DictConfig) -> int:
     """Check every class, key and type; build data module, network, optimizer; try a batch.
 
-    The number of weights. ConfigError with key and value for the first thing that cannot
-    work.
+    Return the number of weights. ConfigError with key and value for the first thing that
+    cannot work. No data are read, so that the batch has the size that they should have.
     """
     refuse_changes(cfg)
     check_ours(cfg.trainer)
@@ -44,9 +51,7 @@ def preflight(cfg: DictConfig) -> int:
         check(lightning(cfg.trainer) if part == "trainer" else cfg[part], part)
     data = build(cfg.data, "data")
     network = build_network(cfg, data)
-    with refusing("model"):
-        shadow = copy.deepcopy(network).to("meta").eval()
-        shadow(torch.empty(data.batch_size, *data.image_shape, device="meta"))
+    _try_batch(network, data)
     with refusing("optimizer"):
         optimizer = build(cfg.optimizer, "optimizer")(network.parameters())
     with refusing("scheduler"):
@@ -55,26 +60,48 @@ def preflight(cfg: DictConfig) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
+def check_with_data(cfg: DictConfig, data: Any) -> None:
+    """Refuse what data that are set up, or the checkpoint of a resumed run, do not suit.
+
+    ConfigError for images that the network does not take; see also `refuse_unfit`.
+    """
+    network = build_network(cfg, data)
+    _try_batch(network, data)
+    if cfg.resume is not None:
+        refuse_unfit(cfg, build_task(cfg, network, data.facts))
+
+
+def _try_batch(network: nn.Module, data: Any) -> None:
+    """Run the shapes of a batch through the network; ConfigError if it refuses them."""
+    with refusing("model"):
+        shadow = copy.deepcopy(network).to("meta").eval()
+        shadow(torch.empty(data.batch_size, *data.image_shape, device="meta"))
+
+
 def make_private(folder: Path, key: str, weights: int = 0) -> None:
     """Make a run folder for this user alone, once it is known that a run has room there.
 
     StorageError if nothing can be written there, or too little.
     """
+    require_room(folder, key, weights)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def require_room(folder: Path, key: str, weights: int = 0) -> None:
+    """StorageError if nothing can be written where a folder is to be, or too little."""
     existing = folder.absolute()
     while not existing.exists():
         existing = existing.parent
     try:
         with tempfile.TemporaryFile(dir=existing):
             free, needed = shutil.disk_usage(existing).free, BYTES * weights + LOGS
-        if free >= needed:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            return
     except OSError as error:
         raise StorageError(
             f"{key}={folder}: {existing} cannot be written ({error.strerror}); "
             "choose another folder"
         ) from error
-    raise StorageError(
-        f"{key}={folder}: a run needs {needed / 2**20:.0f} MiB, {free / 2**20:.0f} MiB "
-        "are free; free some space or choose another folder"
-    )
+    if free < needed:
+        raise StorageError(
+            f"{key}={folder}: a run needs {needed / 2**20:.0f} MiB, "
+            f"{free / 2**20:.0f} MiB are free; free some space or choose another folder"
+        )

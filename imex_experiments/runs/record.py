@@ -25,7 +25,7 @@ from imex_experiments.runs.errors import (
     one_line,
     root_cause,
 )
-from imex_experiments.runs.files import sweep_partial, write_json
+from imex_experiments.runs.files import as_json, sweep_partial, write_json
 from imex_experiments.runs.interrupts import INTERRUPTS
 from imex_experiments.runs.layout import LAST, LOCK, STATUS, resume_command
 
@@ -105,7 +105,7 @@ def _write_end(
     try:
         write_json(folder / STATUS, status)
     except OSError:  # a full disk: the blocks that the file has already are still ours
-        (folder / STATUS).write_text(json.dumps(status, indent=2) + "\n")
+        (folder / STATUS).write_text(as_json(status))
 
 
 def _tell_other_machine(before: dict[str, Any], now: dict[str, Any]) -> None:

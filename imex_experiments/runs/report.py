@@ -12,7 +12,6 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from imex_experiments.networks.cost import count_flops, count_parameters, parts
-from imex_experiments.runs.build import refusing
 from imex_experiments.runs.devices import is_first_process
 from imex_experiments.runs.files import write_json
 from imex_experiments.runs.layout import FIGURES, METRICS, resume_command
@@ -23,8 +22,7 @@ def show_network(
     network: nn.Module, image_shape: tuple[int, int, int]
 ) -> dict[str, int]:
     """Print the parts with parameters and FLOPs; return the totals as metrics."""
-    with refusing("model"):  # a folder's images may not suit the network
-        flops = count_flops(network, image_shape)
+    flops = count_flops(network, image_shape)
     counts = count_parameters(network)
     table = Table(
         title=f"{type(network).__name__} for images {'x'.join(map(str, image_shape))}"

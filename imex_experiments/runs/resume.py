@@ -6,7 +6,11 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from imex_experiments.runs.checkpoint_io import has_checkpoint
+from imex_experiments.runs.checkpoint_io import (
+    has_checkpoint,
+    newest_verified,
+    read_checkpoint,
+)
 from imex_experiments.runs.errors import CheckpointError, ConfigError
 from imex_experiments.runs.files import read_yaml
 from imex_experiments.runs.layout import (
@@ -16,6 +20,7 @@ from imex_experiments.runs.layout import (
     single_value,
 )
 from imex_experiments.runs.record import read_status
+from imex_experiments.tasks import Task
 
 CHANGED = "resume_changed"
 """The key that allows a resumed run to be configured otherwise than it was."""
@@ -79,6 +84,29 @@ def refuse_changes(cfg: DictConfig) -> None:
             f"resume={cfg.resume}: the configuration differs from the run's "
             f"({'; '.join(changed)}); start a new run, or add {CHANGED}=true"
         )
+
+
+def refuse_unfit(cfg: DictConfig, task: Task) -> None:
+    """Refuse to go on from a checkpoint that does not fit; nothing of the run is changed.
+
+    CheckpointError if none of the run's verifies, or the newest one is of another network;
+    ConfigError if it is further than the trainer is to go.
+    """
+    path = newest_verified(Path(cfg.resume))
+    state = read_checkpoint(path)
+    try:
+        progress = state["loops"]["fit_loop"]["epoch_progress"]["current"]
+        done = {"max_epochs": progress["ready"], "max_steps": state["global_step"]}
+        task.load_state_dict(state["state_dict"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path}: no state to go on from ({error})") from error
+    for key, number in done.items():
+        limit = cfg.trainer.get(key)
+        if limit is not None and -1 < limit < number:
+            raise ConfigError(
+                f"trainer.{key}={limit}: the run has trained {number} "
+                f"{key.removeprefix('max_')} already; give {number} or more"
+            )
 
 
 def is_finished(cfg: DictConfig) -> bool:

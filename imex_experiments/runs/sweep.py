@@ -5,7 +5,6 @@ with it, the device's memory is free again after it, and its numbers are those o
 run outside of a sweep. Hydra's launchers only decide where and when a job starts.
 """
 
-import json
 import logging
 import math
 import os
@@ -29,11 +28,12 @@ from imex_experiments.runs.interrupts import INTERRUPTS
 from imex_experiments.runs.layout import (
     CONSOLE,
     HISTORY,
-    METRICS,
     MULTIRUN,
+    STATUS,
     hydra_quoted,
     single_value,
 )
+from imex_experiments.runs.load_run import read_metrics
 from imex_experiments.runs.record import read_status, record_death
 from imex_experiments.runs.resume import without_code
 
@@ -138,8 +138,7 @@ def run_in_child(script: str, words: Sequence[str], folder: Path) -> dict[str, A
 
 def score_of(folder: Path) -> float:
     """The monitored metric of a finished run."""
-    metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
-    return metrics[read_status(folder)["monitor"]]
+    return read_metrics(folder)[read_status(folder)["monitor"]]
 
 
 def end_with_parent() -> None:
@@ -193,4 +192,5 @@ def _clear(folder: Path) -> None:
     """Take away what a failed attempt left, but for its logs."""
     for name in ("checkpoints", "tensorboard", "figures"):
         shutil.rmtree(folder / name, ignore_errors=True)
-    (folder / HISTORY).unlink(missing_ok=True)
+    for path in (HISTORY, STATUS):
+        (folder / path).unlink(missing_ok=True)

@@ -183,7 +183,7 @@ def _read_job(run: str, folder: Path, asked: Mapping[str, str], keys: set[str]) 
             job = _ended(job, config)
         if job.finished:
             with refusing(str(METRICS)):
-                job = replace(job, metrics=_numbers(read_metrics(folder)))
+                job = replace(job, metrics=read_metrics(folder))
     except (OSError, RunError) as error:
         return replace(job, state=UNREADABLE, reason=one_line(error))
     return job
@@ -253,14 +253,6 @@ def _alpha(config: Mapping[str, Any]) -> float:
 def _number(value: object, first: float) -> float:
     """A value of the configuration; for one that training varies, where it starts."""
     return first if value in VARYING else float(str(value))
-
-
-def _numbers(metrics: Any) -> dict[str, float]:
-    if not isinstance(metrics, dict) or not all(
-        isinstance(value, int | float) for value in metrics.values()
-    ):
-        raise ValueError("not an object of numbers")
-    return metrics
 
 
 def _word(value: object) -> str:

@@ -32,6 +32,10 @@ def tune(script: Path, folder: Path, words: Sequence[str], trials: int) -> optun
     `<folder>/<number>`, and the monitored validation metric is its score. A trial that
     diverges is pruned; one that was cut off is finished first. The study is in
     `<folder>/study.db`.
+
+    The point of trial n follows from the trials before it and from n, which seeds the
+    sampler: a study asks the same points however often it was stopped, and none because
+    a process began anew.
     """
     overrides = OverridesParser.create().parse_overrides(list(words))
     space = [override for override in overrides if override.is_sweep_override()]
@@ -44,14 +48,14 @@ def tune(script: Path, folder: Path, words: Sequence[str], trials: int) -> optun
             study_name=folder.name,
             storage=f"sqlite:///{folder.resolve()}/study.db",
             direction=direction(script, fixed),
-            sampler=optuna.samplers.TPESampler(seed=0),
             load_if_exists=True,
         )
         cut_off = study.get_trials(states=[TrialState.RUNNING])
         for old in cut_off:
             point = [suggest(FixedTrial(old.params), o) for o in space]
             _answer(study, old.number, script, folder, [*fixed, *point])
-        while len(study.trials) < trials:
+        while (number := len(study.trials)) < trials:
+            study.sampler = optuna.samplers.TPESampler(seed=number)
             trial = study.ask()
             point = [suggest(trial, override) for override in space]
             _answer(study, trial.number, script, folder, [*fixed, *point])

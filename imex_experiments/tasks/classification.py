@@ -80,13 +80,8 @@ class ClassificationTask(Task):
         return output.argmax(1).to(torch.uint8)
 
     def probabilities(self, images: Tensor) -> Tensor:
-        """Class probabilities (B, K), in evaluation mode."""
-        training = self.training
-        self.eval()
-        with torch.inference_mode():
-            probabilities = self(images.to(self.device)).softmax(1)
-        self.train(training)
-        return probabilities
+        """Return class probabilities (B, K) of what `evaluated` takes."""
+        return self.evaluated(images).softmax(1)
 
     def figures(self, images: Tensor, targets: Tensor) -> dict[str, np.ndarray]:
         classes = self.facts["classes"]

@@ -66,13 +66,31 @@ class Task(pl.LightningModule):
         return (images.float() - self.mean) / self.std
 
     def predict(self, images: Tensor) -> Tensor:
-        """What the task predicts for uint8 images (B, C, H, W), in evaluation mode."""
+        """Return what the task predicts for what `evaluated` takes."""
+        return self._decide(self.evaluated(images))
+
+    def evaluated(self, images: Tensor) -> Tensor:
+        """Return the network's output for inputs (B, C, H, W), in evaluation mode.
+
+        Inputs are uint8 images, or floats where the task learned from points.
+        ValueError for others: grey values between 0 and 1 would be read as of 0 to 255.
+        """
+        points = "range" in self.hparams["facts"]
+        fits = images.is_floating_point() if points else images.dtype == torch.uint8
+        channels = self.mean.shape[1]
+        if not fits or images.ndim != 4 or images.shape[1] != channels:
+            wanted = "floats" if points else "uint8 images, 0 to 255,"
+            found = str(images.dtype).removeprefix("torch.")
+            raise ValueError(
+                f"expected {wanted} of shape (N, {channels}, H, W), "
+                f"got {found} of shape {tuple(images.shape)}"
+            )
         training = self.training
         self.eval()
         with torch.inference_mode():
-            prediction = self._decide(self(images.to(self.device)))
+            output = self(images.to(self.device))
         self.train(training)
-        return prediction
+        return output
 
     def regularised(self, loss: Tensor) -> Tensor:
         """The loss with what the network asks to be added: `network.penalty()`, if any."""

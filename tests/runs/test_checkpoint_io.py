@@ -13,6 +13,7 @@ from imex_experiments.runs.checkpoint_io import (
     STATES,
     VerifiedCheckpointIO,
     checksum_of,
+    going_on_from,
     newest_verified,
     read_checkpoint,
     write_checkpoint,
@@ -71,17 +72,20 @@ def test_damaged_last_falls_back_to_the_newest_verified_one(
     DAMAGES[damage](run / LAST)
     with pytest.raises(CheckpointError, match=r"last\.ckpt"):
         read_checkpoint(run / LAST)
+    before = sorted(run.rglob("*"))
     assert newest_verified(run) == run / PREVIOUS
+    assert sorted(run.rglob("*")) == before
+    assert going_on_from(run) == run / PREVIOUS
     assert "going on from" in caplog.text
     assert "of step 2" in caplog.text
     if damage not in ("missing", "a folder"):
         assert (run / "checkpoints/last.ckpt.damaged").exists()
         assert not (run / LAST).exists()  # so that it never becomes previous.ckpt
     DAMAGES["cut"](run / PREVIOUS)
-    assert newest_verified(run) == run / BEST
+    assert going_on_from(run) == run / BEST
     DAMAGES["cut"](run / BEST)
     with pytest.raises(CheckpointError, match="no checkpoint to go on from") as caught:
-        newest_verified(run)
+        going_on_from(run)
     assert "\n" not in str(caught.value)
 
 

@@ -1,12 +1,12 @@
 """The words of a command line: pairs, and paths where a command takes them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 from omegaconf import MISSING
 
-from imex_experiments.runs.command import parse_arguments
+from imex_experiments.runs.command import parse_arguments, split_arguments
 from imex_experiments.runs.errors import ConfigError
 
 
@@ -14,6 +14,13 @@ from imex_experiments.runs.errors import ConfigError
 class Arguments:
     runs: list[str] = MISSING
     out: str = "here"
+
+
+@dataclass
+class Documented(Arguments):
+    sizes: list[int] = field(default_factory=lambda: [1, 2])
+    metric: str | None = None
+    dry: bool = False
 
 
 def test_paths_and_pairs_mix() -> None:
@@ -44,3 +51,29 @@ def test_paths_are_refused_where_a_command_takes_none() -> None:
         parse_arguments(Arguments, ["a/b"])
     with pytest.raises(ConfigError, match="runs: missing"):
         parse_arguments(Arguments, ["out=x"], plain="runs")
+
+
+@pytest.mark.parametrize("word", ["--help", "-h"])
+def test_help_is_the_docstring_and_the_keys_with_their_defaults(
+    word: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also beside other words, and where words of another command are let through."""
+    expected = [
+        "The words of a command line: pairs, and paths where a command takes them.",
+        "",
+        "keys and their defaults:",
+        "  runs=<must be given>",
+        "  out=here",
+        "  sizes=[1,2]",
+        "  metric=null",
+        "  dry=false",
+    ]
+    with pytest.raises(SystemExit) as ended:
+        parse_arguments(Documented, ["out=there", word])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.splitlines() == expected
+    monkeypatch.setattr("sys.argv", ["tune.py", "model.h=1", word])
+    with pytest.raises(SystemExit) as ended:
+        split_arguments(Documented)
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.splitlines() == expected

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import os
 import signal
 from pathlib import Path
@@ -20,6 +21,7 @@ from imex_experiments.runs.errors import (
     one_line,
 )
 from imex_experiments.runs.files import write_json
+from imex_experiments.runs.load_run import read_metrics
 from imex_experiments.runs.record import alone_in, recording
 
 
@@ -137,6 +139,26 @@ def test_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
         write_json(path, {"a": object()})
     assert json.loads(path.read_text()) == {"a": 1}
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_json_has_no_word_for_nan(tmp_path: Path) -> None:
+    """A strict reader takes the file, and ours reads null as NaN."""
+
+    def refuse(word: str) -> None:
+        raise AssertionError(f"{word} is not JSON")
+
+    metrics = {"val/iou": math.nan, "val/loss": math.inf, "steps": 3}
+    write_json(tmp_path / "metrics.json", metrics)
+    text = (tmp_path / "metrics.json").read_text()
+    strict = json.loads(text, parse_constant=refuse)
+    assert strict == {"val/iou": None, "val/loss": None, "steps": 3}
+    found = read_metrics(tmp_path)
+    assert found["steps"] == 3
+    assert math.isnan(found["val/iou"])
+    assert math.isnan(found["val/loss"])
+    write_json(tmp_path / "x.json", {"nested": [{"deep": (1.5, -math.inf)}]})
+    nested = json.loads((tmp_path / "x.json").read_text(), parse_constant=refuse)
+    assert nested == {"nested": [{"deep": [1.5, None]}]}
 
 
 def test_nearest_names() -> None:

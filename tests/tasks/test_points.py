@@ -56,6 +56,8 @@ def test_classification_counts_what_is_right() -> None:
     losses = [np.log1p(np.exp(-2)), np.log1p(np.exp(-2)), np.log1p(np.exp(4))]
     assert scores["val/loss"] == pytest.approx(np.mean(losses))
     assert task.predict(x).tolist() == [1, 0, 1]
+    with pytest.raises(ValueError, match=r"expected floats of shape \(N, 2, H, W\)"):
+        task.predict(x.byte())
 
 
 def test_fit_shows_the_network_and_the_points() -> None:

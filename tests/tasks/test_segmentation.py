@@ -119,6 +119,26 @@ def test_figures_hold_all_samples_and_classes() -> None:
     assert (panel[::zoom, ::zoom] == images[0, 0].numpy()).all()
 
 
+@pytest.mark.parametrize(
+    "images",
+    [
+        torch.rand(2, 1, 8, 8),
+        torch.zeros(2, 1, 8, 8, dtype=torch.int64),
+        torch.zeros(2, 3, 8, 8, dtype=torch.uint8),
+        torch.zeros(1, 8, 8, dtype=torch.uint8),
+    ],
+    ids=["floats", "long integers", "colour", "no batch"],
+)
+def test_what_are_no_grey_values_is_refused(images: torch.Tensor) -> None:
+    """Greys between 0 and 1 would be read as of 0 to 255; colours would be broadcast."""
+    task = SegmentationTask(nn.Conv2d(1, 4, 1), FACTS)
+    for ask in (task.predict, task.probabilities):
+        with pytest.raises(ValueError, match="expected uint8 images, 0 to 255") as told:
+            ask(images)
+        assert str(tuple(images.shape)) in str(told.value)
+        assert str(images.dtype).removeprefix("torch.") in str(told.value)
+
+
 def test_training_loss_takes_what_the_network_asks_for() -> None:
     class Rough(nn.Conv2d):
         def penalty(self) -> torch.Tensor:
