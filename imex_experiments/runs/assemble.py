@@ -8,8 +8,10 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig, open_dict
+from pytorch_lightning.callbacks import Checkpoint, ProgressBar
 from torch import nn
 
+from imex_experiments.callbacks import History
 from imex_experiments.runs.build import TRAINING, build
 from imex_experiments.runs.checkpoint_io import VerifiedCheckpointIO
 from imex_experiments.runs.errors import ConfigError
@@ -32,19 +34,33 @@ def build_task(cfg: DictConfig, network: nn.Module, facts: Mapping[str, Any]) ->
         network=network,
         facts=facts,
         optimizer=build(cfg.optimizer, "optimizer"),
-        scheduler=build(cfg.scheduler, "scheduler"),
+        scheduler=build(cfg.get("scheduler"), "scheduler"),
     )
 
 
 def build_trainer(cfg: DictConfig) -> pl.Trainer:
-    """The trainer with all callbacks that are not null, and the logger."""
-    callbacks = [build(node, f"callbacks.{key}") for key, node in cfg.callbacks.items()]
+    """Build the trainer with the callbacks and the logger that are there, and no others.
+
+    Lightning would put a logger, checkpoints or a progress bar of its own in the place of
+    one that is null. A history is kept in any case, without it in memory alone.
+    """
+    nodes = cfg.get("callbacks") or {}
+    callbacks = [build(node, f"callbacks.{key}") for key, node in nodes.items()]
+    callbacks = [callback for callback in callbacks if callback is not None]
+
+    def has(kind: type) -> bool:
+        return any(isinstance(callback, kind) for callback in callbacks)
+
+    if not has(History):
+        callbacks.append(History(path=None))
     return build(
         lightning(cfg.trainer),
         "trainer",
-        callbacks=[callback for callback in callbacks if callback is not None],
-        logger=build(cfg.logger, "logger"),
+        callbacks=callbacks,
+        logger=build(cfg.get("logger"), "logger") or False,
         plugins=[VerifiedCheckpointIO()],
+        enable_checkpointing=has(Checkpoint),
+        enable_progress_bar=has(ProgressBar),
     )
 
 

@@ -28,7 +28,9 @@ def quiet_trainer(trainer: DictConfig, **options: Any) -> pl.Trainer:
     """A trainer as configured, but on one device, and one that leaves no traces."""
     quiet: dict[str, Any] = {
         "devices": 1,
+        "num_nodes": 1,
         "strategy": "auto",
+        "profiler": None,
         "logger": False,
         "callbacks": None,
         "enable_checkpointing": False,

@@ -160,6 +160,8 @@ def _estimate(plain: dict[str, Any]) -> Estimate:
             max_epochs=1,
             limit_train_batches=3,
             limit_val_batches=0,
+            fast_dev_run=False,
+            overfit_batches=0.0,
         )
         trainer.fit(task, data)
     steps = len(data.train_dataloader()) * cfg.trainer.max_epochs

@@ -8,22 +8,12 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig
 
-from imex_experiments.runs.assemble import build_network, check_ours, lightning
-from imex_experiments.runs.build import build, check, refusing
+from imex_experiments.runs.assemble import build_network, check_ours
+from imex_experiments.runs.build import build, refusing
 from imex_experiments.runs.errors import StorageError
+from imex_experiments.runs.keys import check_keys
 from imex_experiments.runs.resume import refuse_changes
-
-PARTS = (
-    "data",
-    "model",
-    "task",
-    "optimizer",
-    "scheduler",
-    "trainer",
-    "callbacks",
-    "logger",
-)
-
+from imex_experiments.runs.trainable import check_trainer
 
 BYTES = 4 * 3 * 4
 """Per weight: last, previous, best and the next checkpoint of it and of two moments."""
@@ -38,10 +28,10 @@ def preflight(cfg: DictConfig) -> int:
     The number of weights. ConfigError with key and value for the first thing that cannot
     work.
     """
+    check_keys(cfg)
     refuse_changes(cfg)
     check_ours(cfg.trainer)
-    for part in PARTS:
-        check(lightning(cfg.trainer) if part == "trainer" else cfg[part], part)
+    check_trainer(cfg.trainer)
     data = build(cfg.data, "data")
     network = build_network(cfg, data)
     with refusing("model"):
@@ -50,7 +40,7 @@ def preflight(cfg: DictConfig) -> int:
     with refusing("optimizer"):
         optimizer = build(cfg.optimizer, "optimizer")(network.parameters())
     with refusing("scheduler"):
-        if make_scheduler := build(cfg.scheduler, "scheduler"):
+        if make_scheduler := build(cfg.get("scheduler"), "scheduler"):
             make_scheduler(optimizer, total_steps=100)
     return sum(parameter.numel() for parameter in network.parameters())
 
