@@ -205,7 +205,9 @@ def _check(widths: Sequence[int], time_penalty: float, pool: str, head: str) -> 
 def _fixed(name: str, make: Callable[..., Any], **arguments: Any) -> Callable[..., Any]:
     """Return `partial`; ValueError for an argument of `make` that it would override."""
     for key in getattr(make, "keywords", {}).keys() & arguments:
-        raise ValueError(f"{name}.{key} would be lost: give {key} to the network itself")
+        raise ValueError(
+            f"{name}.{key} would be lost: give {key} to the network itself"
+        )
     return partial(make, **arguments)
 
 

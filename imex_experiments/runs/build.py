@@ -184,11 +184,13 @@ def _refuse_unknown(
     for name in names:
         if name in given:
             raise ConfigError(
-                f"{_below(key, name)}: not a setting, the program decides it"
+                f"{_below(key, name)}: not a setting here, the program decides it"
             )
         open_to_all = variadic and not name.startswith("_")
         if name not in known | HYDRAS and not open_to_all:
-            raise ConfigError(f"{_below(key, name)}: unknown key, {nearest(name, known)}")
+            raise ConfigError(
+                f"{_below(key, name)}: unknown key, {nearest(name, known)}"
+            )
 
 
 def _below(key: str, name: str) -> str:

@@ -73,6 +73,7 @@ NO_MEMORY = re.compile(r"out of memory|not enough memory|can't allocate memory",
 LIGHTNINGS = "MisconfigurationException"
 """By its name: the import of its package takes seconds."""
 
+INTERVAL = re.compile(r"`val_check_interval` \(\S+\) must be[^.]*")
 OTHER_NETWORK = re.compile(r"Error\(s\) in loading state_dict")
 DEAD_WORKER = re.compile(r"DataLoader worker \(pid(?:\(s\))?[ \d,]+\)[^.]*")
 
@@ -103,6 +104,8 @@ def root_cause(error: BaseException) -> BaseException:
         return CheckpointError(
             f"the checkpoint is of another network: {' '.join(message.split())[:200]}"
         )
+    if isinstance(error, ValueError) and (unsound := INTERVAL.search(message)):
+        return ConfigError(f"trainer: {unsound[0]}")
     if type(error).__name__ == LIGHTNINGS:
         return ConfigError(f"trainer: {' '.join(message.split())}")
     if isinstance(error, RuntimeError) and (dead := DEAD_WORKER.search(message)):

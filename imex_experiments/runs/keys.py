@@ -33,6 +33,7 @@ PARTS = {
             *("callbacks", "logger", "plugins"),
             *("enable_checkpointing", "enable_progress_bar"),  # as callbacks are there
             *("limit_predict_batches", "model_registry", "enable_autolog_hparams"),
+            *("overfit_batches", "reload_dataloaders_every_n_epochs"),  # other loaders
             "barebones",
         ),
         more=OURS,
@@ -93,7 +94,11 @@ def _known_callbacks() -> set[str]:
     """Return the names that the files of the group `callbacks` have."""
     loader: Any = GlobalHydra.instance().config_loader()
     files = [f"callbacks/{name}" for name in loader.get_group_options("callbacks")]
-    return {str(name) for file in files for name in loader.repository.load_config(file).config}
+    return {
+        str(name)
+        for file in files
+        for name in loader.repository.load_config(file).config
+    }
 
 
 REFERENCE = re.compile(r"\$\{(\w[\w.]*)\}")

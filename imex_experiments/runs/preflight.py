@@ -10,9 +10,9 @@ from omegaconf import DictConfig
 
 from imex_experiments.runs.assemble import build_network, check_ours
 from imex_experiments.runs.build import build, refusing
-from imex_experiments.runs.errors import StorageError
+from imex_experiments.runs.errors import ConfigError, StorageError
 from imex_experiments.runs.keys import check_keys
-from imex_experiments.runs.resume import refuse_changes
+from imex_experiments.runs.resume import CHANGED, refuse_changes
 from imex_experiments.runs.trainable import check_trainer
 
 BYTES = 4 * 3 * 4
@@ -32,6 +32,7 @@ def preflight(cfg: DictConfig) -> int:
     refuse_changes(cfg)
     check_ours(cfg.trainer)
     check_trainer(cfg.trainer)
+    _refuse_missing_callbacks(cfg)
     data = build(cfg.data, "data")
     network = build_network(cfg, data)
     with refusing("model"):
@@ -43,6 +44,17 @@ def preflight(cfg: DictConfig) -> int:
         if make_scheduler := build(cfg.get("scheduler"), "scheduler"):
             make_scheduler(optimizer, total_steps=100)
     return sum(parameter.numel() for parameter in network.parameters())
+
+
+def _refuse_missing_callbacks(cfg: DictConfig) -> None:
+    """ConfigError for a setting that would have no effect without a callback."""
+    needed = {
+        "auto_alpha": ("model.alpha=auto", cfg.model.get("alpha") == "auto"),
+        "reconfigured": (f"{CHANGED}=true", cfg.resume is not None and cfg[CHANGED]),
+    }
+    for name, (setting, given) in needed.items():
+        if given and not (cfg.get("callbacks") or {}).get(name):
+            raise ConfigError(f"callbacks.{name}=null: {setting} needs it")
 
 
 def make_private(folder: Path, key: str, weights: int = 0) -> None:
