@@ -146,5 +146,7 @@ def _check_hydra(node: DictConfig) -> None:
     for name, value in (plain["callbacks"] or {}).items():
         if not (isinstance(value, dict) and "_target_" in value):
             raise ConfigError(f"hydra.callbacks.{name}: expected a node with _target_")
+        if str(value["_target_"]).startswith("imex_experiments."):
+            check(node.callbacks[name], f"hydra.callbacks.{name}")
     for group in ("launcher", "sweeper"):
         check(node[group], f"hydra.{group}", allowed=("hydra", "hydra_plugins"))

@@ -160,7 +160,7 @@ def test_anything_that_is_not_needed_may_be_null(main_job: DictConfig) -> None:
     ):
         preflight(compose("train", [*words, "run_dir=x"]))
     with pytest.raises(
-        ConfigError, match="callbacks.auto_alpha=null: model.alpha=auto"
+        ConfigError, match=r"callbacks\.auto_alpha=null: model\.alpha=auto"
     ):
         preflight(compose("train", ["~callbacks", "model.alpha=auto", "run_dir=x"]))
 
