@@ -53,7 +53,7 @@ def train(cfg: DictConfig) -> float:
         status |= {"h": network.h, "alpha": network.alpha}
         status |= {"monitor": task.monitor, "mode": task.mode}
         speed_up(network, cfg.trainer)
-        trainer: Any = build_trainer(cfg)
+        trainer: Any = build_trainer(cfg, instead=History(path=None))
         (history,) = (c for c in trainer.callbacks if isinstance(c, History))
 
         trainer.fit(

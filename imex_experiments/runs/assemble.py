@@ -11,7 +11,6 @@ from omegaconf import DictConfig, open_dict
 from pytorch_lightning.callbacks import Checkpoint, ProgressBar
 from torch import nn
 
-from imex_experiments.callbacks import History
 from imex_experiments.runs.build import TRAINING, build
 from imex_experiments.runs.checkpoint_io import VerifiedCheckpointIO
 from imex_experiments.runs.errors import ConfigError
@@ -38,11 +37,11 @@ def build_task(cfg: DictConfig, network: nn.Module, facts: Mapping[str, Any]) ->
     )
 
 
-def build_trainer(cfg: DictConfig) -> pl.Trainer:
+def build_trainer(cfg: DictConfig, instead: pl.Callback) -> pl.Trainer:
     """Build the trainer with the callbacks and the logger that are there, and no others.
 
     Lightning would put a logger, checkpoints or a progress bar of its own in the place of
-    one that is null. A history is kept in any case, without it in memory alone.
+    one that is null. `instead` is taken where no callback of its class is configured.
     """
     nodes = cfg.get("callbacks") or {}
     callbacks = [build(node, f"callbacks.{key}") for key, node in nodes.items()]
@@ -51,8 +50,8 @@ def build_trainer(cfg: DictConfig) -> pl.Trainer:
     def has(kind: type) -> bool:
         return any(isinstance(callback, kind) for callback in callbacks)
 
-    if not has(History):
-        callbacks.append(History(path=None))
+    if not has(type(instead)):
+        callbacks.append(instead)
     return build(
         lightning(cfg.trainer),
         "trainer",
