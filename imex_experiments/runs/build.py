@@ -74,7 +74,7 @@ def check(
     ConfigError as in `build`, and for a node that is not what `part` says.
     """
     plain: Any = None if node is None else OmegaConf.to_container(node, resolve=False)
-    if part is not None and isinstance(plain, dict):
+    if part is not None and isinstance(plain, dict) and plain:
         target = locate(plain.get("_target_"), f"{key}._target_", allowed)
         if not issubclass(target, part.kind):
             raise ConfigError(

@@ -80,7 +80,7 @@ def refused(make: Callable[[], DictConfig]) -> str:
 
 
 @settings(
-    max_examples=60,
+    max_examples=50,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow],
