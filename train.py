@@ -18,7 +18,7 @@ from imex_experiments.runs.assemble import (
     speed_up,
 )
 from imex_experiments.runs.checkpoint_io import going_on_from, read_checkpoint
-from imex_experiments.runs.command import job, run_command
+from imex_experiments.runs.command import job, run_command, without_null
 from imex_experiments.runs.devices import alone_after_fit, is_first_process
 from imex_experiments.runs.evaluation import evaluate
 from imex_experiments.runs.layout import BEST, FIGURES, LAST
@@ -52,19 +52,21 @@ def train(cfg: DictConfig) -> float:
         status |= {"h": network.h, "alpha": network.alpha}
         status |= {"monitor": task.monitor, "mode": task.mode}
         speed_up(network, cfg.trainer)
-        trainer: Any = build_trainer(cfg)
+        trainer: Any = build_trainer(cfg, instead=History(path=None))
         (history,) = (c for c in trainer.callbacks if isinstance(c, History))
 
         trainer.fit(task, data, ckpt_path=going_on_from(folder) if cfg.resume else None)
 
         if not alone_after_fit(trainer):
             return 0.0
-        task.load_state_dict(read_checkpoint(folder / BEST)["state_dict"])
+        if trainer.checkpoint_callback:
+            task.load_state_dict(read_checkpoint(folder / BEST)["state_dict"])
         kept = evaluate(task, data, cfg.trainer)
         seconds = {"train_seconds": history.elapsed()}
         save_results(folder, trainer, {**kept, **history.last(), **cost, **seconds})
         save_figures(task, data.samples("val", 6), folder / FIGURES)
-        read_checkpoint(folder / LAST)  # it verifies, or the run has not finished
+        if trainer.checkpoint_callback:
+            read_checkpoint(folder / LAST)  # it verifies, or the run has not finished
     show_metrics(kept)
     show_next_commands(folder)
     return kept[task.monitor]
@@ -74,7 +76,7 @@ def main() -> None:
     """Hydra reads sys.argv; a resumed run or sweep gets the words of its first command."""
     end_with_parent()
     if is_first_process():
-        sys.argv[1:] = resumed_sweep(resumed_arguments(sys.argv[1:]))
+        sys.argv[1:] = without_null(resumed_sweep(resumed_arguments(sys.argv[1:])))
     train()
 
 

@@ -49,7 +49,7 @@ def signal_at(step: int, number: int) -> None:
     FiniteCheck.on_before_optimizer_step = interrupted  # type: ignore[method-assign]
 
 
-ACCUMULATE = "+trainer.accumulate_grad_batches=2"
+ACCUMULATE = "trainer.accumulate_grad_batches=2"
 CASES = {
     "0 workers": (4, ["data.train=8"]),
     "2 workers, accumulation": (4, ["data.train=12", "data.num_workers=2", ACCUMULATE]),
@@ -57,7 +57,7 @@ CASES = {
     "2 workers": (8, ["data.train=14", "data.num_workers=2"]),
     "an epoch without validation": (
         8,
-        ["data.train=14", "+trainer.check_val_every_n_epoch=2"],
+        ["data.train=14", "trainer.check_val_every_n_epoch=2"],
     ),
 }
 """Name -> optimizer steps in two epochs, and what is special."""

@@ -384,22 +384,6 @@ def test_export_gives_the_same_labels_elsewhere(exported: Export) -> None:
     same_elsewhere(exported, load_data(exported[0]).samples("val", 5)[0])
 
 
-@pytest.mark.parametrize(
-    "exported",
-    [
-        *FORMATS[2:],
-        *(
-            pytest.param(
-                name,
-                marks=pytest.mark.xfail(
-                    strict=True, reason="the solve asks whether the width is even"
-                ),
-            )
-            for name in FORMATS[:2]
-        ),
-    ],
-    indirect=True,
-)
 def test_export_leaves_height_and_width_free(exported: Export) -> None:
     """Of images that the network takes: a U-Net of four levels wants multiples of 8."""
     run, _, said = exported

@@ -15,8 +15,9 @@ from imex_experiments.runs.layout import BEST, LAST
 class Checkpoints(Checkpoint):
     """`last.ckpt` after every epoch and on Ctrl-C or SIGTERM, `best.ckpt` by validation.
 
-    The task's own metric decides which one is best. `every_steps` optimizer steps, `last.ckpt`
-    is written within an epoch too. Within an epoch it is always after an optimizer step, so
+    The task's own metric decides which one is best; a run that ends before its first
+    validation keeps its end. `every_steps` optimizer steps, `last.ckpt` is written within
+    an epoch too. Within an epoch it is always after an optimizer step, so
     that no gradients are under way; and on one device only, because the position of the
     data loader is known to one process.
     """
@@ -44,6 +45,9 @@ class Checkpoints(Checkpoint):
             INTERRUPTS.hold()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Keep the end of a run without a validation, too short for one: it has no other."""
+        if math.isnan(self.best_score):
+            trainer.save_checkpoint(self.best)
         INTERRUPTS.release()
         INTERRUPTS.raise_pending()
 

@@ -20,11 +20,12 @@ class History(pl.Callback):
     The rows travel in the checkpoint, and the file is written anew with each of them: a
     resumed run goes on after the last row that its checkpoint knows. `seconds` is the
     wall-clock of fit over all its parts, validation included. A file that cannot be
-    written is a warning, and an error only at the end of the run.
+    written is a warning, and an error only at the end of the run. Without a path the rows
+    are kept, and nothing is written or logged.
     """
 
-    def __init__(self, path: str) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | None) -> None:
+        self.path = None if path is None else Path(path)
         self.seconds = 0.0
         self.rows: list[dict[str, Any]] = []
         self._since = 0.0
@@ -45,10 +46,11 @@ class History(pl.Callback):
         )
 
     def last(self) -> dict[str, float]:
-        """`last/val/*`: what the final validation gave."""
+        """Return `last/val/*`, what the final validation gave; nothing without one."""
         return {
             f"last/{name}": value
-            for name, value in self.rows[-1].items()
+            for row in self.rows[-1:]
+            for name, value in row.items()
             if name.startswith("val/")
         }
 
@@ -60,7 +62,7 @@ class History(pl.Callback):
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         self.seconds, self._since = self.elapsed(), 0.0
-        if trainer.is_global_zero and self.rows:
+        if trainer.is_global_zero and self.rows and self.path:
             write_table(self.path, self.rows)
 
     def on_train_batch_end(
@@ -90,6 +92,8 @@ class History(pl.Callback):
             name: float(metrics[name]) for name in metrics if name.startswith("val/")
         }
         self.rows.append(row)
+        if self.path is None:
+            return
         try:
             write_table(self.path, self.rows)
         except OSError as error:

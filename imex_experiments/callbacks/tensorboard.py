@@ -48,7 +48,21 @@ def writer_of(trainer: pl.Trainer) -> SummaryWriter | None:
 
 
 class RunLogger(TensorBoardLogger):
-    """TensorBoardLogger for which a full disk is a warning: it costs curves, not the run."""
+    """TensorBoardLogger for which a full disk is a warning: it costs curves, not the run.
+
+    Its keys are named one by one: TensorBoardLogger takes any, and fails at the first value.
+    """
+
+    def __init__(
+        self,
+        save_dir: str,
+        name: str = "tensorboard",
+        version: str = "",
+        default_hp_metric: bool = False,
+    ) -> None:
+        super().__init__(
+            save_dir, name=name, version=version, default_hp_metric=default_hp_metric
+        )
 
     @property
     def experiment(self) -> SummaryWriter:

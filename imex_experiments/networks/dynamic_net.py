@@ -83,7 +83,7 @@ class DynamicNet(nn.Module):
         self.first_h = FIRST_H if isinstance(h, str) else h
         self.time_penalty = time_penalty
         _check(widths, closing, time_penalty, pool, head)
-        diffusion = partial(diffusion, alpha=alpha, boundary=boundary)
+        diffusion = _fixed("diffusion", diffusion, alpha=alpha, boundary=boundary)
         diffusion(1)  # alpha and boundary are checked for explicit networks as well
         connect = partial(
             Connector, padding=padding, norm=norm, activation=activation, bias=bias
@@ -101,7 +101,7 @@ class DynamicNet(nn.Module):
                 if times is None
                 else TimeGrid(tuple(times))
             )
-            f = partial(make_layer, padding=padding)
+            f = _fixed("layer", make_layer, padding=padding)
             first = not stages
             stages.append(
                 connect(narrow, wide, opening)
@@ -212,6 +212,15 @@ def _check(
         raise ValueError(f"head must be one of {', '.join(HEADS)}, got {head!r}")
     if pool != "none" and head == "dense":
         raise ValueError(f"pool={pool}: a dense head needs the resolution of the input")
+
+
+def _fixed(name: str, make: Callable[..., Any], **arguments: Any) -> Callable[..., Any]:
+    """Return `partial`; ValueError for an argument of `make` that it would override."""
+    for key in getattr(make, "keywords", {}).keys() & arguments:
+        raise ValueError(
+            f"{name}.{key} would be lost: give {key} to the network itself"
+        )
+    return partial(make, **arguments)
 
 
 def _per_block(value: Any, name: str, blocks: int) -> Sequence[Any]:

@@ -8,6 +8,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig, open_dict
+from pytorch_lightning.callbacks import Checkpoint, ProgressBar
 from torch import nn
 
 from imex_experiments.runs.build import TRAINING, build
@@ -32,19 +33,33 @@ def build_task(cfg: DictConfig, network: nn.Module, facts: Mapping[str, Any]) ->
         network=network,
         facts=facts,
         optimizer=build(cfg.optimizer, "optimizer"),
-        scheduler=build(cfg.scheduler, "scheduler"),
+        scheduler=build(cfg.get("scheduler"), "scheduler"),
     )
 
 
-def build_trainer(cfg: DictConfig) -> pl.Trainer:
-    """The trainer with all callbacks that are not null, and the logger."""
-    callbacks = [build(node, f"callbacks.{key}") for key, node in cfg.callbacks.items()]
+def build_trainer(cfg: DictConfig, instead: pl.Callback) -> pl.Trainer:
+    """Build the trainer with the callbacks and the logger that are there, and no others.
+
+    Lightning would put a logger, checkpoints or a progress bar of its own in the place of
+    one that is null. `instead` is taken where no callback of its class is configured.
+    """
+    nodes = cfg.get("callbacks") or {}
+    callbacks = [build(node, f"callbacks.{key}") for key, node in nodes.items()]
+    callbacks = [callback for callback in callbacks if callback is not None]
+
+    def has(kind: type) -> bool:
+        return any(isinstance(callback, kind) for callback in callbacks)
+
+    if not has(type(instead)):
+        callbacks.append(instead)
     return build(
         lightning(cfg.trainer),
         "trainer",
-        callbacks=[callback for callback in callbacks if callback is not None],
-        logger=build(cfg.logger, "logger"),
+        callbacks=callbacks,
+        logger=build(cfg.get("logger"), "logger") or False,
         plugins=[VerifiedCheckpointIO()],
+        enable_checkpointing=has(Checkpoint),
+        enable_progress_bar=has(ProgressBar),
     )
 
 

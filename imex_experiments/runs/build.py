@@ -2,15 +2,17 @@
 
 import inspect
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from types import SimpleNamespace
+from dataclasses import dataclass
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import hydra
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from typeguard import TypeCheckError, check_type
 
 from imex_experiments.runs.errors import ConfigError, nearest
@@ -20,6 +22,24 @@ TRAINING = ("imex_experiments", "torch.optim", "pytorch_lightning")
 
 REBUILDING = ("imex_experiments",)
 """Packages whose classes may be named when a network is rebuilt from a run folder."""
+
+HYDRAS = {"_target_", "_partial_"}
+"""Keys of Hydra's that a node may have beside the arguments of its class."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a node of the configuration has to describe.
+
+    `kind` is the base class. `given` are arguments that the program passes itself, so that
+    a setting of that name would be lost. `more` are keys that the node has beside the
+    arguments of its class. `partial` nodes get the rest of their arguments later.
+    """
+
+    kind: type
+    given: Collection[str] = ()
+    more: Collection[str] = ()
+    partial: bool = False
 
 
 def build(
@@ -46,19 +66,33 @@ def build(
             raise (error.__cause__ or error) from error
 
 
-def check(node: DictConfig | None, key: str, allowed: Sequence[str] = TRAINING) -> None:
-    """Classes, keys and types of a node whose interpolations cannot be resolved yet."""
-    if node is not None:
-        plain = OmegaConf.to_container(node, resolve=False)
-        _check(plain, key, allowed, given=None)
+def check(
+    node: Any, key: str, part: Part | None = None, allowed: Sequence[str] = TRAINING
+) -> None:
+    """Check classes, keys and types of a node whose interpolations cannot be resolved yet.
+
+    ConfigError as in `build`, and for a node that is not what `part` says.
+    """
+    plain: Any = None if node is None else OmegaConf.to_container(node, resolve=False)
+    if part is not None and isinstance(plain, dict) and plain:
+        target = locate(plain.get("_target_"), f"{key}._target_", allowed)
+        if not issubclass(target, part.kind):
+            raise ConfigError(
+                f"{key}._target_={plain['_target_']}: expected a {part.kind.__name__}"
+            )
+        if bool(plain.get("_partial_", False)) != part.partial:
+            raise ConfigError(f"{key}._partial_: expected {str(part.partial).lower()}")
+        _refuse_unknown(target, plain, key, part.given, part.more)
+        plain = {name: value for name, value in plain.items() if name not in part.more}
+    _check(plain, key, allowed, given=None)
 
 
 @contextmanager
 def refusing(key: str) -> Iterator[None]:
-    """A ValueError or TypeError of the body becomes a ConfigError that names the key."""
+    """Turn what a constructor refuses in the body into a ConfigError that names the key."""
     try:
         yield
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, MisconfigurationException) as error:
         message = " ".join(str(error).split())
         raise ConfigError(f"{key}: {message}") from error
 
@@ -87,10 +121,10 @@ def _check(
         _check(item, f"{key}.{name}", allowed, nothing)
     if "_target_" in node:
         target = locate(node["_target_"], f"{key}._target_", allowed)
-        _check_arguments(target, node, key, given)
+        check_arguments(target, node, key, given)
 
 
-def locate(path: Any, key: str, allowed: Sequence[str]) -> Callable[..., Any]:
+def locate(path: Any, key: str, allowed: Sequence[str]) -> type:
     """The class at a dotted path, refused unless path and class are both in the packages."""
 
     def permitted(name: str) -> bool:
@@ -112,22 +146,19 @@ def locate(path: Any, key: str, allowed: Sequence[str]) -> Callable[..., Any]:
     return target
 
 
-def _check_arguments(
+def check_arguments(
     target: Callable[..., Any],
     node: Mapping[str, Any],
     key: str,
-    given: Mapping[str, Any] | None,
+    given: Mapping[str, Any] | None = MappingProxyType({}),
 ) -> None:
+    """Check keys and types of a node, and with `given` what is missing, for a class."""
+    _refuse_unknown(target, node, key)
     parameters = inspect.signature(target).parameters
-    variadic = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    arguments = {
-        name: value for name, value in node.items() if not name.startswith("_")
-    }
+    arguments = {name: value for name, value in node.items() if name not in HYDRAS}
     for name, value in arguments.items():
         if name in parameters:
-            _check_type(target, name, value, f"{key}.{name}")
-        elif not variadic:
-            raise ConfigError(f"{key}.{name}: unknown key, {nearest(name, parameters)}")
+            _check_type(target, name, value, _below(key, name))
     if given is not None and not node.get("_partial_", False):
         for name, parameter in parameters.items():
             required = parameter.default is parameter.empty and parameter.kind not in (
@@ -135,9 +166,35 @@ def _check_arguments(
                 parameter.VAR_POSITIONAL,
             )
             if required and name not in arguments and name not in given:
-                raise ConfigError(
-                    f"{key}.{name}: missing, give it as {key}.{name}=<value>"
-                )
+                where = _below(key, name)
+                raise ConfigError(f"{where}: missing, give it as {where}=<value>")
+
+
+def _refuse_unknown(
+    target: Callable[..., Any],
+    names: Iterable[str],
+    key: str,
+    given: Collection[str] = (),
+    more: Collection[str] = (),
+) -> None:
+    """ConfigError, with the nearest name, for a key that nothing would read."""
+    parameters = inspect.signature(target).parameters
+    variadic = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    known = (parameters.keys() | set(more)) - set(given)
+    for name in names:
+        if name in given:
+            raise ConfigError(
+                f"{_below(key, name)}: not a setting here, the program decides it"
+            )
+        open_to_all = variadic and not name.startswith("_")
+        if name not in known | HYDRAS and not open_to_all:
+            raise ConfigError(
+                f"{_below(key, name)}: unknown key, {nearest(name, known)}"
+            )
+
+
+def _below(key: str, name: str) -> str:
+    return f"{key}.{name}" if key else name
 
 
 def _check_type(target: Callable[..., Any], name: str, value: Any, key: str) -> None:

@@ -4,6 +4,7 @@ import inspect
 import json
 import logging
 import os
+import re
 import sys
 import traceback
 import warnings
@@ -82,6 +83,22 @@ def hush_lightning() -> None:
         ".*`srun` command is available.*",
     ):
         warnings.filterwarnings("ignore", pattern)
+
+
+NOTHING = re.compile(
+    r"\+{0,2}(data|model|task|optimizer|scheduler|trainer|callbacks|logger|experiment"
+    r"|\w+(?:/\w+)+)=null"
+)
+"""A group of which nothing is chosen."""
+
+
+def without_null(arguments: list[str]) -> list[str]:
+    """`logger=null` as Hydra takes it for the choice of a group: `~logger`."""
+    chosen = (NOTHING.fullmatch(word) for word in arguments)
+    return [
+        f"~{match[1]}" if match else word
+        for match, word in zip(chosen, arguments, strict=True)
+    ]
 
 
 Task = Callable[[DictConfig], float]
@@ -198,6 +215,24 @@ def _told(error: BaseException) -> BaseException:
     return root_cause(error)
 
 
+ABSENT = re.compile(r"Could not delete from config\. '(\S+)' does not exist")
+PRESENT = re.compile(r"Could not append to config\. An item is already at '(\S+)'")
+
+
+def _nearest_key(key: str, error: Exception) -> str:
+    """A hint for a key that was to be deleted: Hydra's message says nothing of others.
+
+    The configuration that does not have it is still in the frame that raised the error.
+    """
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    node = frames[-1].f_locals.get("cfg")
+    for name in key.split("."):
+        if not isinstance(node, DictConfig) or name not in node:
+            break
+        node = node[name]
+    return nearest(name, node if isinstance(node, DictConfig) else ())
+
+
 def _hydra_message(error: Exception) -> str:
     cause = error.__cause__
     first = (str(error) or str(cause)).splitlines()[0]
@@ -207,6 +242,10 @@ def _hydra_message(error: Exception) -> str:
     if isinstance(error, MissingConfigException) and error.options:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
         return f"{group}={name}: no such choice; known: {', '.join(error.options)}"
+    if match := ABSENT.match(first):
+        return f"{match[1]}: unknown key, {_nearest_key(match[1], error)}"
+    if match := PRESENT.match(first):
+        return f"{match[1]}: has a value already, give it without +"
     if isinstance(error, OverrideParseException):
         return f"{error.override}: {first}"
     if isinstance(cause, OmegaConfBaseException) and cause.parent_node is not None:

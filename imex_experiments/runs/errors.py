@@ -70,6 +70,10 @@ STORAGE = {
 """What a file system says when it is full, not ours to write, or broken."""
 
 NO_MEMORY = re.compile(r"out of memory|not enough memory|can't allocate memory", re.I)
+LIGHTNINGS = "MisconfigurationException"
+"""By its name: the import of its package takes seconds."""
+
+INTERVAL = re.compile(r"`val_check_interval` \(\S+\) must be[^.]*")
 OTHER_NETWORK = re.compile(r"Error\(s\) in loading state_dict")
 DEAD_WORKER = re.compile(r"DataLoader worker \(pid(?:\(s\))?[ \d,]+\)[^.]*")
 
@@ -100,6 +104,10 @@ def root_cause(error: BaseException) -> BaseException:
         return CheckpointError(
             f"the checkpoint is of another network: {' '.join(message.split())[:200]}"
         )
+    if isinstance(error, ValueError) and (unsound := INTERVAL.search(message)):
+        return ConfigError(f"trainer: {unsound[0]}")
+    if type(error).__name__ == LIGHTNINGS:
+        return ConfigError(f"trainer: {' '.join(message.split())}")
     if isinstance(error, RuntimeError) and (dead := DEAD_WORKER.search(message)):
         return StorageError(
             f"{dead[0]}: it may have run out of memory; try fewer data.num_workers or 0"
@@ -127,5 +135,7 @@ def one_line(error: BaseException) -> str:
 def nearest(word: str, known: Iterable[str]) -> str:
     """A hint for a misspelt name: the nearest known one, or all of them."""
     known = sorted(map(str, known))
+    if not known:
+        return "there are none here"
     close = difflib.get_close_matches(str(word), known, n=1)
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"

@@ -19,8 +19,8 @@ def evaluate(task: Task, data: Any, trainer: DictConfig) -> dict[str, float]:
     runner = quiet_trainer(trainer)
     (scores,) = runner.validate(task, data, verbose=False)
     if "test" in data.splits:
-        (test_scores,) = runner.test(task, data, verbose=False)
-        return {**scores, **test_scores}
+        tested = runner.test(task, data, verbose=False)  # none: limit_test_batches=0
+        return {**scores, **(tested[0] if tested else {})}
     return dict(scores)
 
 
@@ -28,7 +28,9 @@ def quiet_trainer(trainer: DictConfig, **options: Any) -> pl.Trainer:
     """A trainer as configured, but on one device, and one that leaves no traces."""
     quiet: dict[str, Any] = {
         "devices": 1,
+        "num_nodes": 1,
         "strategy": "auto",
+        "profiler": None,
         "logger": False,
         "callbacks": None,
         "enable_checkpointing": False,

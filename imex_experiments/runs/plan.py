@@ -67,7 +67,8 @@ def points_of(config: DictConfig) -> list[Point]:
 
 def name_folders_by_swept(config: DictConfig, points: Sequence[Point]) -> None:
     """Leave out of the names of job folders what is the same for all jobs."""
-    same = [w.partition("=")[0] for w in points[0].words if w not in points[0].swept]
+    words = [word for word in points[0].words if word not in points[0].swept]
+    same = [word.partition("=")[0].lstrip("+~") for word in words]
     with open_dict(config):
         config.hydra.overrides.hydra.append(
             f"hydra.job.config.override_dirname.exclude_keys=[{','.join(same)}]"
@@ -160,6 +161,7 @@ def _estimate(plain: dict[str, Any]) -> Estimate:
             max_epochs=1,
             limit_train_batches=3,
             limit_val_batches=0,
+            fast_dev_run=False,
         )
         trainer.fit(task, data)
     steps = len(data.train_dataloader()) * cfg.trainer.max_epochs

@@ -10,27 +10,12 @@ import torch
 from omegaconf import DictConfig
 from torch import nn
 
-from imex_experiments.runs.assemble import (
-    build_network,
-    build_task,
-    check_ours,
-    lightning,
-)
-from imex_experiments.runs.build import build, check, refusing
-from imex_experiments.runs.errors import StorageError
-from imex_experiments.runs.resume import refuse_changes, refuse_unfit
-
-PARTS = (
-    "data",
-    "model",
-    "task",
-    "optimizer",
-    "scheduler",
-    "trainer",
-    "callbacks",
-    "logger",
-)
-
+from imex_experiments.runs.assemble import build_network, build_task, check_ours
+from imex_experiments.runs.build import build, refusing
+from imex_experiments.runs.errors import ConfigError, StorageError
+from imex_experiments.runs.keys import check_keys
+from imex_experiments.runs.resume import CHANGED, refuse_changes, refuse_unfit
+from imex_experiments.runs.trainable import check_trainer
 
 BYTES = 4 * 3 * 4
 """Per weight: last, previous, best and the next checkpoint of it and of two moments."""
@@ -45,17 +30,18 @@ def preflight(cfg: DictConfig) -> int:
     Return the number of weights. ConfigError with key and value for the first thing that
     cannot work. No data are read, so that the batch has the size that they should have.
     """
+    check_keys(cfg)
     refuse_changes(cfg)
     check_ours(cfg.trainer)
-    for part in PARTS:
-        check(lightning(cfg.trainer) if part == "trainer" else cfg[part], part)
+    check_trainer(cfg.trainer)
+    _refuse_missing_callbacks(cfg)
     data = build(cfg.data, "data")
     network = build_network(cfg, data)
     _try_batch(network, data)
     with refusing("optimizer"):
         optimizer = build(cfg.optimizer, "optimizer")(network.parameters())
     with refusing("scheduler"):
-        if make_scheduler := build(cfg.scheduler, "scheduler"):
+        if make_scheduler := build(cfg.get("scheduler"), "scheduler"):
             make_scheduler(optimizer, total_steps=100)
     return sum(parameter.numel() for parameter in network.parameters())
 
@@ -76,6 +62,17 @@ def _try_batch(network: nn.Module, data: Any) -> None:
     with refusing("model"):
         shadow = copy.deepcopy(network).to("meta").eval()
         shadow(torch.empty(data.batch_size, *data.image_shape, device="meta"))
+
+
+def _refuse_missing_callbacks(cfg: DictConfig) -> None:
+    """ConfigError for a setting that would have no effect without a callback."""
+    needed = {
+        "auto_alpha": ("model.alpha=auto", cfg.model.get("alpha") == "auto"),
+        "reconfigured": (f"{CHANGED}=true", cfg.resume is not None and cfg[CHANGED]),
+    }
+    for name, (setting, given) in needed.items():
+        if given and not (cfg.get("callbacks") or {}).get(name):
+            raise ConfigError(f"callbacks.{name}=null: {setting} needs it")
 
 
 def make_private(folder: Path, key: str, weights: int = 0) -> None:

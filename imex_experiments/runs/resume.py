@@ -39,7 +39,7 @@ def resumed_arguments(arguments: list[str]) -> list[str]:
     CheckpointError if there is no such run, nothing to go on from, or words in it that no
     run of ours has recorded.
     """
-    given = [word for word in arguments if word.startswith("resume=")]
+    given = [word for word in arguments if word.lstrip("+").startswith("resume=")]
     if not given:
         return arguments
     run = Path(single_value(given[-1]))

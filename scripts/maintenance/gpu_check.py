@@ -78,7 +78,7 @@ class Arguments:
     only: str | None = None  # a step to run in this process, as the command itself asks
 
 
-SHARES = {
+SHARES: dict[str, int] = {
     "machine": 1,
     "correctness": 5,
     "benchmark": 6,
