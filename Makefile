@@ -60,6 +60,10 @@ lint: $(DEV) ## Check format, style and types
 benchmark: $(READY) ## Measure what the implicit step costs (minutes): outputs/benchmark.json
 	$(BIN)/python scripts/benchmark.py out=outputs/benchmark.json
 
+.PHONY: gpu-check
+gpu-check: $(READY) ## Check and measure all that needs a CUDA device (9 minutes): outputs/gpu
+	$(BIN)/python scripts/maintenance/gpu_check.py out=outputs/gpu
+
 .PHONY: dashboard
 dashboard: $(READY) ## TensorBoard on localhost:6006 (one sweep: make dashboard LOGDIR=<sweep>)
 	$(BIN)/tensorboard --logdir "$(LOGDIR)" --host localhost

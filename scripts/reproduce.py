@@ -3,8 +3,8 @@
 Every part is a few sweeps of several `seeds=[0,1,2]`, in `<out>/<part>/<sweep>`; `only=[...]`
 takes some of the sweeps. Stopped, the same command goes on; finished runs are not repeated.
 At the end `page=<file>.md` (by default `<out>/reproduction.md`) has the published numbers
-beside ours; `run=false` only writes that. Other words are train.py's: `trainer=gpu`. The part
-nyu needs `path=<nyu_depth_v2_labeled.mat>`.
+beside ours; `run=false` only writes that. Other words are train.py's: `trainer=gpu
+speed=mixed`. The part nyu needs `path=<nyu_depth_v2_labeled.mat>`.
 """
 
 from dataclasses import dataclass, field

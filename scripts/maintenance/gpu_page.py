@@ -1,8 +1,20 @@
-"""Write what `gpu_check.py` has found as a page of Markdown."""
+"""Write what `gpu_check.py` has found as a page of Markdown.
 
+`python scripts/maintenance/gpu_page.py results=<folder>/gpu.json page=docs/gpu.md` makes the
+page again, without a device; `notes` in the JSON are lines for its head.
+"""
+
+import json
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from omegaconf import MISSING
+
+from imex_experiments.runs.command import parse_arguments, run_command
+from imex_experiments.runs.errors import ConfigError
+from imex_experiments.runs.files import write_text
 from imex_experiments.runs.reproduction import PARTS
 
 TITLES = {
@@ -13,6 +25,9 @@ TITLES = {
     "speeds": "The published IMEXnet, steps per second",
     "table1": "Table 1 at the published size",
 }
+
+UNTOLD = ("seconds", "exit", "said")
+"""What every step has besides its findings."""
 
 COPY = "copy_bytes_per_second"
 
@@ -25,7 +40,10 @@ def page(results: Mapping[str, Any]) -> str:
         "Made by `make gpu-check` on "
         f"{machine.get('device', 'an unknown device')}, {machine.get('date', '')}.",
     ]
+    parts += results.get("notes", [])
     for name, found in results.items():
+        if name == "notes":
+            continue
         parts.append(f"## {TITLES[name]}")
         try:
             parts += SECTIONS[name](found)
@@ -52,6 +70,8 @@ def machine_section(found: Mapping[str, Any]) -> list[str]:
     speeds = {COPY: (1e9, "GB/s"), "bfloat16_flops_per_second": (1e12, "TFLOP/s")}
     rows = []
     for key, value in found.items():
+        if key in UNTOLD:
+            continue
         if key in speeds:
             scale, unit = speeds[key]
             value = f"{value / scale:,.0f} {unit}"
@@ -93,7 +113,7 @@ def correctness_section(found: Mapping[str, Any]) -> list[str]:
 def benchmark_section(found: Mapping[str, Any]) -> list[str]:
     parts = []
     for way, results in found.items():
-        if way in ("seconds", "exit", "said"):
+        if way in UNTOLD:
             continue
         if not isinstance(results, Mapping):
             parts.append(f"{way}: {results}.")
@@ -202,3 +222,22 @@ SECTIONS = {
     "speeds": runs_section,
     "table1": table1_section,
 }
+
+
+@dataclass
+class Arguments:
+    results: str = MISSING
+    page: str = MISSING
+
+
+def main() -> None:
+    args = parse_arguments(Arguments)
+    try:
+        results = json.loads(Path(args.results).read_text())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"results={args.results}: not readable ({error})") from error
+    write_text(Path(args.page), page(results))
+
+
+if __name__ == "__main__":
+    run_command(main)
