@@ -184,14 +184,14 @@ GUARDS = {
     ),
     "loss is finite": Guard(
         f"{CALLBACKS}/finite_check.py",
-        "torch.stack([*losses, *norms])",
-        "torch.stack(norms)",
+        "torch.stack([loss, *norms])",
+        "torch.stack([norms[0], *norms])",
         "tests/test_faults.py::test_nan_ends_before_the_update[loss]",
     ),
     "gradient is finite": Guard(
         f"{CALLBACKS}/finite_check.py",
-        "torch.stack([*losses, *norms])",
-        "torch.stack(losses)",
+        "torch.stack([loss, *norms])",
+        "torch.stack([loss] * (1 + len(norms)))",
         "tests/test_faults.py::test_nan_ends_before_the_update[gradient]",
     ),
     "errors of storage": Guard(

@@ -167,7 +167,7 @@ def test_a_resume_that_is_refused_changes_nothing(
             2,
             "trainer.max_epochs=1: the run has trained 2 epochs",
         ),
-        "+trainer.max_steps=3": (2, "trainer.max_steps=3: the run has trained "),
+        "trainer.max_steps=3": (2, "trainer.max_steps=3: the run has trained "),
         "model.widths=[6]": (4, "the checkpoint is of another network"),
         f"data.root='{root}'": (3, f"{root}: no such folder"),
     }

@@ -48,8 +48,8 @@ class FiniteCheck(pl.Callback):
             (n, p.grad) for n, p in pl_module.named_parameters() if p.grad is not None
         ]
         norms: Any = torch._foreach_norm([gradient for _, gradient in named])
-        losses, self._losses = self._losses, []
-        sizes = torch.stack([torch.stack(losses).sum(), *norms])
+        loss, self._losses = torch.stack(self._losses).sum(), []
+        sizes = torch.stack([loss, *norms])
         self._names = ["loss", *(f"gradient of {name}" for name, _ in named)]
         bad = ~torch.isfinite(sizes).all()
         if self.wait:

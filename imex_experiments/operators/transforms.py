@@ -276,8 +276,8 @@ def _cosines_and_sines(n: int, dtype: torch.dtype, device: torch.device) -> Tens
     The place of the sine of k = 0 takes the cosine of n / 2, or zeros where n is odd.
     """
     half = (n + 1) // 2
-    j = torch.arange(n, device=made_on(device))
-    k = j[:half]
+    on = made_on(device)
+    k, j = torch.arange(half, device=on), torch.arange(n, device=on)
     angle = angles(k, j, n)
     cosines, sines = angle.cos(), angle.sin()
     cosines[0] /= 2**0.5

@@ -225,7 +225,8 @@ def _hint(target: Callable[..., Any], name: str) -> Any:
         annotation = getattr(constructor, "__annotations__", {}).get(name, Any)
         only = SimpleNamespace(__annotations__={name: annotation})
         names = getattr(constructor, "__globals__", {})
-        return typing.get_type_hints(only, globalns=names)[name]
+        hint = typing.get_type_hints(only, globalns=names)[name]
+        return Mapping if hint is DictConfig else hint  # launchers take such nodes
     except (NameError, AttributeError):
         return Any
 
