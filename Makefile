@@ -64,6 +64,10 @@ benchmark: $(READY) ## Measure what the implicit step costs (minutes): outputs/b
 gpu-check: $(READY) ## Check and measure all that needs a CUDA device (9 minutes): outputs/gpu
 	$(BIN)/python scripts/maintenance/gpu_check.py out=outputs/gpu
 
+.PHONY: gpu-rehearsal
+gpu-rehearsal: $(DEV) ## The same in miniature on a CPU: outputs/gpu_rehearsal
+	$(BIN)/python scripts/maintenance/gpu_check.py out=outputs/gpu_rehearsal device=cpu
+
 .PHONY: dashboard
 dashboard: $(READY) ## TensorBoard on localhost:6006 (one sweep: make dashboard LOGDIR=<sweep>)
 	$(BIN)/tensorboard --logdir "$(LOGDIR)" --host localhost

@@ -25,8 +25,8 @@ HEAD = """# The published experiments
 
 This page is written by `scripts/reproduce.py`. Each command can be stopped with Ctrl-C and
 given again: it goes on where it was, and finished runs are not repeated. Words of `train.py`
-may be added: `trainer=gpu speed=mixed`, or `check=true` to be told what it costs. At the published size an
-epoch takes minutes on a CPU: it wants a GPU. With `hydra/launcher=ray_gpu
+may be added: `trainer=gpu speed=mixed`, or `check=true` to be told what it costs. At the
+published size an epoch takes minutes on a CPU: it wants a GPU. With `hydra/launcher=ray_gpu
 hydra.launcher.ray.remote.num_gpus=0.25` four runs share one.
 
 ```bash
