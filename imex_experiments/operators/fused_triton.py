@@ -4,8 +4,9 @@ Shapes: images x, y, g (B, C, H, W) bfloat16, float16 or float32; factors t (C, 
 float32, K = ceil(W / 2): p, and q with p of the wave W / 2 in its first column, which has
 no q; matrices M, N (H, H) and CS (2 K, W) as there.
 
-Planes with sides of 32 and 64 take one pass: a program has one channel and a chunk of the
-batch, holds matrices and factors, and reads and writes each plane once. Larger ones, whose
+Planes with sides of 32 and 64, of half precision with 64 and 128, take one pass: a program
+has one channel and a chunk of the batch, holds matrices and factors, and reads and writes
+each plane once. Larger ones, whose
 matrices do not fit beside each other into the memory of a multiprocessor, take three:
 rows, columns with the symbol, rows. The gradient of t needs the spectra of x and of g.
 That of x is made again in the pass that makes that of g: what is kept is x itself, at its
@@ -417,7 +418,7 @@ def product(x: Tensor, t: Tensor) -> Tensor:
     """F^-1 (t F x)."""
     x, t = x.contiguous(), t.contiguous()
     M, N, CS = _matrices_of(x)
-    if not in_one_pass(x.shape[-2:]):
+    if not in_one_pass(x.shape[-2:], x.dtype):
         z = _rows(x, CS.mT, torch.float32, x)
         _columns(z, t, M, N, x)
         return _rows(z, CS, x.dtype, x)
@@ -432,7 +433,7 @@ def gradients(g: Tensor, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
     """Those of x and of t: F^-1 (t F g), and the cross spectrum of x and g."""
     g, x, t = g.contiguous(), x.contiguous(), t.contiguous()
     M, N, CS = _matrices_of(x)
-    if not in_one_pass(x.shape[-2:]):
+    if not in_one_pass(x.shape[-2:], x.dtype):
         z, z_x = (_rows(image, CS.mT, torch.float32, x) for image in (g, x))
         grad_t = _columns(z, t, M, N, x, z_x)
         return _rows(z, CS, x.dtype, x), grad_t
@@ -523,7 +524,7 @@ def _matrices_of(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def _precision(x: Tensor) -> str:
     if x.dtype == torch.float32:
         return "tf32x3"
-    return "float16" if in_one_pass(x.shape[-2:]) else "tf32"
+    return "float16" if in_one_pass(x.shape[-2:], x.dtype) else "tf32"
 
 
 def _programs(

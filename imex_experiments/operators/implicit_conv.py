@@ -182,7 +182,7 @@ def transform_of(x: Tensor, boundary: str, backend: str) -> Transform:
             f"backend=fused has no kernels for {x.dtype} on {x.device}; "
             "take backend=auto"
         )
-    return choose(size, boundary, backend, kernels)
+    return choose(size, boundary, backend, kernels, x.dtype)
 
 
 def factors_of(symbol: Tensor, x: Tensor, F: Transform) -> Tensor:

@@ -29,16 +29,15 @@ TRITON_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 TRITON = importlib.util.find_spec("triton") is not None
 """Whether there is a compiler for the kernels of `fused_triton`."""
 
-ONE_PASS = (32, 64)
-"""Sides of planes that a program of `fused_triton` holds as a whole."""
-
 SHARED_MEMORY = 160 * 2**10
-"""Bytes that one of their programs takes at most: float32 planes of 64 x 64."""
+"""Bytes that a program of `fused_triton` takes at most, of float32 planes of 64 x 64 or
+half-precision ones of 128 x 128."""
 
 
-def in_one_pass(size: Sequence[int]) -> bool:
-    """Whether Triton's kernels read and write planes (H, W) once."""
-    return size[0] in ONE_PASS and size[1] in ONE_PASS
+def in_one_pass(size: Sequence[int], dtype: torch.dtype) -> bool:
+    """Whether a program of `fused_triton` holds a plane (H, W) as a whole."""
+    sides = {*size}
+    return sides <= {32, 64} or (sides <= {64, 128} and dtype.itemsize == 2)
 
 
 def require_backend(name: str, boundary: str = "periodic") -> str:
@@ -412,6 +411,7 @@ def choose(
     boundary: str,
     backend: str = "auto",
     kernels: str | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> Transform:
     """The transform of a boundary for images (H, W); `auto` takes the faster backend.
 
@@ -421,7 +421,7 @@ def choose(
     """
     require_boundary(boundary)
     if require_backend(backend, boundary) == "auto":
-        backend = _faster(size, boundary, kernels)
+        backend = _faster(size, boundary, kernels, dtype)
     elif backend == "fused":
         backend = kernels or "gemm"
     return TRANSFORMS[boundary, backend](size)
@@ -468,8 +468,10 @@ def _built() -> bool:
     return fused_cpp.library() is not None
 
 
-def _faster(size: tuple[int, int], boundary: str, kernels: str | None) -> str:
-    """By the times of docs/performance.md, measured on a CPU.
+def _faster(
+    size: tuple[int, int], boundary: str, kernels: str | None, dtype: torch.dtype
+) -> str:
+    """Return the backend that took the least time in docs/performance.md.
 
     Kernels for CPUs are the fastest for periodic images, those of Triton where they take
     one pass. The time of a product of matrices grows with H + W. That of an FFT hardly does,
@@ -479,7 +481,7 @@ def _faster(size: tuple[int, int], boundary: str, kernels: str | None) -> str:
     if boundary == "periodic" and kernels == "cpp":
         return "cpp"
     if boundary == "periodic" and kernels == "triton":
-        return "triton" if in_one_pass(size) else "fft"
+        return "triton" if in_one_pass(size, dtype) else "fft"
     if torch.compiler.is_compiling():  # neither Inductor nor ONNX knows an inverse FFT
         return "gemm"
     rough = _largest_prime_factor(size) > 7

@@ -79,13 +79,21 @@ def test_programs_of_a_hopper_multiprocessor(
 
 
 @pytest.mark.parametrize(
-    ("size", "kind"), [((64, 32), PeriodicTriton), ((64, 96), PeriodicFft)]
+    ("size", "dtype", "kind"),
+    [
+        ((64, 32), torch.float32, PeriodicTriton),
+        ((64, 96), torch.bfloat16, PeriodicFft),
+        ((64, 128), torch.bfloat16, PeriodicTriton),
+        ((64, 128), torch.float32, PeriodicFft),
+        ((32, 128), torch.bfloat16, PeriodicFft),
+    ],
 )
 def test_auto_takes_the_kernels_of_triton_in_one_pass(
-    size: tuple[int, int], kind: type
+    size: tuple[int, int], dtype: torch.dtype, kind: type
 ) -> None:
     """Measured on an H200: three passes are slower than the FFT."""
-    assert type(choose(size, "periodic", kernels="triton")) is kind
+    F = choose(size, "periodic", kernels="triton", dtype=dtype)
+    assert type(F) is kind
 
 
 SIDES = st.integers(1, 70) | st.sampled_from([96, 121, 127, 143, 160])
