@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import random
+import shutil
 import signal
 import sys
 from collections import Counter
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 from cifar10_stand_in import write_stand_in
 from conftest import Command
+from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torture import (
     SMALL,
@@ -28,6 +30,7 @@ from torture import (
 
 from imex_experiments.callbacks import FiniteCheck
 from imex_experiments.data.cifar10 import ARCHIVE
+from imex_experiments.runs.layout import CONFIG
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="kills forks")
 
@@ -249,3 +252,20 @@ def test_one_cache_of_many_makers_that_are_killed(tmp_path: Path) -> None:
     counts = make_together(tmp_path / "cache", random.Random(2))
     assert counts["readers of a cache with equal bytes"] >= 5
     assert not any("LOST" in name for name in counts), counts
+
+
+def test_a_run_older_than_a_key_goes_on(
+    trained: Path, forked: Command, tmp_path: Path
+) -> None:
+    """Keys that came into conf/ after a run was started are no change of it."""
+    run = shutil.copytree(trained, tmp_path / "run")
+    config = OmegaConf.load(run / CONFIG)
+    for key in ("graphs", "min_epochs", "sync_batchnorm"):
+        del config.trainer[key]
+    OmegaConf.save(config, run / CONFIG)
+    done = forked(str(TRAIN), f"resume={run}", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "this run is finished" in done.stdout
+    done = forked(str(TRAIN), f"resume={run}", "trainer.min_epochs=2", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "trainer.min_epochs: None -> 2" in done.stderr

@@ -67,17 +67,22 @@ def without_code(words: Iterable[object], source: Path) -> list[str]:
 
 
 def refuse_changes(cfg: DictConfig) -> None:
-    """ConfigError with the differing fields if a resumed run is not configured as it was."""
+    """ConfigError with the differing fields if a resumed run is not configured as it was.
+
+    A key that is younger than the run has the default that changes nothing, and differs
+    only if it is given now.
+    """
     if cfg.resume is None or cfg[CHANGED]:
         return
     before = dotted(read_yaml(Path(cfg.resume) / CONFIG))
+    given = [word.lstrip("+").partition("=")[0] for word in cfg.hydra.overrides.task]
     now = dotted(
         OmegaConf.create({k: v for k, v in cfg.items_ex(False) if k != "hydra"})
     )
     changed = [
         f"{key}: {before.get(key)} -> {now.get(key)}"
         for key in sorted((before.keys() | now.keys()) - OWN - FREE)
-        if before.get(key) != now.get(key)
+        if before.get(key) != now.get(key) and (key in before or key in given)
     ]
     if changed:
         raise ConfigError(
