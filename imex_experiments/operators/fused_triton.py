@@ -1,4 +1,6 @@
-"""The product of `fused` as Triton kernels, with the transform of `PeriodicGemm`.
+"""Multiply spectra by factors in Triton kernels: the product of `fused` for CUDA devices.
+
+The transform is that of `PeriodicGemm`.
 
 Shapes: images x, y, g (B, C, H, W) bfloat16, float16 or float32; factors t (C, 2, H, K)
 float32, K = ceil(W / 2): p, and q with p of the wave W / 2 in its first column, which has
@@ -6,11 +8,12 @@ no q; matrices M, N (H, H) and CS (2 K, W) as there.
 
 Planes with sides of 32 and 64, of half precision with 64 and 128, take one pass: a program
 has one channel and a chunk of the batch, holds matrices and factors, and reads and writes
-each plane once. Larger ones, whose
-matrices do not fit beside each other into the memory of a multiprocessor, take three:
-rows, columns with the symbol, rows. The gradient of t needs the spectra of x and of g.
-That of x is made again in the pass that makes that of g: what is kept is x itself, at its
-own width, where a spectrum would be float32. Products of float32 images are three TF32
+each plane once. Larger ones, whose matrices do not fit beside each other into the memory of
+a multiprocessor, take three: rows, columns with the symbol, rows.
+
+The gradient of t needs the spectra of x and of g. That of x is made again in the pass that
+makes that of g: what is kept is x itself, at its own width, where a spectrum would be
+float32. Products of float32 images are three TF32
 products. Half-precision ones are float16 in one pass, which has TF32's digits at twice the
 speed: a plane is divided by its largest value before, and the factors by theirs, so that
 nothing leaves float16's range. In three passes they are TF32. Sums are float32.
@@ -24,12 +27,7 @@ import triton.language as tl
 from torch import Tensor
 
 from imex_experiments.operators import fused
-from imex_experiments.operators.stencils import axis_phases, gram_symbol
-from imex_experiments.operators.transforms import (
-    PeriodicGemm,
-    PeriodicTriton,
-    in_one_pass,
-)
+from imex_experiments.operators.transforms import PeriodicGemm, in_one_pass
 
 PROGRAMS, GRADIENT_PROGRAMS = 8, 2
 """Per multiprocessor: chunks of a batch are as long as leaves about so many. Gradients hold
@@ -64,9 +62,8 @@ def _dot(a, b, precision: tl.constexpr):
 
 @triton.jit
 def _top(x):
-    """Return the largest |x|, or 1 where all are 0."""
-    top = tl.max(tl.max(tl.abs(x), 1), 0)
-    return tl.where(top > 0, top, 1.0)
+    """Return the largest |x|, at least 1e-30: its inverse has to be finite."""
+    return tl.maximum(tl.max(tl.max(tl.abs(x), 1), 0), 1e-30)
 
 
 @triton.jit
@@ -81,7 +78,7 @@ def _load_plane(x, precision: tl.constexpr):
 
 @triton.jit
 def _matrices(M, N, CS, H: tl.constexpr, W: tl.constexpr, precision: tl.constexpr):
-    """M, N, C and S."""
+    """Return M, N, C and S as operands."""
     square, wide = _grid(H, H), _grid(W // 2, W)
     m = _operand(tl.load(M + square), precision)
     n = _operand(tl.load(N + square), precision)
@@ -115,7 +112,7 @@ def _cross(a, b, a_g, b_g, first):
 
 @triton.jit
 def _waves(x, m, n, c, s, precision: tl.constexpr):
-    """A = M x C^T and B = N x S^T."""
+    """Return A = M x C^T and B = N x S^T."""
     a = _dot(x, tl.trans(c), precision)
     b = _dot(x, tl.trans(s), precision)
     return _dot(m, a, precision), _dot(n, b, precision)
@@ -123,7 +120,7 @@ def _waves(x, m, n, c, s, precision: tl.constexpr):
 
 @triton.jit
 def _plane(a, b, m, n, c, s, precision: tl.constexpr):
-    """M A C + N B S."""
+    """Return M A C + N B S."""
     a = _dot(m, a, precision)
     b = _dot(n, b, precision)
     return _dot(a, c, precision) + _dot(b, s, precision)
@@ -315,107 +312,9 @@ def _columns_kernel(
             tl.store(z + out + K, b, inside)
 
 
-@triton.jit
-def _turned(C, S, d, at, stride, inside):
-    """Return cos and sin of k d for some wave numbers k along an axis."""
-    offset = d * stride + at
-    return tl.load(C + offset, inside, 0), tl.load(S + offset, inside, 0)
-
-
-@triton.jit
-def _amplitudes(
-    b, RC, RS, CC, CS, rows, columns, H, waves, kh: tl.constexpr, kw: tl.constexpr
-):
-    """Return real and imaginary part of B^ at (k1, k2), and those at (-k1, k2)."""
-    shape: tl.constexpr = (rows.shape[0], columns.shape[0])
-    re, im = tl.zeros(shape, tl.float32), tl.zeros(shape, tl.float32)
-    re_m, im_m = tl.zeros(shape, tl.float32), tl.zeros(shape, tl.float32)
-    for i in tl.static_range(kh):
-        even = tl.zeros((columns.shape[0],), tl.float32)
-        odd = tl.zeros((columns.shape[0],), tl.float32)
-        for j in tl.static_range(kw):
-            tap = tl.load(b + i * kw + j)
-            cosine, sine = _turned(CC, CS, j, columns, waves, columns < waves)
-            even += tap * cosine
-            odd += tap * sine
-        cosine, sine = _turned(RC, RS, i, rows, H, rows < H)
-        cosine, sine = cosine[:, None], sine[:, None]
-        even, odd = even[None, :], odd[None, :]
-        re += cosine * even - sine * odd
-        im += cosine * odd + sine * even
-        re_m += cosine * even + sine * odd
-        im_m += cosine * odd - sine * even
-    return re, im, re_m, im_m
-
-
-@triton.jit
-def _gram_factors_kernel(
-    b, RC, RS, CC, CS, t, H, W,
-    kh: tl.constexpr, kw: tl.constexpr, BH: tl.constexpr, BW: tl.constexpr,
-):  # fmt: skip
-    """Write the factors of 1 / (1 + |B^|^2), some rows and columns of a channel."""
-    channel, K, waves = tl.program_id(0), (W + 1) // 2, W // 2 + 1
-    rows = tl.program_id(1) * BH + tl.arange(0, BH)
-    columns = tl.program_id(2) * BW + tl.arange(0, BW)
-    re, im, re_m, im_m = _amplitudes(
-        b + channel * kh * kw, RC, RS, CC, CS, rows, columns, H, waves, kh, kw
-    )
-    here = 1 / (1 + re * re + im * im)
-    mirrored = 1 / (1 + re_m * re_m + im_m * im_m)
-    p, q = (here + mirrored) / 2, (here - mirrored) / 2
-    at = t + channel * 2 * H * K + rows[:, None] * K + columns[None, :]
-    inside = (rows[:, None] < H) & (columns[None, :] < K)
-    tl.store(at, p, inside)
-    tl.store(at + H * K, q, inside & (columns[None, :] > 0))
-    # The wave W / 2 goes to the first column; of odd widths the wave 0 fills it.
-    edge = columns[None, :] == tl.where(W % 2 == 0, W // 2, 0)
-    to = t + (channel * 2 + 1) * H * K + rows[:, None] * K + 0 * columns[None, :]
-    tl.store(to, p, (rows[:, None] < H) & edge)
-
-
-@triton.jit
-def _gram_gradients_kernel(
-    b, g, RC, RS, CC, CS, grad_b, H, W,
-    kh: tl.constexpr, kw: tl.constexpr, BH: tl.constexpr, BW: tl.constexpr,
-):  # fmt: skip
-    """Write the gradient of the taps from that of the factors, summed over a tile."""
-    channel, K, waves = tl.program_id(0), (W + 1) // 2, W // 2 + 1
-    rows = tl.program_id(1) * BH + tl.arange(0, BH)
-    columns = tl.program_id(2) * BW + tl.arange(0, BW)
-    re, im, re_m, im_m = _amplitudes(
-        b + channel * kh * kw, RC, RS, CC, CS, rows, columns, H, waves, kh, kw
-    )
-    here = 1 / (1 + re * re + im * im)
-    mirrored = 1 / (1 + re_m * re_m + im_m * im_m)
-    g += channel * 2 * H * K
-    row, at = rows[:, None] * K, rows[:, None] * K + columns[None, :]
-    inside = (rows[:, None] < H) & (columns[None, :] < K)
-    later = inside & (columns[None, :] > 0)
-    edge = (rows[:, None] < H) & (columns[None, :] == tl.where(W % 2 == 0, W // 2, 0))
-    of_p = tl.load(g + at, inside, 0) + tl.load(
-        g + H * K + row + 0 * columns[None, :], edge, 0
-    )
-    of_q = tl.load(g + H * K + at, later, 0)
-    # d t = -t^2 d |B^|^2, d |B^|^2 = 2 (re d re + im d im)
-    u, u_m = -here * here * (of_p + of_q), -mirrored * mirrored * (of_p - of_q)
-    even, odd = u * re + u_m * re_m, u * im + u_m * im_m
-    even_m, odd_m = u * re - u_m * re_m, u * im - u_m * im_m
-    parts = tl.num_programs(1) * tl.num_programs(2)
-    part = tl.program_id(1) * tl.num_programs(2) + tl.program_id(2)
-    grad_b += (channel * parts + part) * kh * kw
-    for i in tl.static_range(kh):
-        cosine, sine = _turned(RC, RS, i, rows, H, rows < H)
-        cosine, sine = cosine[:, None], sine[:, None]
-        along = tl.sum(cosine * even + sine * odd_m, 0)
-        across = tl.sum(cosine * odd - sine * even_m, 0)
-        for j in tl.static_range(kw):
-            c, s = _turned(CC, CS, j, columns, waves, columns < waves)
-            tl.store(grad_b + i * kw + j, tl.sum(along * c + across * s, 0))
-
-
 @torch.library.custom_op("imex_experiments::triton_product", mutates_args=())
 def product(x: Tensor, t: Tensor) -> Tensor:
-    """F^-1 (t F x)."""
+    """Return F^-1 (t F x)."""
     x, t = x.contiguous(), t.contiguous()
     M, N, CS = _matrices_of(x)
     if not in_one_pass(x.shape[-2:], x.dtype):
@@ -430,7 +329,7 @@ def product(x: Tensor, t: Tensor) -> Tensor:
 
 @torch.library.custom_op("imex_experiments::triton_gradients", mutates_args=())
 def gradients(g: Tensor, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-    """Those of x and of t: F^-1 (t F g), and the cross spectrum of x and g."""
+    """Return the gradients of x, F^-1 (t F g), and of t, the cross spectrum of x and g."""
     g, x, t = g.contiguous(), x.contiguous(), t.contiguous()
     M, N, CS = _matrices_of(x)
     if not in_one_pass(x.shape[-2:], x.dtype):
@@ -447,74 +346,6 @@ def gradients(g: Tensor, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
 
 
 fused.make_differentiable(product, gradients)
-
-WAVES = {"BH": 16, "BW": 64}
-"""Rows and columns of wave numbers that a program takes to make factors."""
-
-
-@torch.library.custom_op("imex_experiments::triton_gram_factors", mutates_args=())
-def gram_factors(b: Tensor, height: int, width: int) -> Tensor:
-    """Return the factors of (I + B^T B)^-1 for taps b (C, kh, kw) float32.
-
-    Without kernels it takes some forty operations on tensors of a channel's size, which
-    cost as much as the product itself.
-    """
-    b = b.contiguous()
-    t = b.new_empty((b.shape[0], 2, height, (width + 1) // 2))
-    grid, words = _wave_tiles(b, height, width)
-    phases = _phases_of(b, height, width)
-    _gram_factors_kernel[grid](b, *phases, t, height, width, **words)
-    return t
-
-
-@torch.library.custom_op("imex_experiments::triton_gram_gradients", mutates_args=())
-def gram_gradients(b: Tensor, g: Tensor, height: int, width: int) -> Tensor:
-    """Return the gradient of <g, gram_factors(b)> in b."""
-    b, g = b.contiguous(), g.contiguous()
-    grid, words = _wave_tiles(b, height, width)
-    grad_b = b.new_empty((b.shape[0], grid[1] * grid[2], *b.shape[1:]))
-    phases = _phases_of(b, height, width)
-    _gram_gradients_kernel[grid](b, g, *phases, grad_b, height, width, **words)
-    return grad_b.sum(1)
-
-
-def _wave_tiles(
-    b: Tensor, height: int, width: int
-) -> tuple[tuple[int, int, int], dict[str, int]]:
-    """Return the grid of programs, and the constants of the two kernels."""
-    channels, kh, kw = b.shape
-    rows = triton.cdiv(height, WAVES["BH"])
-    columns = triton.cdiv(width // 2 + 1, WAVES["BW"])
-    return (channels, rows, columns), {"kh": kh, "kw": kw, **WAVES}
-
-
-def _phases_of(b: Tensor, height: int, width: int) -> tuple[Tensor, ...]:
-    """Return cosines and sines of k d along the height, then along the width."""
-    (_, kh, kw), like = b.shape, (b.dtype, b.device)
-    rows = axis_phases(kh, height, height, *like)
-    return *rows, *axis_phases(kw, width, width // 2 + 1, *like)
-
-
-def _keep_taps(ctx: Any, inputs: tuple, output: Tensor) -> None:
-    b, ctx.height, ctx.width = inputs
-    ctx.save_for_backward(b)
-
-
-def _gram_backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None]:
-    (b,) = ctx.saved_tensors
-    if not torch.is_grad_enabled():
-        return gram_gradients(b, g, ctx.height, ctx.width), None, None
-    # For second derivatives the same formula in operations that torch derives.
-    F = PeriodicTriton((ctx.height, ctx.width))
-    t = F.factors((1 + gram_symbol(b, F.size)).reciprocal())
-    return torch.autograd.grad(t, b, g, create_graph=True)[0], None, None
-
-
-gram_factors.register_autograd(_gram_backward, setup_context=_keep_taps)
-gram_factors.register_fake(
-    lambda b, height, width: b.new_empty((b.shape[0], 2, height, (width + 1) // 2))
-)
-gram_gradients.register_fake(lambda b, g, height, width: torch.empty_like(b))
 
 
 def _matrices_of(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -229,9 +229,9 @@ class PeriodicTriton(PeriodicGemm, Fused):
 
     def gram_factors(self, taps: Tensor) -> Tensor:
         """Return the factors of (I + B^T B)^-1 for taps (C, kh, kw)."""
-        from imex_experiments.operators import fused_triton  # needs triton
+        from imex_experiments.operators import gram_triton  # needs triton
 
-        return fused_triton.gram_factors(taps.float(), *self.size)
+        return gram_triton.gram_factors(taps.float(), *self.size)
 
     def product(self, x: Tensor, t: Tensor) -> Tensor:
         from imex_experiments.operators import fused_triton  # needs triton

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from imex_experiments import ImplicitConv2d
-from imex_experiments.operators import fused_triton
+from imex_experiments.operators import fused_triton, gram_triton
 from imex_experiments.operators.implicit_conv import (
     factors_of,
     resolvent,
@@ -164,10 +164,8 @@ def test_operators_are_known_to_torch(height: int) -> None:
     x.requires_grad_(), g.requires_grad_(), b.requires_grad_()
     torch.library.opcheck(fused_triton.product, (x, t), atol=1e-4, rtol=1e-4)
     torch.library.opcheck(fused_triton.gradients, (g, x, t), atol=1e-3, rtol=1e-4)
-    torch.library.opcheck(fused_triton.gram_factors, (b, *F.size))
-    torch.library.opcheck(
-        fused_triton.gram_gradients, (b.detach(), t.detach(), *F.size)
-    )
+    torch.library.opcheck(gram_triton.gram_factors, (b, *F.size))
+    torch.library.opcheck(gram_triton.gram_gradients, (b.detach(), t.detach(), *F.size))
 
 
 def test_compiled_without_breaks() -> None:
