@@ -100,7 +100,8 @@ def correctness_section(found: Mapping[str, Any]) -> list[str]:
     same = {k: v for k, v in found.items() if ", " in k}
     return [
         "Relative errors, the largest over all sizes: of S x, of the gradients of x and of "
-        "the taps, of a second derivative.",
+        "the taps, of a second derivative."
+        + (f" Left out: {left}." if (left := found.get("sizes left out")) else ""),
         table(("backend", "dtype", *columns, "failed"), rows),
         "Largest differences to a plain run in float32, relative to the largest value:",
         table(
