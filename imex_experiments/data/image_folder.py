@@ -16,6 +16,9 @@ from imex_experiments.regular import open_regular, read_regular
 MODES = {1: ("L", "grey"), 3: ("RGB", "colour")}
 """Channels -> Pillow's mode and what a person calls it."""
 
+FOREIGN = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+"""What Pillow says of bytes that are no image of ours."""
+
 MOST_PIXELS = 2**26
 MOST_NAMES = 2**26
 """Pixels of an image, and bytes of filenames.txt."""
@@ -41,11 +44,11 @@ def read_image(path: Path, channels: int) -> np.ndarray:
             return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such image") from error
-    except (UnidentifiedImageError, OSError) as error:
+    except UnidentifiedImageError as error:
+        raise DataError(f"{path}: not a readable image (no PNG)") from error
+    except FOREIGN as error:
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"{path}: not a readable image ({reason})") from error
-    except (ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: not a readable image ({error})") from error
 
 
 def read_image_folder(folder: Path, classes: int) -> dict[str, Tensor]:

@@ -379,27 +379,35 @@ def _meaning(word: str, source: Path) -> list[list[tuple[str, Any]]]:
         raise CheckpointError(f"{source}: an override of {len(word):,} characters")
     try:
         override = OverridesParser.create().parse_override(word)
-        value: Any = override.value()
+        points = _points(override.value())
+        key = override.key_or_group
+        return [list(flat(_unquoted(point), key)) for point in points]
     except (HydraException, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(f"{source}: {word[:100]!r}: {reason}") from error
-    points = [value]
+
+
+def _points(value: Any) -> list[Any]:
+    """Return the values that an override takes in turn, one without a sweep."""
     if isinstance(value, ChoiceSweep):
-        points = value.list
-    elif isinstance(value, RangeSweep):
+        return value.list
+    if isinstance(value, RangeSweep):
         steps = (float(value.stop or 0) - float(value.start or 0)) / float(value.step)
         if abs(steps) > MOST_NUMBER:
-            raise CheckpointError(f"{source}: {word}: more than {MOST_NUMBER:,} points")
-        points = list(value.range())
-    elif isinstance(value, Sweep | Glob):
-        raise CheckpointError(f"{source}: {word}: not a sweep over given values")
-    return [list(flat(_unquoted(point), override.key_or_group)) for point in points]
+            raise ValueError(f"more than {MOST_NUMBER:,} points")
+        return list(value.range())
+    if isinstance(value, Sweep | Glob):
+        raise ValueError("not a sweep over given values")
+    return [value]
 
 
-def _unquoted(value: Any) -> Any:
-    """Values of Hydra's grammar as plain ones, keys as text."""
+def _unquoted(value: Any, depth: int = 0) -> Any:
+    """Return values of Hydra's grammar as plain ones; ValueError for a deep nest."""
+    if depth > MOST_DEPTH:
+        raise ValueError(f"more than {MOST_DEPTH} levels")
     if isinstance(value, Mapping):
-        return {str(getattr(k, "text", k)): _unquoted(v) for k, v in value.items()}
+        texts = {str(getattr(key, "text", key)): item for key, item in value.items()}
+        return {key: _unquoted(item, depth + 1) for key, item in texts.items()}
     if isinstance(value, list | tuple):
-        return [_unquoted(item) for item in value]
+        return [_unquoted(item, depth + 1) for item in value]
     return getattr(value, "text", value)
