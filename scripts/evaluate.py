@@ -8,13 +8,12 @@ is not changed.
 from dataclasses import dataclass
 from pathlib import Path
 
-from omegaconf import MISSING, OmegaConf
+from omegaconf import MISSING
 
-from imex_experiments.runs.build import build
 from imex_experiments.runs.command import parse_arguments, run_command
 from imex_experiments.runs.evaluation import evaluate
 from imex_experiments.runs.files import write_json
-from imex_experiments.runs.load_run import load_config, load_run
+from imex_experiments.runs.load_run import load_config, load_data, load_run
 from imex_experiments.runs.report import show_metrics
 from imex_experiments.tasks import Task
 
@@ -29,11 +28,7 @@ class Arguments:
 def main() -> None:
     args = parse_arguments(Arguments)
     task: Task = load_run(args.run, args.checkpoint)
-    cfg = load_config(args.run)
-    OmegaConf.update(cfg, "run_dir", args.run)
-    data = build(cfg.data, "data")
-    data.setup()
-    metrics = evaluate(task, data, cfg.trainer)
+    metrics = evaluate(task, load_data(args.run), load_config(args.run).trainer)
     show_metrics(metrics, title=f"{args.checkpoint} checkpoint")
     if args.out is not None:
         write_json(Path(args.out), metrics)

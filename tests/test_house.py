@@ -16,14 +16,14 @@ ALLOWED: dict[str, set[str]] = {
     "operators": set(),
     "solvers": set(),
     "plots": set(),
-    "data": set(),
+    "data": {"regular"},
     "terms": {"operators"},
     "integrators": {"solvers"},
     "networks": {"terms", "integrators"},
     "analysis": {"operators", "solvers", "terms", "integrators", "networks"},
     "tasks": {"plots"},
     "callbacks": {"plots", "analysis", "networks", "runs"},
-    "runs": {"tasks", "networks"},
+    "runs": {"tasks", "networks", "regular"},
 }
 
 

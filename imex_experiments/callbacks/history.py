@@ -8,6 +8,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
+from imex_experiments.runs.contents import restoring
 from imex_experiments.runs.errors import root_cause
 from imex_experiments.runs.files import write_table
 
@@ -36,8 +37,9 @@ class History(pl.Callback):
         return {"seconds": self.elapsed(), "rows": self.rows, "losses": losses}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.seconds, self.rows = state_dict["seconds"], state_dict["rows"]
-        self._losses = [torch.tensor(loss) for loss in state_dict["losses"]]
+        with restoring("callbacks.History"):
+            self.seconds, self.rows = state_dict["seconds"], state_dict["rows"]
+            self._losses = [torch.tensor(loss) for loss in state_dict["losses"]]
 
     def elapsed(self) -> float:
         """Seconds spent in fit so far."""

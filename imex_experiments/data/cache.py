@@ -16,6 +16,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from imex_experiments.regular import open_regular
+
 log = logging.getLogger(__name__)
 
 PARTIAL = ".partial"
@@ -67,6 +69,7 @@ def _checksum(tensors: Tensors) -> str:
 
 
 def _read(path: Path) -> Tensors:
+    open_regular(path).close()
     with safe_open(path, framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         expected = (file.metadata() or {}).get("sha256")

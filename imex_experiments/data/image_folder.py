@@ -11,16 +11,30 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from imex_experiments.data.errors import DataError
+from imex_experiments.regular import open_regular, read_regular
 
 MODES = {1: ("L", "grey"), 3: ("RGB", "colour")}
 """Channels -> Pillow's mode and what a person calls it."""
+
+FOREIGN = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+"""What Pillow says of bytes that are no image of ours."""
+
+MOST_PIXELS = 2**26
+MOST_NAMES = 2**26
+"""Pixels of an image, and bytes of filenames.txt."""
 
 
 def read_image(path: Path, channels: int) -> np.ndarray:
     """One 8-bit image (C, H, W), C = 1 or 3; DataError with the path for anything else."""
     mode, kind = MODES[channels]
     try:
-        with Image.open(path) as image:
+        # Of other formats Pillow has readers that start programs, as of EPS.
+        with open_regular(path) as file, Image.open(file, formats=["PNG"]) as image:
+            if image.width * image.height > MOST_PIXELS:
+                raise DataError(
+                    f"{path}: {image.width} x {image.height} pixels, at most "
+                    f"{MOST_PIXELS:,} are read"
+                )
             if image.mode != mode:
                 raise DataError(
                     f"{path}: expected an 8-bit {kind} image, got mode {image.mode}; "
@@ -30,8 +44,11 @@ def read_image(path: Path, channels: int) -> np.ndarray:
             return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such image") from error
-    except (UnidentifiedImageError, OSError) as error:
-        raise DataError(f"{path}: not a readable image ({error})") from error
+    except UnidentifiedImageError as error:
+        raise DataError(f"{path}: not a readable image (no PNG)") from error
+    except FOREIGN as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{path}: not a readable image ({reason})") from error
 
 
 def read_image_folder(folder: Path, classes: int) -> dict[str, Tensor]:
@@ -73,15 +90,20 @@ def _names(folder: Path) -> list[str]:
             f"first without a partner: {unpaired[0]}"
         )
     try:
-        names = (folder / "filenames.txt").read_text(encoding="utf-8").split()
+        content = read_regular(folder / "filenames.txt", MOST_NAMES)
+        names = content.decode("utf-8").split()
     except FileNotFoundError as error:
         raise DataError(
             f"{folder / 'filenames.txt'}: missing; it lists the images"
         ) from error
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{folder / 'filenames.txt'}: not readable ({error})"
+        ) from error
     if not names:
         raise DataError(f"{folder / 'filenames.txt'}: lists no images")
     for name in names:
-        if Path(name).name != name:
+        if Path(name).name != name or "\0" in name:
             raise DataError(
                 f"{folder / 'filenames.txt'}: {name!r} is not a plain file name"
             )

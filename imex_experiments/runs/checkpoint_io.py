@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from pytorch_lightning.plugins.io import CheckpointIO
 
+from imex_experiments.regular import read_regular
+from imex_experiments.runs.contents import check_container, check_contents
 from imex_experiments.runs.errors import CheckpointError, StorageError
 from imex_experiments.runs.files import on_disk, sync_folder, write_text
 from imex_experiments.runs.layout import BEST, LAST, PREVIOUS
@@ -28,6 +30,10 @@ STATES = {
     "global_step",
 }
 """What Lightning needs to go on with a training."""
+
+MOST_BYTES = 2**33
+MOST_DIGESTS = 2**12
+"""Bytes of a checkpoint, and of a file of checksums."""
 
 
 class VerifiedCheckpointIO(CheckpointIO):
@@ -69,7 +75,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: a URL; checkpoints are read from files only")
     path = Path(path)
     try:
-        content = path.read_bytes()
+        content = read_regular(path, MOST_BYTES)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: no such checkpoint") from error
     except OSError as error:
@@ -83,16 +89,14 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if _digest(content) not in _listed(path):
         raise CheckpointError(f"{path}: damaged, not what {checksum.name} says")
     try:
+        check_container(content)
         checkpoint = torch.load(
             io.BytesIO(content), map_location="cpu", weights_only=True
         )
+        check_contents(checkpoint)
     except Exception as error:  # foreign bytes may fail in any way
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise CheckpointError(f"{path}: not a checkpoint ({reason})") from error
-    if not isinstance(checkpoint, dict):
-        raise CheckpointError(
-            f"{path}: not a checkpoint ({type(checkpoint).__name__} inside)"
-        )
     return checkpoint
 
 
@@ -191,7 +195,11 @@ def _listed(path: Path) -> list[str]:
     checksum = checksum_of(path)
     if not checksum.is_file():
         return []
-    lines = checksum.read_text(encoding="utf-8", errors="replace").splitlines()
+    try:
+        content = read_regular(checksum, MOST_DIGESTS)
+    except OSError as error:
+        raise CheckpointError(f"{checksum}: not readable ({error.strerror})") from error
+    lines = content.decode(errors="replace").splitlines()
     return [line.split()[0] for line in lines if line.strip()]
 
 

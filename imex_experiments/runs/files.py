@@ -10,11 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
-from omegaconf import DictConfig, ListConfig, OmegaConf
-
-from imex_experiments.runs.errors import CheckpointError
-
 PARTIAL = ".partial"
 
 
@@ -55,15 +50,6 @@ def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text under its final name only when all of it is on the disk."""
     with on_disk(path, text.encode()) as temporary:
         os.replace(temporary, path)
-
-
-def read_yaml(path: Path) -> DictConfig | ListConfig:
-    """Plain YAML; CheckpointError for tags of Python, and for what is no YAML."""
-    try:
-        return OmegaConf.load(path)
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise CheckpointError(f"{path}: not readable ({reason})") from error
 
 
 @contextmanager

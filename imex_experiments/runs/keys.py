@@ -19,6 +19,7 @@ from imex_experiments.runs.assemble import OURS
 from imex_experiments.runs.build import Part, check, check_arguments
 from imex_experiments.runs.errors import ConfigError, nearest
 from imex_experiments.runs.resume import dotted
+from imex_experiments.runs.strangers import check_unfolding
 from imex_experiments.tasks import Task
 
 PARTS = {
@@ -78,6 +79,7 @@ def check_keys(cfg: DictConfig) -> None:
     for name, value in (plain.get("callbacks") or {}).items():
         _check_callback(own.callbacks, name, value)
     _check_references(dotted(own))
+    check_unfolding(plain)
 
 
 def _check_callback(callbacks: DictConfig, name: str, value: Any) -> None:

@@ -20,6 +20,7 @@ HISTORY = Path("metrics.csv")
 STATUS = Path("status.json")
 LOCK = Path(".lock")
 FIGURES = Path("figures")
+TENSORBOARD = Path("tensorboard")
 CONSOLE = Path("console.log")
 """What a job of a sweep would have printed."""
 

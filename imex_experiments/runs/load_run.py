@@ -1,8 +1,9 @@
 """From a run folder back to its trained task."""
 
 import csv
-import json
+import io
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,25 +11,42 @@ from typing import Any, TypeVar
 
 from omegaconf import DictConfig
 
+from imex_experiments.regular import read_regular
 from imex_experiments.runs.assemble import build_network
-from imex_experiments.runs.build import REBUILDING, build
+from imex_experiments.runs.build import REBUILDING, build, check
 from imex_experiments.runs.checkpoint_io import read_checkpoint
 from imex_experiments.runs.errors import CheckpointError, ConfigError
-from imex_experiments.runs.files import read_yaml
+from imex_experiments.runs.keys import PARTS
 from imex_experiments.runs.layout import CONFIG, HISTORY, METRICS
 from imex_experiments.runs.record import read_status
+from imex_experiments.runs.strangers import (
+    check_folder,
+    own_config,
+    read_json,
+    read_yaml,
+)
+from imex_experiments.runs.weights import no_more_weights
 from imex_experiments.tasks import DepthTask, SegmentationTask, Task
+
+METRIC = re.compile(r"\w[\w ./()+-]{0,199}")
+MOST_HISTORY = 2**26
+"""Names of metrics, and bytes of metrics.csv."""
 
 Trained = TypeVar("Trained", bound=Task)
 
 
 def load_config(run: str | Path) -> DictConfig:
-    """The configuration that a run was started with; CheckpointError if it has none."""
+    """What can be rebuilt of the configuration of a run, as `strangers.own_config` has it.
+
+    CheckpointError if it has none, or one that no run of ours has written.
+    """
     path = Path(run) / CONFIG
     if not path.is_file():
         raise CheckpointError(f"{run}: not a run folder, it has no {CONFIG}")
-    config = read_yaml(path)
-    assert isinstance(config, DictConfig)
+    check_folder(Path(run))
+    config = own_config(read_yaml(path), Path(run), path)
+    for key in ("data", "model", "task"):
+        check(config.get(key), key, PARTS[key], REBUILDING)
     return config
 
 
@@ -49,6 +67,8 @@ def load_run(
     state = read_checkpoint(path)
     try:
         facts = state["hyper_parameters"]["facts"]
+        with no_more_weights(state["state_dict"]):
+            build_network(cfg, SimpleNamespace(**facts), allowed=REBUILDING)
         network = build_network(cfg, SimpleNamespace(**facts), allowed=REBUILDING)
         task = build(cfg.task, "task", allowed=REBUILDING, network=network, facts=facts)
         task.load_state_dict(state["state_dict"])
@@ -74,7 +94,7 @@ def load_dense(run: str | Path, checkpoint: str = "best") -> Task:
 
 def load_data(run: str | Path) -> Any:
     """The data module of a run, set up."""
-    data = build(load_config(run).data, "data")
+    data = build(load_config(run).data, "data", allowed=REBUILDING)
     data.setup()
     return data
 
@@ -100,10 +120,9 @@ def read_metrics(run: str | Path) -> dict[str, float]:
     path = Path(run) / METRICS
     if not path.is_file():
         raise CheckpointError(f"{run}: not a finished run, it has no {METRICS}")
-    metrics = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(metrics, dict) or not all(
-        isinstance(value, int | float | None) for value in metrics.values()
-    ):
+    metrics = read_json(path)
+    numbers = all(isinstance(value, int | float | None) for value in metrics.values())
+    if not (numbers and all(map(METRIC.fullmatch, metrics))):
         raise ValueError("not an object of numbers")
     return {
         name: math.nan if value is None else value for name, value in metrics.items()
@@ -111,12 +130,19 @@ def read_metrics(run: str | Path) -> dict[str, float]:
 
 
 def read_history(run: str | Path) -> list[dict[str, str]]:
-    """The rows of metrics.csv; CheckpointError if there are none."""
+    """The rows of metrics.csv; CheckpointError if there are none, or not of numbers."""
     path = Path(run) / HISTORY
     rows: list[dict[str, str]] = []
     if path.is_file():
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
+        try:
+            text = read_regular(path, MOST_HISTORY).decode()
+            rows = list(csv.DictReader(io.StringIO(text, newline="")))
+            for value in (value for row in rows for value in row.values()):
+                float(value or "nan")
+        except (OSError, ValueError, TypeError, csv.Error) as error:
+            raise CheckpointError(
+                f"{path}: not a table of numbers ({error})"
+            ) from error
     if not rows:
         raise CheckpointError(f"{run}: not a run that finished an epoch, no {HISTORY}")
     return rows

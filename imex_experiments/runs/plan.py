@@ -27,7 +27,7 @@ from imex_experiments.runs.command import hush_lightning
 from imex_experiments.runs.errors import ConfigError
 from imex_experiments.runs.evaluation import quiet_trainer
 from imex_experiments.runs.preflight import preflight
-from imex_experiments.runs.record import read_status
+from imex_experiments.runs.record import status_if_readable
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,14 @@ def points_of(config: DictConfig) -> list[Point]:
 
 
 def name_folders_by_swept(config: DictConfig, points: Sequence[Point]) -> None:
-    """Leave out of the names of job folders what is the same for all jobs."""
+    """Leave out of the names of job folders what is the same for all jobs.
+
+    ConfigError for a name that would lead out of the sweep, as paths may.
+    """
+    for point in points:
+        name = ",".join(sorted(point.swept))
+        if os.path.normpath(f"0_{name}").startswith(os.pardir):
+            raise ConfigError(f"{name}: leads out of the folder of the sweep")
     words = [word for word in points[0].words if word not in points[0].swept]
     same = [word.partition("=")[0].lstrip("+~") for word in words]
     with open_dict(config):
@@ -99,7 +106,8 @@ def show_plan(config: DictConfig, points: Sequence[Point]) -> None:
     table.add_row("at once", str(at_once or "as the cluster has room"))
     if folder.exists():
         states = [
-            read_status(job.parent).get("state") for job in folder.glob("*/.hydra")
+            status_if_readable(job.parent).get("state")
+            for job in folder.glob("*/.hydra")
         ]
         table.add_row("finished", str(states.count("finished")))
     else:

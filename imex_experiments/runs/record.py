@@ -1,6 +1,5 @@
 """status.json: how a run began, and how it ended."""
 
-import json
 import logging
 import os
 import platform
@@ -19,6 +18,7 @@ from filelock import FileLock, Timeout
 from imex_experiments.runs.checkpoint_io import has_checkpoint
 from imex_experiments.runs.devices import is_first_process
 from imex_experiments.runs.errors import (
+    CheckpointError,
     StorageError,
     exit_code,
     is_interrupt,
@@ -28,8 +28,12 @@ from imex_experiments.runs.errors import (
 from imex_experiments.runs.files import as_json, sweep_partial, write_json
 from imex_experiments.runs.interrupts import INTERRUPTS
 from imex_experiments.runs.layout import LAST, LOCK, STATUS, resume_command
+from imex_experiments.runs.strangers import read_json
 
 log = logging.getLogger(__name__)
+
+KINDS = dict.fromkeys(("state", "reason", "monitor", "mode", "model", "data"), str)
+"""What status.json holds where others rely on it; null is nothing."""
 
 PACKAGES = ("imex-experiments", "torch", "pytorch-lightning", "hydra-core")
 
@@ -72,7 +76,7 @@ def recording(folder: Path, **facts: Any) -> Iterator[dict[str, Any]]:
         **_surroundings(),
         "started": _now(),
     }
-    _tell_other_machine(read_status(folder), status)
+    _tell_other_machine(status_if_readable(folder), status)
     write_json(folder / STATUS, status)
     with INTERRUPTS.raised():
         try:
@@ -128,7 +132,7 @@ def record_death(folder: Path, code: int, last_words: str) -> dict[str, Any]:
         name = signal.Signals(-code).name
         reason = f"killed by {name}; running out of memory is the usual cause"
         code = StorageError.exit_code
-    status = read_status(folder) | {
+    status = status_if_readable(folder) | {
         "state": "failed",
         "exit_code": code or 1,
         "reason": reason,
@@ -177,9 +181,27 @@ def _git_commit() -> str | None:
 
 
 def read_status(folder: Path) -> dict[str, Any]:
-    """What status.json says, nothing if there is none."""
+    """What status.json says, nothing if there is none.
+
+    CheckpointError for one that no run has written.
+    """
     path = folder / STATUS
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if not path.is_file():
+        return {}
+    status = read_json(path)
+    for key, kind in KINDS.items():
+        if not isinstance(status.get(key), kind | None):
+            raise CheckpointError(f"{path}: not readable ({key} is no {kind.__name__})")
+    return status
+
+
+def status_if_readable(folder: Path) -> dict[str, Any]:
+    """What status.json says; nothing, with a warning, for a damaged one."""
+    try:
+        return read_status(folder)
+    except CheckpointError as error:
+        log.warning("%s; it is written anew", error)
+        return {}
 
 
 def _now() -> str:

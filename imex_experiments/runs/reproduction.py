@@ -6,12 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from imex_experiments.runs.errors import ConfigError
-from imex_experiments.runs.files import read_yaml
 from imex_experiments.runs.interrupts import INTERRUPTS
 from imex_experiments.runs.layout import MULTIRUN, hydra_quoted
 from imex_experiments.runs.preflight import make_private
 from imex_experiments.runs.record import alone_in
-from imex_experiments.runs.sweep import run_tied
+from imex_experiments.runs.sweep import run_tied, sweep_words
 
 
 @dataclass(frozen=True)
@@ -141,7 +140,7 @@ def _require_same_words(folder: Path, words: Sequence[str]) -> None:
     path = folder / MULTIRUN
     if not path.is_file():
         return
-    before = map(str, read_yaml(path).hydra.overrides.task)
+    _, before = sweep_words(folder)
     differing = {w for w in before if not w.startswith("seed=")} ^ set(words)
     if differing:
         raise ConfigError(

@@ -1,8 +1,7 @@
 """resume=<run>: the command of a run again, in the folder of that run."""
 
-import re
-from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -11,15 +10,17 @@ from imex_experiments.runs.checkpoint_io import (
     newest_verified,
     read_checkpoint,
 )
+from imex_experiments.runs.contents import require_alike
 from imex_experiments.runs.errors import CheckpointError, ConfigError
-from imex_experiments.runs.files import read_yaml
+from imex_experiments.runs.evaluation import quiet_trainer
 from imex_experiments.runs.layout import (
     CONFIG,
     OVERRIDES,
     hydra_quoted,
     single_value,
 )
-from imex_experiments.runs.record import read_status
+from imex_experiments.runs.record import status_if_readable
+from imex_experiments.runs.strangers import check_folder, read_yaml, taken_words
 from imex_experiments.tasks import Task
 
 CHANGED = "resume_changed"
@@ -28,9 +29,6 @@ CHANGED = "resume_changed"
 OWN = {"resume", CHANGED, "check"}
 FREE = {"data.num_workers", "data.cache_dir", "trainer.accelerator", "trainer.devices"}
 """Keys that a resumed run may change: where it runs, not what it computes."""
-
-NAMES_CODE = re.compile(r"-|[+~]*hydra\b|[^=]*@hydra\b")
-"""Flags, and settings of Hydra itself, which can name any class and any folder."""
 
 
 def resumed_arguments(arguments: list[str]) -> list[str]:
@@ -43,27 +41,17 @@ def resumed_arguments(arguments: list[str]) -> list[str]:
     if not given:
         return arguments
     run = Path(single_value(given[-1]))
+    check_folder(run)
     if not (run / OVERRIDES).is_file():
         raise CheckpointError(f"resume={run}: not a run folder, it has no {OVERRIDES}")
     if not has_checkpoint(run):
         raise CheckpointError(f"resume={run}: no checkpoint to go on from")
-    before = without_code(read_yaml(run / OVERRIDES), run / OVERRIDES)
+    before = taken_words(read_yaml(run / OVERRIDES), run / OVERRIDES, arguments)
     before = [word for word in before if word.partition("=")[0] not in OWN]
     place = [f"hydra.run.dir={hydra_quoted(run)}"]
     if f"{CHANGED}=true" not in arguments:
         place.append("hydra.output_subdir=null")  # a kill in its midst would lose it
     return [*before, *place, *arguments]
-
-
-def without_code(words: Iterable[object], source: Path) -> list[str]:
-    """Words of a folder that may join a command line; CheckpointError for others."""
-    taken = [str(word) for word in words]
-    for word in taken:
-        if NAMES_CODE.match(word):
-            raise CheckpointError(
-                f"{source}: {word!r} is not taken from a folder; it could run code"
-            )
-    return taken
 
 
 def refuse_changes(cfg: DictConfig) -> None:
@@ -103,7 +91,9 @@ def refuse_unfit(cfg: DictConfig, task: Task) -> None:
         progress = state["loops"]["fit_loop"]["epoch_progress"]["current"]
         done = {"max_epochs": progress["ready"], "max_steps": state["global_step"]}
         task.load_state_dict(state["state_dict"])
-    except (KeyError, TypeError, AttributeError) as error:
+        if not cfg[CHANGED]:
+            _restore(state, task)
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
         raise CheckpointError(f"{path}: no state to go on from ({error})") from error
     for key, number in done.items():
         limit = cfg.trainer.get(key)
@@ -114,12 +104,32 @@ def refuse_unfit(cfg: DictConfig, task: Task) -> None:
             )
 
 
+def _restore(state: dict[str, Any], task: Task) -> None:
+    """Try on new parts what a checkpoint brings back; they fail if it is not theirs."""
+    trainer = OmegaConf.create({"_target_": "pytorch_lightning.Trainer"})
+    loop = quiet_trainer(trainer, accelerator="cpu").fit_loop
+    loop.load_state_dict(state["loops"]["fit_loop"])
+    restored, fresh = task.new_optimizer(), task.new_optimizer()
+    make = task.make_scheduler
+    schedulers = [make(fresh, total_steps=100)] if make else []
+    (optimizer_state,) = state["optimizer_states"]
+    restored.load_state_dict(optimizer_state)
+    for parameter, moments in restored.state.items():
+        for name, value in moments.items():
+            if value.shape not in ((), parameter.shape):
+                raise ValueError(f"{name} has the shape {tuple(value.shape)}")
+    found, wanted = restored.state_dict(), fresh.state_dict()
+    require_alike(found["param_groups"], wanted["param_groups"], "param_groups")
+    expected = [scheduler.state_dict() for scheduler in schedulers]
+    require_alike(state["lr_schedulers"], expected, "lr_schedulers")
+
+
 def is_finished(cfg: DictConfig) -> bool:
     """Whether the run to resume has nothing left to do."""
     return (
         cfg.resume is not None
         and not cfg[CHANGED]
-        and read_status(Path(cfg.resume)).get("state") == "finished"
+        and status_if_readable(Path(cfg.resume)).get("state") == "finished"
     )
 
 

@@ -23,7 +23,6 @@ from hydra.core.hydra_config import HydraConfig
 
 from imex_experiments.runs.checkpoint_io import has_checkpoint
 from imex_experiments.runs.errors import FULL_ERROR, CheckpointError, ConfigError
-from imex_experiments.runs.files import read_yaml
 from imex_experiments.runs.interrupts import INTERRUPTS
 from imex_experiments.runs.layout import (
     CONSOLE,
@@ -34,8 +33,8 @@ from imex_experiments.runs.layout import (
     single_value,
 )
 from imex_experiments.runs.load_run import read_metrics
-from imex_experiments.runs.record import read_status, record_death
-from imex_experiments.runs.resume import without_code
+from imex_experiments.runs.record import read_status, record_death, status_if_readable
+from imex_experiments.runs.strangers import check_folder, read_yaml, taken_words
 
 log = logging.getLogger(__name__)
 
@@ -54,32 +53,50 @@ def resumed_sweep(arguments: list[str]) -> list[str]:
     sweep = Path(single_value(given[-1]))
     if not (sweep / MULTIRUN).is_file():
         raise ConfigError(f"sweep.resume={sweep}: not a sweep, it has no {MULTIRUN}")
-    before = read_yaml(sweep / MULTIRUN).hydra.overrides
+    check_folder(sweep)
+    launch, words = sweep_words(sweep)
     now = [word for word in arguments if word not in given]
     return [
-        *_launch(before.hydra, sweep, now),
-        *without_code(before.task, sweep / MULTIRUN),
+        *_launch(launch, sweep, now),
+        *taken_words(words, sweep / MULTIRUN, now),
         f"hydra.sweep.dir={hydra_quoted(sweep)}",
         *now,
     ]
 
 
+def sweep_words(sweep: Path) -> tuple[list[str], list[str]]:
+    """Return the overrides with which a sweep was started, of Hydra's own and the others.
+
+    CheckpointError for a multirun.yaml without them.
+    """
+    content = read_yaml(sweep / MULTIRUN)
+    try:
+        overrides = content["hydra"]["overrides"]
+        return [*map(str, overrides["hydra"])], [*map(str, overrides["task"])]
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(f"{sweep / MULTIRUN}: not that of a sweep") from error
+
+
 LAUNCH = re.compile(
-    r"hydra\.mode=|hydra/launcher=|hydra\.sweep\.(sub)?dir="
-    r"|hydra\.job\.config\.override_dirname\.exclude_keys="
+    r"hydra\.mode=\w+|hydra/launcher=\w+"
+    r"|hydra\.sweep\.subdir=(\$\{hydra\.job\.num\}_)?\$\{hydra\.job\.override_dirname\}"
+    r"|hydra\.job\.config\.override_dirname\.exclude_keys=[][\w./@,]*"
     r"|hydra\.launcher\.(ray\.(init|remote)\.num_[cg]pus|partition|account|qos"
     r"|constraint|timeout_min|nodes|tasks_per_node|cpus_per_task|gpus_per_node|gres"
-    r"|mem_gb|array_parallelism)="
+    r"|mem_gb|array_parallelism)=[\w.:+-]*"
 )
 """Hydra's words that a sweep takes over from its folder: how many and where, no commands."""
 
 
 def _launch(words: Sequence[str], sweep: Path, now: Sequence[str]) -> list[str]:
-    """The launcher and its size, but for what is given anew; CheckpointError for the rest."""
-    keys = {word.partition("=")[0] for word in now}
+    """The launcher and its size, but for what is given anew; CheckpointError for the rest.
+
+    The folder of the sweep is the one that is resumed.
+    """
+    keys = {"hydra.sweep.dir", *(word.partition("=")[0] for word in now)}
     kept = [word for word in words if word.partition("=")[0] not in keys]
     for word in kept:
-        if not LAUNCH.match(word) or "_target_" in word:
+        if not LAUNCH.fullmatch(word):
             raise CheckpointError(
                 f"{sweep / MULTIRUN}: {word!r} is not taken from a folder, it could run "
                 "code; give it on the command line"
@@ -95,7 +112,7 @@ def run_job(script: str) -> float:
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
     name = f"job {hydra.job.num} ({hydra.job.override_dirname.replace(',', ' ')})"
-    if read_status(folder).get("state") == "finished":
+    if status_if_readable(folder).get("state") == "finished":
         log.info("%s was finished before", name)
         return score_of(folder)
     log.info("%s starts", name)
@@ -122,7 +139,7 @@ def run_in_child(script: str, words: Sequence[str], folder: Path) -> dict[str, A
     A run that was cut off goes on from its last checkpoint, a failed one starts anew.
     """
     place = hydra_quoted(folder)
-    state = read_status(folder).get("state")
+    state = status_if_readable(folder).get("state")
     if state in ("running", "interrupted") and has_checkpoint(folder):
         words = [f"resume={place}"]
     else:
@@ -130,7 +147,7 @@ def run_in_child(script: str, words: Sequence[str], folder: Path) -> dict[str, A
         words = [*words, f"hydra.run.dir={place}"]
     with INTERRUPTS.raised(), (folder / CONSOLE).open("a", encoding="utf-8") as output:
         code = run_tied([sys.executable, script, *words], output)
-    status = read_status(folder)
+    status = status_if_readable(folder)
     if code < 0 or status.get("state") not in ("finished", "failed", "interrupted"):
         status = record_death(folder, code, _last_line(folder / CONSOLE))
     return status

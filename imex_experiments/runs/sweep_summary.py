@@ -8,9 +8,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-from omegaconf import OmegaConf
-
 from imex_experiments.networks import FIRST_ALPHA, FIRST_H
 from imex_experiments.runs.build import REBUILDING, locate, refusing
 from imex_experiments.runs.errors import CheckpointError, RunError, one_line
@@ -26,6 +23,7 @@ from imex_experiments.runs.layout import (
 from imex_experiments.runs.load_run import read_metrics
 from imex_experiments.runs.record import read_status
 from imex_experiments.runs.resume import dotted
+from imex_experiments.runs.strangers import check_folder, read_yaml
 
 log = logging.getLogger(__name__)
 
@@ -148,6 +146,7 @@ def is_sweep(folder: Path) -> bool:
 
 
 def _runs(source: Path) -> list[Path]:
+    check_folder(source)
     if (source / HYDRA).is_dir():
         return [source]
     if is_sweep(source):
@@ -166,10 +165,11 @@ def _runs(source: Path) -> list[Path]:
 def _words(folder: Path) -> dict[str, str]:
     """The overrides that a job was given, key to value, as they were written."""
     try:
-        words = OmegaConf.to_container(_load(folder / OVERRIDES))
-    except (OSError, ValueError):
+        words = read_yaml(folder / OVERRIDES)
+    except CheckpointError:
         return {}  # as a job that was killed while Hydra wrote its files
-    pairs = [str(word).lstrip("+~").partition("=") for word in words or []]
+    listed = words if isinstance(words, list) else []
+    pairs = [str(word).lstrip("+~").partition("=") for word in listed]
     return {key: value for key, _, value in pairs if not key.startswith(NO_SETTINGS)}
 
 
@@ -177,7 +177,7 @@ def _read_job(run: str, folder: Path, asked: Mapping[str, str], keys: set[str]) 
     job = Job(run, folder, state=UNREADABLE)
     try:
         with refusing(str(HYDRA)):
-            config = dotted(_load(folder / CONFIG))
+            config = dotted(read_yaml(folder / CONFIG))
             job = _configured(job, config, asked, keys)
         with refusing(str(STATUS)):
             job = _ended(job, config)
@@ -189,14 +189,6 @@ def _read_job(run: str, folder: Path, asked: Mapping[str, str], keys: set[str]) 
     return job
 
 
-def _load(path: Path) -> Any:
-    """A YAML file; ValueError if it is none."""
-    try:
-        return OmegaConf.load(path)
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path.name}: not YAML ({error})") from error
-
-
 def _configured(
     job: Job, config: Mapping[str, Any], asked: Mapping[str, str], keys: set[str]
 ) -> Job:
@@ -204,9 +196,10 @@ def _configured(
     needed = {"model.h", "model.alpha", "seed"}
     if missing := needed - config.keys():
         raise ValueError(f"{CONFIG.name} has no {', '.join(sorted(missing))}")
-    choices = dict(
-        OmegaConf.select(_load(job.folder / CHOICES), "hydra.runtime.choices") or {}
-    )
+    try:
+        choices = dict(read_yaml(job.folder / CHOICES)["hydra"]["runtime"]["choices"])
+    except KeyError as error:
+        raise ValueError(f"{CHOICES.name} has no {error}") from error
     given = {**asked, **config, **choices}
     varying = [
         f"{name} {config[f'model.{name}']}"

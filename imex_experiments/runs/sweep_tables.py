@@ -5,16 +5,16 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from shlex import quote
-from typing import Any
 
-import yaml
-from omegaconf import OmegaConf
 from rich.console import Console
 from rich.table import Table
 
 from imex_experiments.runs.comparison import Comparison, Pair
+from imex_experiments.runs.errors import CheckpointError
 from imex_experiments.runs.groups import Estimate, Group, Setting
-from imex_experiments.runs.layout import MULTIRUN, OVERRIDES
+from imex_experiments.runs.layout import OVERRIDES
+from imex_experiments.runs.strangers import read_yaml
+from imex_experiments.runs.sweep import sweep_words
 from imex_experiments.runs.sweep_summary import is_sweep
 
 Row = Mapping[str, str]
@@ -116,17 +116,14 @@ def commands(sources: Iterable[str | Path]) -> list[str]:
 
 
 def _command(source: Path) -> str | None:
-    path = source / (MULTIRUN if is_sweep(source) else OVERRIDES)
     try:
-        told: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-    except (OSError, yaml.YAMLError):
+        if not is_sweep(source):
+            return _shell([], read_yaml(source / OVERRIDES))
+        hydra, task = sweep_words(source)
+    except (CheckpointError, TypeError):
         return None
-    if isinstance(told, list):
-        return _shell([], told)
-    overrides = told.get("hydra", {}).get("overrides", {})
     added = ("hydra.mode=", "hydra.job.config.override_dirname.", "hydra.sweep.")
-    chosen = [w for w in overrides.get("hydra", []) if not w.startswith(added)]
-    return _shell(["-m"], [*chosen, *overrides.get("task", [])])
+    return _shell(["-m"], [*(w for w in hydra if not w.startswith(added)), *task])
 
 
 def _shell(first: Sequence[str], words: Iterable[object]) -> str:

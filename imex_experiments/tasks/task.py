@@ -134,15 +134,19 @@ class Task(pl.LightningModule):
         """
         raise ValueError(f"{type(self).__name__} has no picture that compares networks")
 
-    def configure_optimizers(self) -> Any:
+    def new_optimizer(self) -> Optimizer:
+        """Return an optimizer of the network's weights as configured, without history."""
         assert self.make_optimizer is not None, (
             "this task was built without an optimizer"
         )
-        optimizer = self.make_optimizer(
+        return self.make_optimizer(
             undecayed_norms(self.network)
             if self.undecayed == "norms"
             else self.network.parameters()
         )
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self.new_optimizer()
         if self.make_scheduler is None:
             return optimizer
         steps = int(self.trainer.estimated_stepping_batches)

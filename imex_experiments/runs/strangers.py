@@ -1,0 +1,413 @@
+"""The one door for what a run folder or a sweep supplies: numbers, and nothing else.
+
+A folder may come from anybody. Its files are read here: regular files of bounded size,
+parsed without resolving an interpolation, held against what a run of ours writes. What the
+user gives on the command line does not pass this door. docs/reliability.md has the whole.
+"""
+
+import itertools
+import json
+import os
+import re
+import stat
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, Glob, RangeSweep, Sweep
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf._utils import get_yaml_loader
+
+from imex_experiments.regular import read_regular
+from imex_experiments.runs.errors import CheckpointError, ConfigError
+from imex_experiments.runs.layout import BEST, FIGURES, HYDRA, TENSORBOARD
+
+MOST_YAML = 2**17
+MOST_JSON = 2**20
+MOST_DEPTH = 32
+MOST_NODES = 20_000
+MOST_ENTRIES = 100_000
+LARGEST = 2**63
+"""Bytes of a file, levels and nodes in it, entries of a folder, size of an integer."""
+
+MOST_PIXELS = 2**30
+MOST_IMAGES = 2**20
+MOST_NUMBER = 10_000
+"""What a folder may ask of generated data, and of any other count."""
+
+CACHE = "${oc.env:IMEX_CACHE,'~/.cache/imex-experiments'}"
+"""The user's own cache, as the files of conf/data name it."""
+
+KNOWN = re.compile(
+    r"\$\{(?!hydra\.)\w+(\.\w+)*\}|\$\{hydra:runtime\.(output_dir|choices\.\w+)\}"
+)
+"""Interpolations that a run writes: keys of the configuration, and two facts of Hydra's."""
+
+REFERENCE = re.compile(r"\$\\*\{")
+"""The begin of any interpolation, also where a backslash hides it from YAML."""
+
+
+def read_yaml(path: Path) -> Any:
+    """Return the plain content of a YAML file, interpolations as they are written.
+
+    CheckpointError for what is no regular file, too large or too deep, for aliases, tags,
+    and everything that is not text, a number, a truth value or null.
+    """
+    try:
+        text = read_regular(path, MOST_YAML).decode()
+        _measure(text)
+        content = yaml.load(text, get_yaml_loader())  # a SafeLoader
+        _plain(content)
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+        raise _unreadable(path, error) from error
+    return content
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object that a JSON file holds; CheckpointError for anything else."""
+    try:
+        content = json.loads(read_regular(path, MOST_JSON))
+        if not isinstance(content, dict):
+            raise ValueError("not an object")
+        _plain(content)
+    except (OSError, ValueError, RecursionError) as error:
+        raise _unreadable(path, error) from error
+    return content
+
+
+def _unreadable(path: Path, error: Exception) -> CheckpointError:
+    reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+    return CheckpointError(f"{path}: not readable ({reason[:200]})")
+
+
+def _measure(text: str) -> None:
+    """ValueError for YAML that would unfold to more than it says; recursion comes later."""
+    depth = 0
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    for number, event in enumerate(yaml.parse(text, Loader=loader)):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if isinstance(event, yaml.AliasEvent):
+            raise ValueError("it has an alias, which no run writes")
+        if depth > MOST_DEPTH or number > MOST_NODES:
+            raise ValueError(f"more than {MOST_DEPTH} levels or {MOST_NODES:,} nodes")
+
+
+def _plain(node: Any) -> None:
+    """ValueError for anything but mappings and lists of text, numbers and null."""
+    if isinstance(node, dict):
+        if not all(isinstance(key, str) for key in node):
+            raise ValueError("a key that is no text")
+        node = list(node.values())
+    if isinstance(node, list):
+        for item in node:
+            _plain(item)
+    elif isinstance(node, int) and abs(node) >= LARGEST:
+        raise ValueError("an integer of more than 64 bits")
+    elif not isinstance(node, str | int | float | None):
+        raise ValueError(f"a {type(node).__name__}, which no run writes")
+
+
+def check_folder(folder: Path) -> None:
+    """CheckpointError for a link, a FIFO or a device where a run reads or writes.
+
+    Other folders than those of a run, as loggers make them, are not looked into.
+    """
+    ours = {str(HYDRA), str(BEST.parent), str(FIGURES), str(TENSORBOARD)}
+    count = 0
+    for place, folders, files in os.walk(folder):
+        for name in [*folders, *files]:
+            path, count = Path(place, name), count + 1
+            mode = path.lstat().st_mode
+            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                kind = "a link" if stat.S_ISLNK(mode) else "not a regular file"
+                raise CheckpointError(
+                    f"{path}: {kind}, which no run makes; put the file itself there"
+                )
+            if count > MOST_ENTRIES:
+                raise CheckpointError(f"{folder}: more than {MOST_ENTRIES:,} entries")
+        if str(HYDRA) in folders:
+            folders[:] = [name for name in folders if name in ours]
+
+
+USED = ("seed", "data", "model", "task", "optimizer", "scheduler")
+"""What is rebuilt from a folder; the rest of its configuration is not looked at."""
+
+TRAINER = (
+    *("accelerator", "precision", "limit_val_batches", "limit_test_batches"),
+    *("inference_mode", "deterministic", "benchmark"),
+)
+"""What a trainer of ours takes over from that of a folder, to give the same numbers."""
+
+
+def own_config(content: Any, run: Path, source: Path) -> DictConfig:
+    """Return what can be rebuilt of a run's configuration.
+
+    It has the folder itself for `run_dir`, the user's own cache, and a trainer of ours
+    with the precision and the limits of the run's. CheckpointError for resolvers, foreign
+    classes, and for data or a model that asks for more than a folder may.
+    """
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{source}: not the configuration of a run")
+    config = {key: content[key] for key in USED if key in content}
+    data = config.get("data")
+    cache = isinstance(data, dict) and data.pop("cache_dir", None)
+    for key, value in flat(config):
+        _check_text(f"{key}={value}", source)
+        _check_size(key, value, source)
+        group, last = key.partition(".")[0], key.rpartition(".")[2]
+        if last == "_target_" and not re.fullmatch(PACKAGES.get(group, ""), str(value)):
+            raise ConfigError(
+                f"{source}: {key}={str(value)[:100]!r}: only classes of imex_experiments "
+                f"for {group} may be named in a folder"
+            )
+    _check_pixels(data, source)
+    check_unfolding(config)
+    if cache:
+        config["data"]["cache_dir"] = CACHE
+    trainer = content.get("trainer")
+    theirs = trainer if isinstance(trainer, dict) else {}
+    ours = {key: theirs[key] for key in TRAINER if _is_setting(theirs.get(key))}
+    config["trainer"] = {"_target_": "pytorch_lightning.Trainer", **ours}
+    return OmegaConf.create({**config, "run_dir": str(run)})
+
+
+def _is_setting(value: Any) -> bool:
+    return isinstance(value, int | float) or bool(re.fullmatch(r"[\w-]+", str(value)))
+
+
+def flat(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys and leaves of plain containers; items of lists have their list's key."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield from flat(value, f"{prefix}.{key}" if prefix else str(key))
+    elif isinstance(node, list | tuple):
+        for value in node:
+            yield from flat(value, prefix)
+    else:
+        yield prefix, node
+
+
+def _check_text(text: str, source: Path) -> None:
+    """CheckpointError for an interpolation that calls a resolver."""
+    if REFERENCE.search(KNOWN.sub("", text)):
+        raise CheckpointError(
+            f"{source}: {text[:100]!r} is not taken from a folder, it could read what is "
+            "yours; give it on the command line"
+        )
+
+
+COUNTS = {"train", "val", "test", "points", "batch_size"}
+PROCESSES = {"data.num_workers": 64, "trainer.devices": 64, "trainer.num_nodes": 1}
+RENDERED = 640 * 480
+"""Pixels of a frame of `data.frames`."""
+
+
+def _check_size(key: str, value: Any, source: Path) -> None:
+    """CheckpointError for a count in data or model that would fill the machine."""
+    group, _, name = key.partition(".")
+    if key in PROCESSES:
+        most = PROCESSES[key]
+    elif group in ("data", "model") and name != "seed":
+        most = MOST_IMAGES if name in COUNTS else MOST_NUMBER
+    else:
+        return
+    counted = isinstance(value, int) or (group == "data" and isinstance(value, float))
+    if counted and abs(value) > most:
+        raise CheckpointError(
+            f"{source}: {key}={value} is not taken from a folder, at most {most:,}"
+        )
+
+
+def _check_pixels(data: Any, source: Path) -> None:
+    """CheckpointError for more generated images than fit into the memory of most."""
+    if not isinstance(data, dict):
+        return
+    sides = data.get("image_size", 64)
+    sides = sides if isinstance(sides, list) else [sides, sides]
+    numbers = [data.get(key) for key in ("train", "val", "test")]
+    total = sum(n for n in numbers if isinstance(n, int))
+    for side in sides:
+        total *= side if isinstance(side, int) else 1
+    frames = data.get("frames", 0)
+    total += RENDERED * frames if isinstance(frames, int) else 0
+    if total > MOST_PIXELS:
+        raise CheckpointError(
+            f"{source}: data of {total:,} pixels are not taken from a folder, at most "
+            f"{MOST_PIXELS:,}"
+        )
+
+
+def check_unfolding(content: dict[str, Any]) -> None:
+    """ConfigError for interpolations that unfold to much more than they say."""
+    known: dict[str, int | None] = {}
+
+    def at(name: str) -> Any:
+        node: Any = content
+        for part in name.split("."):
+            node = node.get(part) if isinstance(node, dict) else None
+        return node
+
+    def size(node: Any) -> int:
+        total = 1 + (len(node) if isinstance(node, str) else 0)
+        names = KNOWN.finditer(node) if isinstance(node, str) else ()
+        for name in (match[0][2:-1] for match in names):
+            if name not in known:
+                known[name] = None  # it is under way
+                known[name] = size(at(name))
+            if (unfolded := known[name]) is None:
+                raise ConfigError(f"{name}: an interpolation that leads to itself")
+            total += unfolded
+        children: Iterable[Any] = ()
+        if isinstance(node, dict | list):
+            children = node.values() if isinstance(node, dict) else node
+        return total + sum(map(size, children))
+
+    try:
+        total = size(content)
+    except RecursionError:
+        total = LARGEST
+    if total > MOST_YAML:
+        raise ConfigError(f"interpolations that unfold to {total:,} bytes or more")
+
+
+NAMES_CODE = re.compile(r"-|[+~]*hydra\b|[^=]*@hydra\b")
+"""Flags, and settings of Hydra itself, which can name any class and any folder."""
+
+PLACES = {
+    *("path", "folder", "dirpath", "filename", "save_dir", "default_root_dir"),
+    *("run_dir", "name", "version"),
+}
+"""Arguments of our classes, outside of data and model, that say where something is written."""
+
+PLACE = re.compile(r"\$\{run_dir\}(/\w[\w.-]*)*|(\w[\w.-]*)?")
+"""Where a run writes, and plain names."""
+
+PACKAGES = {
+    "model": r"imex_experiments\.(networks|terms|integrators|solvers|operators)\.[\w.]+",
+    "data": r"imex_experiments\.data\.[\w.]+",
+    "task": r"imex_experiments\.tasks\.[\w.]+",
+    "optimizer": r"torch\.optim\.[\w.]+",
+    "scheduler": r"(torch\.optim|imex_experiments\.tasks)\.[\w.]+",
+    "logger": r"imex_experiments\.callbacks\.[\w.]+",
+    "callbacks": r"imex_experiments\.callbacks\.[\w.]+"
+    r"|pytorch_lightning\.callbacks\.(RichProgressBar|TQDMProgressBar|EarlyStopping"
+    r"|LearningRateMonitor|Timer|StochasticWeightAveraging|WeightAveraging"
+    r"|GradientAccumulationScheduler|ModelSummary|RichModelSummary|DeviceStatsMonitor)",
+    "trainer": r"pytorch_lightning\.Trainer",
+}
+"""Classes that a folder may name in each part: ours, and those that write no file."""
+
+
+def taken_words(words: Any, source: Path, given: Sequence[str]) -> list[str]:
+    """Return the overrides of a folder that may join a command line.
+
+    The user's own cache is used, and what is refused may be given on the command line
+    anew. CheckpointError for settings of Hydra, resolvers, foreign classes, places outside
+    of the run, and counts without measure.
+    """
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        raise CheckpointError(f"{source}: not a list of overrides")
+    now = {_key(word) for word in given}
+    taken: list[str] = []
+    data: dict[str, int] = {}
+    points = 1
+    for word in words:
+        if _key(word) == "data.cache_dir":
+            continue
+        try:
+            alternatives = check_word(word, source)
+        except CheckpointError:
+            if _key(word) not in now:
+                raise
+            continue
+        taken.append(word)
+        points *= max(1, len(alternatives))
+        for key, value in itertools.chain.from_iterable(alternatives):
+            if key.startswith("data.") and isinstance(value, int):
+                name = key.removeprefix("data.")
+                data[name] = max(value, data.get(name, 0))
+    _check_pixels(data, source)
+    if points > MOST_NUMBER:
+        raise CheckpointError(f"{source}: a sweep of {points:,} points or more")
+    return taken
+
+
+def check_word(word: str, source: Path) -> list[list[tuple[str, Any]]]:
+    """Return the dotted keys and values that an override sets, for each point of a sweep.
+
+    CheckpointError for one that does more than choose among what is ours.
+    """
+    if NAMES_CODE.match(word):
+        raise _not_taken(word, source, "it could run code")
+    _check_text(word, source)
+    alternatives = _meaning(word, source)
+    for key, value in itertools.chain.from_iterable(alternatives):
+        group, _, rest = key.partition(".")
+        last = key.rpartition(".")[2]
+        place = last in PLACES and group not in ("data", "model", "task")
+        if last == "_target_":
+            if not re.fullmatch(PACKAGES.get(group, ""), str(value)):
+                raise _not_taken(word, source, "it is none of the classes of a run")
+        elif place and not (value is None and last == "path"):
+            if key == "run_dir" or not PLACE.fullmatch(str(value)):
+                raise _not_taken(word, source, "a run writes into its own folder alone")
+        elif "${" in str(value) and (not rest or key == "trainer.profiler"):
+            raise _not_taken(word, source, "it hides what it names")
+        _check_size(key, value, source)
+    return alternatives
+
+
+def _not_taken(word: str, source: Path, reason: str) -> CheckpointError:
+    return CheckpointError(
+        f"{source}: {word[:100]!r} is not taken from a folder, {reason}; give it on the "
+        "command line"
+    )
+
+
+def _key(word: str) -> str:
+    return word.partition("=")[0].lstrip("+~")
+
+
+def _meaning(word: str, source: Path) -> list[list[tuple[str, Any]]]:
+    if len(word) > MOST_NUMBER:
+        raise CheckpointError(f"{source}: an override of {len(word):,} characters")
+    try:
+        override = OverridesParser.create().parse_override(word)
+        points = _points(override.value())
+        key = override.key_or_group
+        return [list(flat(_unquoted(point), key)) for point in points]
+    except (HydraException, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"{source}: {word[:100]!r}: {reason}") from error
+
+
+def _points(value: Any) -> list[Any]:
+    """Return the values that an override takes in turn, one without a sweep."""
+    if isinstance(value, ChoiceSweep):
+        return value.list
+    if isinstance(value, RangeSweep):
+        steps = (float(value.stop or 0) - float(value.start or 0)) / float(value.step)
+        if abs(steps) > MOST_NUMBER:
+            raise ValueError(f"more than {MOST_NUMBER:,} points")
+        return list(value.range())
+    if isinstance(value, Sweep | Glob):
+        raise ValueError("not a sweep over given values")
+    return [value]
+
+
+def _unquoted(value: Any, depth: int = 0) -> Any:
+    """Return values of Hydra's grammar as plain ones; ValueError for a deep nest."""
+    if depth > MOST_DEPTH:
+        raise ValueError(f"more than {MOST_DEPTH} levels")
+    if isinstance(value, Mapping):
+        texts = {str(getattr(key, "text", key)): item for key, item in value.items()}
+        return {key: _unquoted(item, depth + 1) for key, item in texts.items()}
+    if isinstance(value, list | tuple):
+        return [_unquoted(item, depth + 1) for item in value]
+    return getattr(value, "text", value)
