@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Command, needs_kernels
+from conftest import Command, needs_kernels, rounding, sensitivity
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -116,10 +116,14 @@ def test_kernels_for_cpus_agree_with_torch(
         with torch_threads(threads):
             y = symbol_product(inputs[0], symbol, backend=backend)
             results.append([y, *torch.autograd.grad(y, inputs, g.to(kind))])
-    tolerance = 1e-12 if dtype == torch.float64 else 1e-5
-    for exact, found in zip(*results, strict=True):
-        assert found.dtype == dtype
-        assert (found - exact).abs().max() <= tolerance * (1 + exact.abs().max())
+    allowed = rounding(dtype, 2 * sum(size)) + rounding(dtype, 9, sensitivity(b, 1))
+    pairs = list(zip(*results, strict=True))
+    assert all(found.dtype == dtype for _, found in pairs)
+    for (exact, found), source in zip(pairs[:2], (x, g), strict=True):
+        assert (found - exact).norm() <= allowed * source.norm()  # a contraction
+    # A tap's is sum X G d t, d t = 2 |B^| t^2 <= 1, of two spectra.
+    taps = float((pairs[2][0] - pairs[2][1]).abs().max())
+    assert taps <= 2 * allowed * float(x.norm() * g.norm())
 
 
 @contextmanager
@@ -218,7 +222,8 @@ def test_without_a_compiler_torch_solves(python: Command, tmp_path: Path) -> Non
         "no kernels for this CPU, implicit steps are solved by torch"
     )
     assert "/no/compiler" in said
-    assert float(total) == pytest.approx(256)
+    of_constants = 256 * rounding(torch.float32, 2 * (8 + 8))
+    assert float(total) == pytest.approx(256, abs=of_constants)
     if not torch.cuda.is_available():
         done = python("-c", SOLVE, "fused", **where)
         assert "ValueError: backend=fused needs g++ for a CPU" in done.stderr
@@ -230,7 +235,9 @@ def test_a_damaged_library_is_built_again(python: Command, tmp_path: Path) -> No
     sizes = []
     for _ in range(2):
         done = python("-c", SOLVE, "fused", IMEX_CACHE=str(tmp_path))
-        assert done.stdout.strip() == "256.0", done.stderr
+        assert done.returncode == 0, done.stderr
+        of_constants = 256 * rounding(torch.float32, 2 * (8 + 8))
+        assert float(done.stdout) == pytest.approx(256, abs=of_constants)
         (path,) = tmp_path.iterdir()
         sizes.append(path.stat().st_size)
         path.write_bytes(b"no library")
