@@ -1,5 +1,6 @@
 """torch.compile: no graph breaks, the same numbers, the same names in a checkpoint."""
 
+import os
 import shutil
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,8 @@ from imex_experiments.networks import DynamicNet
 from imex_experiments.terms import DoubleLayer, GramDiffusion
 
 needs_compiler = pytest.mark.skipif(
-    shutil.which("g++") is None, reason="Inductor needs g++ to compile for a CPU"
+    shutil.which(os.environ.get("CXX") or "g++") is None,
+    reason="Inductor needs g++ to compile for a CPU",
 )
 
 

@@ -186,8 +186,9 @@ def test_preconditioner_saves_iterations_on_a_stiff_layer() -> None:
         scheme.step(Stiff(), 0.0, 1.0, y).sum().backward()
         told[precondition] = infos
     forward, adjoint = (int(info.iterations.max()) for info in told[True])
-    assert forward < int(told[False][0].iterations.max())
-    assert adjoint < int(told[False][1].iterations.max())
+    # Newton's steps are as many whoever solves for them; the adjoint is one linear solve.
+    assert forward <= int(told[False][0].iterations.max())
+    assert 2 * adjoint <= int(told[False][1].iterations.max())
     assert all(info.converged.all() for info in told[True])
 
 

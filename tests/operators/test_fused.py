@@ -122,8 +122,8 @@ def test_kernels_for_cpus_agree_with_torch(
     for (exact, found), source in zip(pairs[:2], (x, g), strict=True):
         assert (found - exact).norm() <= allowed * source.norm()  # a contraction
     # A tap's is sum X G d t, d t = 2 |B^| t^2 <= 1, of two spectra.
-    taps = float((pairs[2][0] - pairs[2][1]).abs().max())
-    assert taps <= 2 * allowed * float(x.norm() * g.norm())
+    taps = float((pairs[2][0] - pairs[2][1]).detach().abs().max())
+    assert taps <= 2 * allowed * float((x.norm() * g.norm()).detach())
 
 
 @contextmanager
@@ -137,12 +137,11 @@ def torch_threads(number: int) -> Iterator[None]:
 
 
 @needs_kernels
-@pytest.mark.parametrize("vectors", ["default", "avx2"])
-def test_kernels_with_shorter_vectors(vectors: str, python: Command) -> None:
-    """Where this processor has longer ones, the same test for those of others."""
+def test_kernels_with_shorter_vectors(python: Command) -> None:
+    """Where this processor has longer ones; `make test-vectors` has none at all."""
     words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", __file__]
     words += ["-k", "test_kernels_for_cpus_agree_with_torch"]
-    done = python(*words, ATEN_CPU_CAPABILITY=vectors)
+    done = python(*words, ATEN_CPU_CAPABILITY="avx2")
     assert done.returncode == 0, done.stdout
     assert "1 passed" in done.stdout
 
