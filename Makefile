@@ -32,9 +32,33 @@ setup: $(DEV) ## Make the environment in .venv, with launchers and test tools
 train: $(READY) ## Train IMEXnet on Q-tips (other runs: make train ARGS="model=resnet")
 	$(BIN)/python train.py $(ARGS)
 
+NORMAL := -m "not slow and not docs"
+ROOMS := $(addprefix tests/,operators terms solvers integrators networks analysis tasks data)
+SOLVES := $(addprefix tests/operators/,test_implicit_conv.py test_boundaries.py \
+	test_stencils.py test_fused.py::test_kernels_for_cpus_agree_with_torch)
+
 .PHONY: test
-test: $(DEV) ## Run the tests (a few minutes on two cores)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow and not docs"
+test: test-vectors ## Run the tests (a few minutes on two cores)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(NORMAL)
+
+# Threads that wait for each other asleep: where cores are shared they spin for minutes.
+.PHONY: test-vectors
+test-vectors: $(DEV) # One line of the matrix every time: no vectors, two threads
+	ATEN_CPU_CAPABILITY=default OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive \
+		$(BIN)/python -m pytest -q --seed 1 $(SOLVES) tests/solvers
+
+# Each line has other random data and another order.
+.PHONY: test-matrix
+test-matrix: $(DEV) ## Test with other vectors and threads, without g++, without Triton
+	set -e; seed=10; for vectors in default avx2 avx512; do for threads in 1 2 4; do \
+		seed=$$((seed + 1)); echo "$$vectors, $$threads threads, seed $$seed"; \
+		ATEN_CPU_CAPABILITY=$$vectors OMP_NUM_THREADS=$$threads OMP_WAIT_POLICY=passive \
+			$(BIN)/python -m pytest -q $(NORMAL) --seed $$seed $(ROOMS); \
+	done; done
+	CXX=/no/g++ IMEX_CACHE=$$(mktemp -d) OMP_NUM_THREADS=1 \
+		$(BIN)/python -m pytest -n 2 $(NORMAL) --seed 20
+	PYTHONPATH=tests/without_triton OMP_NUM_THREADS=1 \
+		$(BIN)/python -m pytest -n 2 $(NORMAL) --seed 21
 
 .PHONY: test-slow
 test-slow: $(DEV) ## Run the tests that train to the end

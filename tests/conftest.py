@@ -1,25 +1,29 @@
-"""Shared by all tests: one thread per process, and commands run as a user runs them."""
+"""Shared by all tests: seeds, threads, tolerances, and commands run as a user runs them."""
 
 import faulthandler
 import gc
 import multiprocessing
 import os
+import random
 import runpy
 import subprocess
 import sys
+import zlib
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from imex_experiments.operators.fused_cpp import library
 
 ROOT = Path(__file__).parents[1]
 
 # pytest-xdist runs one process per core; OpenMP threads on top of that only spin.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-torch.set_num_threads(1)
+torch.set_num_threads(int(os.environ.setdefault("OMP_NUM_THREADS", "1")))
 
 QUICK = [
     "trainer.max_epochs=2",
@@ -35,6 +39,59 @@ needs_kernels = pytest.mark.skipif(
 )
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def rounding(dtype: torch.dtype, length: int, condition: float = 1.0) -> float:
+    """Return eps x length x condition, a bound on the relative error of a computation.
+
+    `length` counts the roundings that a result has behind it, one for each term of its
+    sums. Each is eps / 2 at most. All of one sign they leave a factor of two, whatever
+    the order of a sum, the width of vectors or the number of threads. `condition` is the
+    factor by which a relative error of what is given grows.
+    """
+    return torch.finfo(dtype).eps * length * condition
+
+
+def relative_error(found: Tensor, exact: Tensor) -> float:
+    """Return |found - exact| / |exact| in the norm of all entries."""
+    difference = found.detach().double() - exact.detach().double()
+    return float(difference.norm() / exact.detach().double().norm())
+
+
+def sensitivity(taps: Tensor, scale: float) -> float:
+    """Return how far the rounding of taps changes t = 1 / (1 + scale |B^|^2).
+
+    d t / t = 2 scale |B^| t |d B^| <= sqrt(scale) |d B^|, and |d B^| <= eps sum |b|.
+    """
+    return scale**0.5 * float(taps.detach().abs().sum((-2, -1)).amax())
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--seed",
+        type=int,
+        default=0,
+        help="other random data for the tests and, but for 0, another order of them",
+    )
+
+
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> None:
+    """Shuffle files, and tests within a file, whose fixtures are made once."""
+    if seed := config.getoption("--seed"):
+        shuffled = random.Random(seed)
+        files: dict[Path, float] = defaultdict(shuffled.random)
+        items.sort(key=lambda item: (files[item.path], shuffled.random()))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Give each test random numbers of its own, whatever ran before it."""
+    seed = zlib.crc32(item.nodeid.encode()) + item.config.getoption("--seed")
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,14 @@
 """torch.compile: no graph breaks, the same numbers, the same names in a checkpoint."""
 
+import os
 import shutil
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import QUICK, ROOT, Command, needs_kernels
-from torch import nn
+from conftest import QUICK, ROOT, Command, needs_kernels, rounding
+from torch import Tensor, nn
 from torch._dynamo.utils import counters
 from torch.export import Dim
 
@@ -17,7 +18,8 @@ from imex_experiments.networks import DynamicNet
 from imex_experiments.terms import DoubleLayer, GramDiffusion
 
 needs_compiler = pytest.mark.skipif(
-    shutil.which("g++") is None, reason="Inductor needs g++ to compile for a CPU"
+    shutil.which(os.environ.get("CXX") or "g++") is None,
+    reason="Inductor needs g++ to compile for a CPU",
 )
 
 
@@ -26,6 +28,16 @@ def network(boundary: str) -> nn.Module:
     diffusion = partial(GramDiffusion, backend="gemm")
     options = {"boundary": boundary, "padding": None, "alpha": 10.0}
     return DynamicNet(1, 2, [2], Imex(), DoubleLayer, diffusion, **options)
+
+
+def assert_near(found: list[Tensor], exact: list[Tensor], length: int) -> None:
+    """Fail where a result differs by more than sums of `length` terms may be rounded.
+
+    Gradients that cancel have the rounding of what they are made of, here the largest.
+    """
+    largest = max(float(one.detach().abs().max()) for one in exact)
+    atol = rounding(torch.float32, length) * largest
+    torch.testing.assert_close(found, exact, rtol=0, atol=atol)
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -41,7 +53,7 @@ def test_the_graph_has_no_breaks(boundary: str, training: bool) -> None:
         y = net(x)
         y.square().sum().backward()
         results.append([y, *(p.grad for p in net.parameters())])
-    torch.testing.assert_close(*results, rtol=1e-4, atol=1e-5)
+    assert_near(*results, 2 * 12 * 9)  # over the pixels of two images
     assert list(traced.state_dict()) == names
 
 
@@ -57,7 +69,7 @@ def test_compiled_solve_has_the_same_gradients(backend: str) -> None:
     for solve in (layer, torch.compile(layer, fullgraph=True)):
         y = solve(x)
         results.append([y, *torch.autograd.grad(y.pow(3).sum(), [x, layer.L.B])])
-    torch.testing.assert_close(*results, rtol=1e-4, atol=1e-4)
+    assert_near(*results, 2 * 16 * 16)
 
 
 FIVE_SIZES = [(16, 16), (18, 22), (32, 20), (13, 21), (11, 14)]
@@ -83,7 +95,7 @@ def test_training_over_five_sizes_takes_two_graphs(boundary: str, backend: str) 
         for solve in (layer, traced):
             y = solve(x)
             results.append([y, *torch.autograd.grad(y.sin().sum(), [x, layer.L.B])])
-        torch.testing.assert_close(*results, rtol=1e-4, atol=1e-4)
+        assert_near(*results, 2 * size[0] * size[1])
     assert counters["stats"]["unique_graphs"] == 2
 
 

@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Command
+import torch
+from conftest import ROOT, Command, rounding
 
 CHECK = str(ROOT / "scripts" / "maintenance" / "gpu_check.py")
 PAGE = str(ROOT / "scripts" / "maintenance" / "gpu_page.py")
@@ -21,7 +22,11 @@ def test_rehearsal_takes_every_step(python: Command, tmp_path: Path) -> None:
     assert all(step["exit"] == 0 for step in found.values())
     rows = found["correctness"]["errors"]
     assert {row["backend"] for row in rows} == {"fft", "gemm", "fused"}
-    assert max(row["y"] for row in rows if row["dtype"] == "float32") <= 2e-6
+    for row in rows:
+        if row["dtype"] == "float32":
+            # Sums of rows and columns, factors of nine taps: sqrt(alpha) sum |b| < 15.
+            length = 2 * sum(row["size"]) + 9 * 15
+            assert row["y"] <= rounding(torch.float32, length)
     runs = {**found["main"], **found["speeds"], **found["table1"]}
     runs = {name: run for name, run in runs.items() if isinstance(run, dict)}
     assert all("test/miou" in run["metrics"] for run in runs.values())

@@ -14,6 +14,11 @@ def metrics_of(python: Command, cwd: Path, *words: str) -> dict[str, float]:
     return json.loads(path.read_text())
 
 
+# Nine runs, three seeds in three orders of rounding (docs/results.md): test mIoU is
+# 0.9978 with a deviation of 0.0019, the explicit twin's 0.481 with 0.006, on validation
+# 0.570. Limits are nine deviations away, or twenty.
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_imexnet_solves_qtips(seed: int, python: Command, tmp_path: Path) -> None:

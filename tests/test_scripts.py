@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import QUICK, ROOT, Command
+from conftest import QUICK, ROOT, Command, rounding
 from omegaconf import OmegaConf
 from PIL import Image
 from sweep_folders import make_sweep
@@ -375,8 +375,16 @@ def same_elsewhere(exported: Export, images: torch.Tensor) -> None:
     task, logits = load_run(run), computed(images)
     with torch.no_grad():
         expected = task(images)
-    assert (logits - expected).abs().max() < 1e-4
-    assert torch.equal(logits.argmax(1).to(torch.uint8), task.predict(images))
+    # One sum after the other: over the inputs of each convolution, rows and columns.
+    inputs = sum(p[0].numel() for p in task.parameters() if p.ndim == 4)
+    allowed = rounding(torch.float32, inputs + 8 * sum(images.shape[-2:]))
+    allowed *= float(expected.abs().max())
+    assert (logits - expected).abs().max() <= allowed
+    first, second = expected.topk(2, 1).values.unbind(1)
+    clear = first - second > 2 * allowed  # else rounding chooses
+    labels = logits.argmax(1).to(torch.uint8)
+    assert torch.equal(labels[clear], task.predict(images)[clear])
+    assert clear.float().mean() > 0.9
 
 
 def test_export_gives_the_same_labels_elsewhere(exported: Export) -> None:
@@ -409,7 +417,8 @@ def test_benchmark_measures_and_draws(forked: Command, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     results = json.loads(out.read_text())
     (row,) = results["shapes"]
-    assert all(0 < error < 5e-3 for error in row["errors"].values())
+    allowed = rounding(torch.bfloat16, 1)  # of the result; the solve is float32
+    assert all(0 < error < allowed for error in row["errors"].values())
     assert row["forward"]["solve"]["share_of_copy"] > 0
     both = row["forward and backward"]
     assert {"ResNet block", "IMEX block", "solve", "Algorithm 1"} <= both.keys()

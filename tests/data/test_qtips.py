@@ -36,13 +36,14 @@ def test_bars_have_the_published_size_colours_and_frequency() -> None:
     images, labels = data["images"][:, 0], data["labels"]
     assert set(images.unique().tolist()) == {BACKGROUND, BAR, WHITE, BLACK}
     assert bool(((images == BACKGROUND) == (labels == 0)).all())
-    # Means of the published ranges: 45.5 x 5.5 pixels of 4096.
-    assert (labels > 0).double().mean() == pytest.approx(45.5 * 5.5 / 4096, rel=0.02)
+    # Means of the published ranges: 45.5 x 5.5 pixels of 4096. A share has the relative
+    # deviations 8.1 / 45.5 and 1.1 / 5.5 of length and width: 0.27; four of 0.27 / 2000^.5.
+    assert (labels > 0).double().mean() == pytest.approx(45.5 * 5.5 / 4096, rel=0.024)
     classes = labels.flatten(1).amax(1)
     shares = classes.bincount(minlength=4) / len(classes)
     torch.testing.assert_close(
-        shares, torch.tensor([0, 1, 1, 1]) / 3, atol=0.04, rtol=0
-    )
+        shares, torch.tensor([0, 1, 1, 1]) / 3, atol=0.042, rtol=0
+    )  # four of (2 / 9 / 2000)^.5
 
 
 recipes = st.builds(
@@ -81,7 +82,7 @@ def test_upright_bar_covers_length_times_width_pixels() -> None:
         if {int(rows), int(columns)} == {6, 40} and int(label.count_nonzero()) == 240:
             upright += 1
             assert int((image != BACKGROUND).sum() - (image == BAR).sum()) == 2 * 36
-    assert upright >= 15  # about 4 in 360 of 3000
+    assert upright >= 10  # 4 in 360 of 3000 are 33, less four of 33^.5
 
 
 def test_centred_bars_are_symmetric_about_the_middle() -> None:
@@ -97,8 +98,8 @@ def test_off_centre_bars_use_the_whole_image_and_stay_inside() -> None:
     assert bool(labels.any(0)[-4:].any())
     areas = labels.sum((-2, -1))
     assert areas.double().mean() == pytest.approx(
-        45.5 * 5.5, rel=0.03
-    )  # none is cut off
+        45.5 * 5.5, rel=0.048
+    )  # none is cut off; four of 0.27 / 500^.5
 
 
 def test_several_bars_do_not_overlap() -> None:

@@ -6,6 +6,7 @@ from functools import partial
 
 import pytest
 import torch
+from conftest import rounding
 from torch import Tensor, nn
 
 from imex_experiments.integrators import ForwardEuler, Theta, TimeGrid, integrate
@@ -109,7 +110,9 @@ def test_residual_of_the_equation_is_below_the_tolerance(
     ((which, info),) = told
     assert which == "forward"
     assert info.converged.all()
-    torch.testing.assert_close(info.residual, residual, rtol=1e-3, atol=1e-15)
+    # Two convolutions of 2 x 9 terms before the difference, which may leave only rounding.
+    atol = rounding(torch.float64, 2 * 18, float(x.abs().max()))
+    torch.testing.assert_close(info.residual, residual, rtol=0, atol=atol)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -183,8 +186,9 @@ def test_preconditioner_saves_iterations_on_a_stiff_layer() -> None:
         scheme.step(Stiff(), 0.0, 1.0, y).sum().backward()
         told[precondition] = infos
     forward, adjoint = (int(info.iterations.max()) for info in told[True])
-    assert forward < int(told[False][0].iterations.max())
-    assert adjoint < int(told[False][1].iterations.max())
+    # Newton's steps are as many whoever solves for them; the adjoint is one linear solve.
+    assert forward <= int(told[False][0].iterations.max())
+    assert 2 * adjoint <= int(told[False][1].iterations.max())
     assert all(info.converged.all() for info in told[True])
 
 

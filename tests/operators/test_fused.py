@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Command, needs_kernels
+from conftest import Command, needs_kernels, rounding, sensitivity
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -124,10 +124,14 @@ def test_kernels_for_cpus_agree_with_torch(
         with torch_threads(threads):
             y = symbol_product(inputs[0], symbol, backend=backend)
             results.append([y, *torch.autograd.grad(y, inputs, g.to(kind))])
-    tolerance = 1e-12 if dtype == torch.float64 else 1e-5
-    for exact, found in zip(*results, strict=True):
-        assert found.dtype == dtype
-        assert (found - exact).abs().max() <= tolerance * (1 + exact.abs().max())
+    allowed = rounding(dtype, 2 * sum(size)) + rounding(dtype, 9, sensitivity(b, 1))
+    pairs = list(zip(*results, strict=True))
+    assert all(found.dtype == dtype for _, found in pairs)
+    for (exact, found), source in zip(pairs[:2], (x, g), strict=True):
+        assert (found - exact).norm() <= allowed * source.norm()  # a contraction
+    # A tap's is sum X G d t, d t = 2 |B^| t^2 <= 1, of two spectra.
+    taps = float((pairs[2][0] - pairs[2][1]).detach().abs().max())
+    assert taps <= 2 * allowed * float((x.norm() * g.norm()).detach())
 
 
 @contextmanager
@@ -141,12 +145,11 @@ def torch_threads(number: int) -> Iterator[None]:
 
 
 @needs_kernels
-@pytest.mark.parametrize("vectors", ["default", "avx2"])
-def test_kernels_with_shorter_vectors(vectors: str, python: Command) -> None:
-    """Where this processor has longer ones, the same test for those of others."""
+def test_kernels_with_shorter_vectors(python: Command) -> None:
+    """Where this processor has longer ones; `make test-vectors` has none at all."""
     words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", __file__]
     words += ["-k", "test_kernels_for_cpus_agree_with_torch"]
-    done = python(*words, ATEN_CPU_CAPABILITY=vectors)
+    done = python(*words, ATEN_CPU_CAPABILITY="avx2")
     assert done.returncode == 0, done.stdout
     assert "1 passed" in done.stdout
 
@@ -226,7 +229,8 @@ def test_without_a_compiler_torch_solves(python: Command, tmp_path: Path) -> Non
         "no kernels for this CPU, implicit steps are solved by torch"
     )
     assert "/no/compiler" in said
-    assert float(total) == pytest.approx(256)
+    of_constants = 256 * rounding(torch.float32, 2 * (8 + 8))
+    assert float(total) == pytest.approx(256, abs=of_constants)
     if not torch.cuda.is_available():
         done = python("-c", SOLVE, "fused", **where)
         assert "ValueError: backend=fused needs g++ for a CPU" in done.stderr
@@ -238,7 +242,9 @@ def test_a_damaged_library_is_built_again(python: Command, tmp_path: Path) -> No
     sizes = []
     for _ in range(2):
         done = python("-c", SOLVE, "fused", IMEX_CACHE=str(tmp_path))
-        assert done.stdout.strip() == "256.0", done.stderr
+        assert done.returncode == 0, done.stderr
+        of_constants = 256 * rounding(torch.float32, 2 * (8 + 8))
+        assert float(done.stdout) == pytest.approx(256, abs=of_constants)
         (path,) = tmp_path.iterdir()
         sizes.append(path.stat().st_size)
         path.write_bytes(b"no library")
