@@ -17,7 +17,7 @@ import torch
 from pytorch_lightning.plugins.io import CheckpointIO
 
 from imex_experiments.runs.errors import CheckpointError, StorageError
-from imex_experiments.runs.files import on_disk, sync_folder, write_text
+from imex_experiments.runs.files import on_disk, staying, sync_folder, write_text
 from imex_experiments.runs.layout import BEST, LAST, PREVIOUS
 
 log = logging.getLogger(__name__)
@@ -110,7 +110,11 @@ def newest_verified(run: Path) -> Path:
 
 
 def going_on_from(run: Path) -> Path:
-    """Return `newest_verified`; what is damaged is set aside with a warning."""
+    """Return last.ckpt, which `newest_verified` becomes if it is another.
+
+    What is damaged is set aside, and both are told with a warning. StorageError if the
+    copy cannot be written.
+    """
     steps, damaged = _examined(run)
     newest = _newest(run, steps, damaged)
     for path, error in damaged.items():
@@ -119,7 +123,8 @@ def going_on_from(run: Path) -> Path:
         path.replace(aside)
     if newest != run / LAST:
         log.warning("going on from %s, of step %d", newest, steps[newest])
-    return newest
+        copy_checkpoint(newest, run / LAST)
+    return run / LAST
 
 
 def _examined(run: Path) -> tuple[dict[Path, int], dict[Path, CheckpointError]]:
@@ -130,7 +135,7 @@ def _examined(run: Path) -> tuple[dict[Path, int], dict[Path, CheckpointError]]:
     steps: dict[Path, int] = {}
     damaged: dict[Path, CheckpointError] = {}
     for path in (run / LAST, run / PREVIOUS, run / BEST):
-        if path.is_file() and run / LAST not in steps:
+        if os.path.lexists(path) and run / LAST not in steps:
             try:
                 steps[path] = _step(path)
             except CheckpointError as error:
@@ -163,7 +168,8 @@ def checksum_of(path: Path) -> Path:
 
 def _publish(content: bytes, path: Path) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        with staying(path.parent.parent):
+            path.parent.mkdir(exist_ok=True)
         with on_disk(path, content) as temporary:
             if path.name == LAST.name and path.is_file():
                 _move(path, path.with_name(PREVIOUS.name), _listed(path))

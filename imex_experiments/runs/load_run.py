@@ -111,12 +111,16 @@ def read_metrics(run: str | Path) -> dict[str, float]:
 
 
 def read_history(run: str | Path) -> list[dict[str, str]]:
-    """The rows of metrics.csv; CheckpointError if there are none."""
+    """The rows of metrics.csv; CheckpointError if there are none.
+
+    A last row that was cut off while it was written is left out.
+    """
     path = Path(run) / HISTORY
     rows: list[dict[str, str]] = []
     if path.is_file():
         with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
+            lines = [line for line in file if line.endswith("\n")]
+        rows = list(csv.DictReader(lines))
     if not rows:
         raise CheckpointError(f"{run}: not a run that finished an epoch, no {HISTORY}")
     return rows
