@@ -20,6 +20,7 @@ import json
 import multiprocessing
 import os
 import random
+import re
 import runpy
 import shutil
 import signal
@@ -197,7 +198,9 @@ def disturb_operations(
     """Disturb a run at each of its file operations, or at a sample of them."""
     whole, names = folder / "whole", folder / "names"
     count = partial(shim.arm, whole, "count", 0, names)
-    assert train([*SHORT, f"hydra.run.dir={whole}"], count) == 0
+    said = folder / "said"
+    code = train([*SHORT, f"hydra.run.dir={whole}"], count, said=said)
+    assert code == 0, said.read_text()
     state = fingerprint(whole)
     operations = names.read_text().splitlines()
     cases = [(word, n) for word in how for n in moments(operations, word)]
@@ -207,7 +210,10 @@ def disturb_operations(
     for word, number in cases:
         found = disturb(folder / "cut", state, word, number)
         if any(name.startswith("LOST") for name in found):
-            print(f"{word} at {number}, {operations[number - 1]}: {dict(found)}", flush=True)
+            print(
+                f"{word} at {number}, {operations[number - 1]}: {dict(found)}",
+                flush=True,
+            )
         counts += found
         shutil.rmtree(folder / "cut", ignore_errors=True)
     return counts
@@ -378,6 +384,10 @@ def corrupt(run: Path) -> list[Path]:
     return bad
 
 
+TOLD_BY_A_CLOCK = re.compile(r"/seconds$|/History/(length|sha256|rows)")
+"""Seconds, and what a checkpoint knows of the file that has a column of them."""
+
+
 def fingerprint(run: Path) -> dict[str, Any]:
     """All that a finished run has come to, but for what a clock decides."""
     with (run / HISTORY).open(newline="") as file:
@@ -390,7 +400,7 @@ def fingerprint(run: Path) -> dict[str, Any]:
         f"{name}{key}": leaf
         for name in (LAST, BEST)
         for key, leaf in leaves(read_checkpoint(run / name))
-        if not key.endswith(("/seconds", "/History/length", "/History/sha256"))
+        if not TOLD_BY_A_CLOCK.search(key)
     }
     return {"history": rows, "metrics": metrics} | checkpoints
 

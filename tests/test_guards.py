@@ -72,8 +72,8 @@ GUARDS = {
         f"{IO}_whatever",
     ),
     "damaged is set aside": Guard(
-        f"{RUNS}/checkpoint_io.py",
-        "path.replace(aside)",
+        f"{RUNS}/files.py",
+        "path.replace(path.with_name(aside))",
         "pass",
         f"{IO}_damaged_last_falls_back_to_the_newest_verified_one[cut]",
     ),

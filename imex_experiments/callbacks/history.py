@@ -8,6 +8,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
+from imex_experiments.runs.devices import is_first_process
 from imex_experiments.runs.errors import root_cause
 from imex_experiments.runs.files import GrowingTable
 
@@ -46,7 +47,7 @@ class History(pl.Callback):
         self.seconds, self.waiting = state_dict["seconds"], state_dict["rows"]
         self._losses = [torch.tensor(loss) for loss in state_dict["losses"]]
         self.row = state_dict.get("last") or (self.waiting or [{}])[-1]
-        if self.table:  # all rows of a checkpoint of release 0.2 wait to be written
+        if self.table and is_first_process():
             self.table.restore(state_dict.get("length", 0), state_dict.get("sha256"))
 
     def elapsed(self) -> float:

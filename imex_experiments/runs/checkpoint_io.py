@@ -17,7 +17,13 @@ import torch
 from pytorch_lightning.plugins.io import CheckpointIO
 
 from imex_experiments.runs.errors import CheckpointError, StorageError
-from imex_experiments.runs.files import on_disk, staying, sync_folder, write_text
+from imex_experiments.runs.files import (
+    on_disk,
+    set_aside,
+    staying,
+    sync_folder,
+    write_text,
+)
 from imex_experiments.runs.layout import BEST, LAST, PREVIOUS
 
 log = logging.getLogger(__name__)
@@ -118,9 +124,7 @@ def going_on_from(run: Path) -> Path:
     steps, damaged = _examined(run)
     newest = _newest(run, steps, damaged)
     for path, error in damaged.items():
-        aside = path.with_name(f"{path.name}.damaged")
-        log.warning("%s; set aside as %s", error, aside.name)
-        path.replace(aside)
+        log.warning("%s; %s", error, set_aside(path))
     if newest != run / LAST:
         log.warning("going on from %s, of step %d", newest, steps[newest])
         copy_checkpoint(newest, run / LAST)

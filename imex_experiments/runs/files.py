@@ -128,14 +128,11 @@ class GrowingTable:
         return self.path.stat().st_size >= length
 
     def _set_aside(self) -> None:
-        aside = self.path.with_name(f"{self.path.name}.damaged")
-        if os.path.lexists(self.path):
-            self.path.replace(aside)
+        aside = set_aside(self.path) if os.path.lexists(self.path) else "gone"
         log.warning(
-            "%s: not the rows that were written; set aside as %s, the next rows begin "
-            "a new file",
+            "%s: not the rows that were written (%s); the next row begins a new file",
             self.path,
-            aside.name,
+            aside,
         )
 
 
@@ -170,6 +167,14 @@ def on_disk(path: Path, content: bytes) -> Iterator[Path]:
         yield temporary
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def set_aside(path: Path) -> str:
+    """Rename what is damaged, and say so in a word or two: no name is taken twice."""
+    names = [f"{path.name}.damaged{number}" for number in ("", *range(2, 100))]
+    aside = next(n for n in names if not os.path.lexists(path.with_name(n)))
+    path.replace(path.with_name(aside))
+    return f"set aside as {aside}"
 
 
 @contextmanager

@@ -64,7 +64,7 @@ def alone_in(folder: Path, seconds: float = 30.0) -> Iterator[None]:
         return
     try:
         with FileLock(folder / LOCK, timeout=seconds):
-            for place in (folder, folder / LAST.parent):
+            for place in (folder, folder / HYDRA, folder / LAST.parent):
                 sweep_partial(place)
             yield
     except Timeout as error:
