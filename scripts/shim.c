@@ -130,8 +130,7 @@ ssize_t write(int file, const void *content, size_t size) {
   char path[PATH_MAX];
   if (file == tally || !file_inside(file, path)) return real(file, content, size);
   enum mode now = next("write", path, 1);
-  if (now == BROKEN && failed(now)) return -1;
-  if (now == HALF || now == FULL) real(file, content, now == FULL && passed != last ? 0 : size / 2);
+  if (now == HALF || (now == FULL && passed == last)) real(file, content, size / 2);
   if (now == HALF) kill(process, SIGKILL);
   if (failed(now)) return -1;
   return real(file, content, size);

@@ -22,16 +22,21 @@ def is_loaded() -> bool:
     return hasattr(ctypes.CDLL(None), "shim_arm")
 
 
-def start_again_with_shim() -> None:
-    """Replace this process by the same command with the shim loaded.
+def build(folder: Path) -> Path:
+    """Return the shim as a library, made in a folder by CC, or by cc.
 
-    The library lies in a folder of its own, which is left to the system's temporary files.
-    CalledProcessError, or FileNotFoundError for a machine without `cc`.
+    CalledProcessError if it cannot be built, FileNotFoundError without a compiler.
     """
-    library = Path(tempfile.mkdtemp(prefix="shim-")) / "shim.so"
+    library = folder / "shim.so"
     compiler = os.environ.get("CC", "cc")
     flags = ["-shared", "-fPIC", "-O1", "-Wall", "-Wextra", "-Werror"]
     subprocess.run([compiler, *flags, "-o", library, SOURCE, "-ldl"], check=True)
+    return library
+
+
+def start_again() -> None:
+    """Replace this process by the same command with the shim loaded."""
+    library = build(Path(tempfile.mkdtemp(prefix="shim-")))
     environment = {**os.environ, "LD_PRELOAD": str(library)}
     os.execve(sys.executable, [sys.executable, *sys.argv], environment)
 

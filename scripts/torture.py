@@ -90,7 +90,7 @@ def main() -> int:
     parser.add_argument("--sample", type=int, help="so many of all operations")
     args = parser.parse_args()
     if args.at == "every-operation" and not shim.is_loaded():
-        shim.start_again_with_shim()
+        shim.start_again()
     rng = random.Random(args.seed)
     end = time.monotonic() + 60 * args.minutes
     counts: Counter[str] = Counter()

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, Command
+from shim import build
 from test_resume import signal_at
 from torture import SMALL, TRAIN, corrupt, train
 
@@ -262,17 +263,16 @@ def test_what_a_run_is_outlives_a_loss_of_power(
 
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="the shim needs a C compiler")
-def test_a_sample_of_all_file_operations(environment: dict[str, str]) -> None:
+def test_a_sample_of_all_file_operations(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
     """Disturbed and resumed; `make test-faults` does so at all of them."""
-    words = [
-        str(ROOT / "scripts/torture.py"),
-        "--at",
-        "every-operation",
-        "--sample",
-        "2",
-    ]
+    words = ["--at", "every-operation", "--how", "kill", "half", "--sample", "2"]
     done = subprocess.run(
-        [sys.executable, *words], env=environment, capture_output=True, text=True
+        [sys.executable, str(ROOT / "scripts/torture.py"), *words],
+        env=environment | {"LD_PRELOAD": str(build(tmp_path))},
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "LOST" not in done.stdout

@@ -34,13 +34,10 @@ class History(pl.Callback):
         self._losses: list[torch.Tensor] = []
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "seconds": self.elapsed(),
-            "losses": [float(loss) for loss in self._losses],
-            "last": self.row,
-            "rows": self.waiting,
-            **(self.table.state() if self.table else {}),
-        }
+        losses = [float(loss) for loss in self._losses]
+        rows = {"last": self.row, "rows": self.waiting}
+        written = self.table.state() if self.table else {}
+        return {"seconds": self.elapsed(), "losses": losses, **rows, **written}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a state; CheckpointError if the file has not what it says."""

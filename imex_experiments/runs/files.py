@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -114,8 +114,7 @@ class GrowingTable:
                 text = _header(rows) + _lines(list(rows[0]), rows)
             file.truncate(self._length)
             file.write(text.encode())
-            file.flush()
-            os.fsync(file.fileno())
+            _sync(file)
         if not self._length:
             sync_folder(self.path.parent)
         self._length += len(text.encode())
@@ -162,8 +161,7 @@ def on_disk(path: Path, content: bytes) -> Iterator[Path]:
     try:
         with staying(path.parent), temporary.open("wb") as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+            _sync(file)
         yield temporary
     finally:
         temporary.unlink(missing_ok=True)
@@ -195,6 +193,12 @@ def sweep_partial(folder: Path) -> None:
     """Remove what a killed process left; nobody else may be writing in the folder."""
     for leftover in folder.glob(f".*{PARTIAL}"):
         leftover.unlink()
+
+
+def _sync(file: IO[bytes]) -> None:
+    """Let the content of a file outlive a loss of power."""
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def sync_folder(folder: Path) -> None:
