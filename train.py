@@ -23,7 +23,7 @@ from imex_experiments.runs.devices import alone_after_fit, is_first_process
 from imex_experiments.runs.evaluation import evaluate
 from imex_experiments.runs.layout import BEST, FIGURES, LAST
 from imex_experiments.runs.prepared import prepared_data
-from imex_experiments.runs.record import alone_in, recording
+from imex_experiments.runs.record import alone_in, recording, write_command
 from imex_experiments.runs.report import (
     save_figures,
     save_results,
@@ -31,7 +31,7 @@ from imex_experiments.runs.report import (
     show_network,
     show_next_commands,
 )
-from imex_experiments.runs.resume import resumed_arguments
+from imex_experiments.runs.resume import CHANGED, resumed_arguments
 from imex_experiments.runs.sweep import end_with_parent, resumed_sweep
 
 
@@ -44,6 +44,8 @@ def train(cfg: DictConfig) -> float:
     facts = {"model": choices.model, "data": choices.data, "seed": cfg.seed}
     facts["kernels"] = fused_cpp.library() is not None  # they round in their own order
     with alone_in(folder), recording(folder, **facts) as status:
+        if cfg.resume is None or cfg[CHANGED]:
+            write_command(folder, cfg)
         pl.seed_everything(cfg.seed, workers=True, verbose=False)
         data = prepared_data()
         network = build_network(cfg, data)

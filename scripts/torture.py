@@ -3,6 +3,11 @@
     python scripts/torture.py                     # one pass: 100 kills, 2,000 files, 20 rounds
     python scripts/torture.py --minutes 60        # passes until the time is over
     python scripts/torture.py --kills 10 --inside 3 --fuzzed 200 --rounds 2
+    python scripts/torture.py --at every-operation        # an hour; Linux, with cc
+    python scripts/torture.py --at every-operation --sample 20
+
+The last two disturb a run at each of its file operations: it is killed before the call or
+after half a write, the disk is full or fails, SIGTERM arrives. Then it is resumed.
 
 It prints counts and ends with 1 if anything was lost. The runs are forks of this process,
 with all imports done: what is killed is a real process of train.py, within its work.
@@ -15,6 +20,7 @@ import json
 import multiprocessing
 import os
 import random
+import re
 import runpy
 import shutil
 import signal
@@ -28,6 +34,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import shim
 import torch
 
 import imex_experiments.callbacks
@@ -36,8 +43,12 @@ import imex_experiments.networks  # noqa: F401
 from imex_experiments.callbacks import FiniteCheck
 from imex_experiments.data.cache import LEFTOVERS, cached
 from imex_experiments.data.qtips import QtipsRecipe, make_qtips
-from imex_experiments.runs.checkpoint_io import checksum_of, read_checkpoint
-from imex_experiments.runs.errors import CheckpointError
+from imex_experiments.runs.checkpoint_io import (
+    checksum_of,
+    has_checkpoint,
+    read_checkpoint,
+)
+from imex_experiments.runs.errors import CheckpointError, StorageError
 from imex_experiments.runs.layout import BEST, HISTORY, LAST, METRICS
 
 TRAIN = str(Path(__file__).parents[1] / "train.py")
@@ -74,7 +85,12 @@ def main() -> int:
     parser.add_argument("--fuzzed", type=int, default=2000)
     parser.add_argument("--rounds", type=int, default=20, help=f"{MAKERS} makers each")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--at", choices=["random-moments", "every-operation"])
+    parser.add_argument("--how", nargs="+", choices=list(ENDS), default=list(ENDS))
+    parser.add_argument("--sample", type=int, help="so many of all operations")
     args = parser.parse_args()
+    if args.at == "every-operation" and not shim.is_loaded():
+        shim.start_again()
     rng = random.Random(args.seed)
     end = time.monotonic() + 60 * args.minutes
     counts: Counter[str] = Counter()
@@ -83,6 +99,10 @@ def main() -> int:
         os.environ["IMEX_CACHE"] = str(folder / "cache")
         if OTHER_FILE_SYSTEM.is_dir():
             os.environ["TMPDIR"] = str(OTHER_FILE_SYSTEM)
+        if args.at == "every-operation":
+            counts = disturb_operations(folder, rng, args.how, args.sample)
+            tell(counts)
+            return int(any(name.startswith("LOST") for name in counts))
         whole = Whole(folder / "whole")
         while True:
             for number in range(args.kills):
@@ -124,6 +144,7 @@ class Whole:
         for kills in range(3):
             words = [f"resume={run}"]
             if code is None or code == CheckpointError.exit_code:  # nothing saved yet
+                shutil.rmtree(run, ignore_errors=True)
                 words = [*SMALL, f"hydra.run.dir={run}"]
             if kills and (kills == 2 or rng.random() < 0.5):
                 code = train(words)
@@ -137,7 +158,8 @@ class Whole:
             where = "in a write" if inside else "anywhere"
             counts[f"killed {where}"] += code == -signal.SIGKILL
             counts["LOST: corrupt under a final name"] += len(corrupt(run))
-            if code == CheckpointError.exit_code and not list(run.glob("*/*.ckpt")):
+            if code == CheckpointError.exit_code and not has_checkpoint(run):
+                shutil.rmtree(run)
                 code = train([*SMALL, f"hydra.run.dir={run}"])
             if code == 0:
                 break
@@ -148,13 +170,119 @@ class Whole:
         return +counts
 
 
+SHORT = [
+    *SMALL,
+    "trainer.max_epochs=3",
+    "data.train=8",
+    "data.val=2",
+    "data.test=2",
+    "trainer.log_every_n_steps=100",
+    "callbacks.figures=null",
+    "callbacks.checkpoints.every_steps=null",
+]
+"""A run of six steps in three epochs, with few file operations."""
+
+ENDS = {
+    "kill": {-signal.SIGKILL},
+    "half": {-signal.SIGKILL},
+    "ENOSPC": {StorageError.exit_code},
+    "EIO": {StorageError.exit_code},
+    "SIGTERM": {128 + signal.SIGTERM},
+}
+"""Exit codes of a run that is disturbed, where it is not 0 because it could go on."""
+
+
+def disturb_operations(
+    folder: Path, rng: random.Random, how: list[str], sample: int | None
+) -> Counter[str]:
+    """Disturb a run at each of its file operations, or at a sample of them."""
+    whole, names = folder / "whole", folder / "names"
+    count = partial(shim.arm, whole, "count", 0, names)
+    said = folder / "said"
+    code = train([*SHORT, f"hydra.run.dir={whole}"], count, said=said)
+    assert code == 0, said.read_text()
+    state = fingerprint(whole)
+    operations = names.read_text().splitlines()
+    cases = [(word, n) for word in how for n in moments(operations, word)]
+    if sample is not None:
+        cases = rng.sample(cases, sample)
+    counts: Counter[str] = Counter({"file operations in a run": len(operations)})
+    for word, number in cases:
+        found = disturb(folder / "cut", state, word, number)
+        if any(name.startswith("LOST") for name in found):
+            print(
+                f"{word} at {number}, {operations[number - 1]}: {dict(found)}",
+                flush=True,
+            )
+        counts += found
+        shutil.rmtree(folder / "cut", ignore_errors=True)
+    return counts
+
+
+ALIKE = 8
+"""Of the operations of TensorBoard, each of which adds one event, every eighth is taken."""
+
+
+def moments(operations: list[str], how: str) -> list[int]:
+    """Return the operations, counted from 1, at which a disturbance is one of its own.
+
+    A kill after any other call than a write is one before the next call, and a disk that
+    is full is so at the next call that needs room.
+    """
+    calls = {"half": ("write",), "ENOSPC": ("write", "open", "mkdir", "link")}
+    alike = 0
+    chosen = []
+    for number, operation in enumerate(operations, start=1):
+        call, _, path = operation.partition(" ")
+        alike += "/tensorboard/" in path
+        if "/tensorboard/" in path and alike % ALIKE:
+            continue
+        if call.startswith(calls.get(how, ())) or how not in calls:
+            chosen.append(number)
+    return chosen
+
+
+def disturb(run: Path, state: dict[str, Any], how: str, number: int) -> Counter[str]:
+    """Disturb a run at one operation and resume it: what came of it, and what was lost."""
+    counts = Counter([f"{how}: operations"])
+    said = run.with_name("said")
+    words = [*SHORT, f"hydra.run.dir={run}"]
+    code = train(words, partial(shim.arm, run, how, number), said=said)
+    if code not in ENDS[how] | {0}:
+        counts[f"LOST: {how} ended with {code}: {last_line(said)}"] += 1
+    counts["LOST: corrupt under a final name"] += len(corrupt(run))
+    if code == 0:
+        counts[f"{how}: of which the run went on"] += 1
+    else:
+        code = train([f"resume={run}"], said=said)
+    if code == 0 and fingerprint(run) == state:
+        counts[f"{how}: ended bit-identical"] += 1
+        counts["LOST: leftovers"] += len(list(run.rglob("*.partial")))
+    elif code == CheckpointError.exit_code and not has_checkpoint(run):
+        told = "start a new run" in last_line(said)
+        counts[f"{how}: refused, nothing was saved yet" if told else "LOST: way"] += 1
+    else:
+        counts[f"LOST: {how} resumed with {code}: {last_line(said)}"] += 1
+    return +counts
+
+
+def last_line(said: Path) -> str:
+    return (said.read_text().splitlines() or [""])[-1]
+
+
 def train(
-    words: list[str], before: Before | None = None, kill_after: float | None = None
+    words: list[str],
+    before: Before | None = None,
+    kill_after: float | None = None,
+    said: Path = Path(os.devnull),
 ) -> int:
-    """The exit code of `train.py <words>` in a fork of this process."""
+    """The exit code of `train.py <words>` in a fork of this process.
+
+    What it says on stderr goes to the file `said`.
+    """
 
     def command() -> None:
-        with open(os.devnull, "w") as sys.stdout, open(os.devnull, "w") as sys.stderr:
+        with open(os.devnull, "w") as sys.stdout, said.open("w") as sys.stderr:
             draw_random_numbers()
             if before:
                 before()
@@ -256,6 +384,10 @@ def corrupt(run: Path) -> list[Path]:
     return bad
 
 
+TOLD_BY_A_CLOCK = re.compile(r"/seconds$|/History/(length|sha256|rows)")
+"""Seconds, and what a checkpoint knows of the file that has a column of them."""
+
+
 def fingerprint(run: Path) -> dict[str, Any]:
     """All that a finished run has come to, but for what a clock decides."""
     with (run / HISTORY).open(newline="") as file:
@@ -268,7 +400,7 @@ def fingerprint(run: Path) -> dict[str, Any]:
         f"{name}{key}": leaf
         for name in (LAST, BEST)
         for key, leaf in leaves(read_checkpoint(run / name))
-        if not key.endswith("/seconds")
+        if not TOLD_BY_A_CLOCK.search(key)
     }
     return {"history": rows, "metrics": metrics} | checkpoints
 

@@ -5,6 +5,7 @@ Each test runs train.py in a fork of this process; see scripts/torture.py.
 
 import json
 import multiprocessing
+import os
 import resource
 import shutil
 import signal
@@ -18,12 +19,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Command
+from conftest import ROOT, Command
+from shim import build
 from test_resume import signal_at
 from torture import SMALL, TRAIN, corrupt, train
 
 from imex_experiments.callbacks import FiniteCheck
+from imex_experiments.runs.errors import ConfigError
 from imex_experiments.runs.preflight import LOGS
+from imex_experiments.runs.record import claim
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits of Linux")
 
@@ -160,6 +164,119 @@ def test_run_folder_is_for_its_user_alone(forked: Command, tmp_path: Path) -> No
     done = forked(TRAIN, *SMALL, "hydra.run.dir=here", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert [p.stat().st_mode & 0o777 for p in (run, tmp_path / "here")] == [0o700] * 2
+
+
+def test_a_folder_has_one_run(forked: Command, trained: Path, tmp_path: Path) -> None:
+    """Finished, or killed before its first checkpoint: no other one joins it."""
+    killed = tmp_path / "killed"
+    words = [*SMALL, f"hydra.run.dir={killed}"]
+    assert train(words, partial(signal_at, 1, signal.SIGKILL)) == -signal.SIGKILL
+    for run, way in ((trained, "go on with it: python"), (killed, "delete it")):
+        before = {p: (p.stat().st_mtime_ns, p.stat().st_ino) for p in run.rglob("*")}
+        done = forked(TRAIN, *SMALL, f"hydra.run.dir='{run}'")
+        assert done.returncode == 2, done.stderr
+        (line,) = done.stderr.splitlines()
+        assert f"hydra.run.dir={run}: there is a run in it already; {way}" in line
+        now = {p: (p.stat().st_mtime_ns, p.stat().st_ino) for p in run.rglob("*")}
+        assert now == before
+
+
+def test_of_two_runs_that_ask_for_one_folder_at_once_one_is_refused(
+    tmp_path: Path,
+) -> None:
+    context = multiprocessing.get_context("fork")
+    start, taken = context.Barrier(8), context.Value("i", 0)
+
+    def ask() -> None:
+        start.wait()
+        try:
+            claim(tmp_path)
+        except ConfigError:
+            return
+        with taken:
+            taken.value += 1
+
+    for process in (asking := [context.Process(target=ask) for _ in range(8)]):
+        process.start()
+    for process in asking:
+        process.join()
+        assert process.exitcode == 0
+    assert taken.value == 1
+
+
+@pytest.mark.parametrize(
+    "what", ["renamed", pytest.param("deleted", marks=pytest.mark.slow)]
+)
+def test_a_folder_that_goes_ends_the_run(
+    what: str, forked: Command, tmp_path: Path
+) -> None:
+    """It is not made anew; under its new name it goes on."""
+    run, moved = tmp_path / "run", tmp_path / "moved"
+
+    def take_it() -> None:
+        check = FiniteCheck.on_before_optimizer_step
+
+        def taking(self: Any, trainer: Any, *args: Any) -> None:
+            check(self, trainer, *args)
+            if trainer.global_step == 5:
+                run.rename(moved)
+                if what == "deleted":
+                    shutil.rmtree(moved)
+
+        FiniteCheck.on_before_optimizer_step = taking  # type: ignore[method-assign]
+
+    done = forked(TRAIN, *SMALL, f"hydra.run.dir={run}", before=take_it)
+    assert done.returncode == 6, done.stderr
+    assert f"{run}: no longer there, deleted or renamed" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not run.exists()
+    if what == "renamed":
+        assert sound(moved)
+        assert train([f"resume={moved}"]) == 0
+        assert status_of(moved)["state"] == "finished"
+
+
+def test_what_a_run_is_outlives_a_loss_of_power(
+    forked: Command, tmp_path: Path
+) -> None:
+    """Its .hydra, without which no checkpoint can be resumed, is synced before it trains."""
+    run, synced = tmp_path / "run", tmp_path / "synced"
+
+    def observe() -> None:
+        fsync = os.fsync
+
+        def told(handle: int) -> None:
+            with synced.open("a") as file:
+                file.write(os.readlink(f"/proc/self/fd/{handle}") + "\n")
+            fsync(handle)
+
+        os.fsync = told
+
+    done = forked(TRAIN, *SMALL, f"hydra.run.dir={run}", before=observe)
+    assert done.returncode == 0, done.stderr
+    paths = [Path(line) for line in synced.read_text().splitlines()]
+    first = next(n for n, path in enumerate(paths) if path.parent.name == "checkpoints")
+    for name in ("config.yaml", "hydra.yaml", "overrides.yaml"):
+        before = {p.name.split(".")[1] for p in paths[:first] if ".hydra" in p.parts}
+        assert name.split(".")[0] in before
+    assert {run, run / ".hydra"} <= set(paths[:first])
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="the shim needs a C compiler")
+def test_a_sample_of_all_file_operations(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    """Disturbed and resumed; `make test-faults` does so at all of them."""
+    words = ["--at", "every-operation", "--how", "kill", "half", "--sample", "2"]
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "scripts/torture.py"), *words],
+        env=environment | {"LD_PRELOAD": str(build(tmp_path))},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "LOST" not in done.stdout
+    assert "file operations in a run" in done.stdout
 
 
 @pytest.mark.slow

@@ -72,10 +72,66 @@ GUARDS = {
         f"{IO}_whatever",
     ),
     "damaged is set aside": Guard(
-        f"{RUNS}/checkpoint_io.py",
-        "path.replace(aside)",
+        f"{RUNS}/files.py",
+        "path.replace(path.with_name(aside))",
         "pass",
         f"{IO}_damaged_last_falls_back_to_the_newest_verified_one[cut]",
+    ),
+    "the fallback becomes last.ckpt": Guard(
+        f"{RUNS}/checkpoint_io.py",
+        "copy_checkpoint(newest, run / LAST)",
+        "pass",
+        "tests/test_resume.py::test_killed_in_its_very_last",
+    ),
+    "the end of a run without validation": Guard(
+        f"{CALLBACKS}/checkpoints.py",
+        "copy_checkpoint(self.last, self.best)",
+        "pass",
+        "tests/test_resume.py::test_killed_in_the_only",
+    ),
+    "rows behind those of the checkpoint": Guard(
+        f"{RUNS}/files.py",
+        "file.truncate(self._length)",
+        "pass",
+        "tests/runs/test_growing_table.py::test_a_resumed_run",
+    ),
+    "rows of another file": Guard(
+        f"{RUNS}/files.py",
+        "if digest.hexdigest() == sha256:",
+        "if True:",
+        "tests/runs/test_growing_table.py::test_a_table_that_is_not_the_one_written_is_set"
+        "_aside[edited]",
+    ),
+    "no table through a link": Guard(
+        f"{RUNS}/files.py",
+        "if self.path.is_symlink() or not self.path.is_file():",
+        "if not self.path.is_file():",
+        "tests/runs/test_growing_table.py::test_a_table_that_is_not_the_one_written_is_set"
+        "_aside[a link]",
+    ),
+    "one run per folder": Guard(
+        f"{RUNS}/record.py",
+        "return (folder / STATUS).exists() or has_checkpoint(folder)",
+        "return False",
+        "tests/test_faults.py::test_a_folder_has_one_run",
+    ),
+    "a folder that is gone": Guard(
+        f"{RUNS}/files.py",
+        "        if folder.is_dir():\n            raise\n",
+        "        raise\n",
+        "tests/test_faults.py::test_a_folder_that_goes",
+    ),
+    "curves behind a clock that was set back": Guard(
+        f"{CALLBACKS}/tensorboard.py",
+        "if own and int(own[1]) <= newest:",
+        "if False:",
+        "tests/test_resume.py::test_curves",
+    ),
+    ".hydra is synced": Guard(
+        f"{RUNS}/record.py",
+        "sync_folder(folder / HYDRA)",
+        "pass",
+        "tests/test_faults.py::test_what_a_run_is",
     ),
     "a failed write is told": Guard(
         f"{RUNS}/checkpoint_io.py",

@@ -28,9 +28,10 @@ from torture import (
     train,
 )
 
-from imex_experiments.callbacks import FiniteCheck
+from imex_experiments.callbacks import Checkpoints, FiniteCheck
 from imex_experiments.data.cifar10 import ARCHIVE
-from imex_experiments.runs.layout import CONFIG
+from imex_experiments.runs.checkpoint_io import read_checkpoint
+from imex_experiments.runs.layout import BEST, CONFIG, LAST
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="kills forks")
 
@@ -133,6 +134,84 @@ def test_goes_on_in_the_same_curves_and_rows(tmp_path: Path) -> None:
     assert [image.step for image in events.Images("val/segmentation")] == [3, 7]
     rows = (run / "metrics.csv").read_text().splitlines()[1:]
     assert [row.split(",")[1] for row in rows] == ["4", "8"]
+
+
+def test_curves_are_in_order_after_a_clock_was_set_back(tmp_path: Path) -> None:
+    """By a day. TensorBoard reads files in the order of their names."""
+    run = tmp_path / "run"
+    words = [*SMALL, "callbacks.checkpoints.every_steps=null", f"hydra.run.dir={run}"]
+    assert train(words, partial(signal_at, 7, signal.SIGKILL)) == -signal.SIGKILL
+    (before,) = (run / "tensorboard").iterdir()
+    _, _, _, stamp, *rest = before.name.split(".")
+    later = ["events.out.tfevents", str(int(stamp) + 86400), *rest]
+    before.rename(before.with_name(".".join(later)))
+    assert train([f"resume={run}"]) == 0
+    events = EventAccumulator(str(run / "tensorboard")).Reload()
+    assert [point.step for point in events.Scalars("train/loss")] == list(range(8))
+    assert [point.step for point in events.Scalars("best/val/miou")] == [8]
+
+
+def kill_at_name(name: str, number: int) -> None:
+    """Kill this process before a file gets a name for the nth time; all scores improve."""
+    replace, seen = os.replace, Counter[str]()
+
+    def counted(source: Any, target: Any) -> None:
+        seen[Path(target).name] += 1
+        if Path(target).name == name and seen[name] == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        replace(source, target)
+
+    os.replace = counted  # type: ignore[assignment]
+    save = Checkpoints.on_validation_end
+
+    def improved(self: Checkpoints, trainer: Any, pl_module: Any) -> None:
+        self.best_score = -1.0
+        save(self, trainer, pl_module)
+
+    Checkpoints.on_validation_end = improved  # type: ignore[method-assign]
+
+
+def test_killed_in_its_very_last_checkpoint(tmp_path: Path) -> None:
+    """Nothing is left to train then, and last.ckpt is made from what there is."""
+    words = [*SMALL, "data.train=8", "callbacks.checkpoints.every_steps=null"]
+    whole = tmp_path / "whole"
+    improving = partial(kill_at_name, "never", 0)
+    assert train([*words, f"hydra.run.dir={whole}"], improving) == 0
+    expected = fingerprint(whole)
+    for name in ("last.ckpt", "best.ckpt"):
+        run = tmp_path / name
+        kill = partial(kill_at_name, name, 2)
+        assert train([*words, f"hydra.run.dir={run}"], kill) == -signal.SIGKILL
+        assert (run / "checkpoints/last.ckpt").exists() == (name == "best.ckpt")
+        assert train([f"resume={run}"], improving) == 0
+        found = fingerprint(run)
+        assert [key for key in expected if found[key] != expected[key]] == []
+
+
+def test_killed_in_the_only_checkpoint_of_a_run_without_validation(
+    tmp_path: Path,
+) -> None:
+    """Its end is what is kept; when that is missing, no step is left to come to it."""
+    run = tmp_path / "run"
+    words = [*SMALL, "trainer.check_val_every_n_epoch=5", f"hydra.run.dir={run}"]
+    assert train(words, partial(kill_at_name, "best.ckpt", 1)) == -signal.SIGKILL
+    assert train([f"resume={run}"]) == 0
+    kept, end = (read_checkpoint(run / name)["state_dict"] for name in (BEST, LAST))
+    assert all(kept[name].equal(end[name]) for name in end)
+
+
+def test_killed_while_a_change_is_written(tmp_path: Path) -> None:
+    """Each file of .hydra is the old one or the new one, so that the run can go on."""
+    run = tmp_path / "run"
+    assert train([*SMALL, f"hydra.run.dir={run}"], partial(signal_at, 5, 15)) == 143
+    change = [f"resume={run}", "optimizer.lr=0.5", "resume_changed=true"]
+    kill = partial(kill_at_name, "overrides.yaml", 1)
+    assert train(change, kill) == -signal.SIGKILL
+    assert all((run / ".hydra" / name).stat().st_size for name in NAMES)
+    assert train(change) == 0
+
+
+NAMES = ("config.yaml", "hydra.yaml", "overrides.yaml")
 
 
 def test_change_is_named_and_honoured_only_when_asked_for(

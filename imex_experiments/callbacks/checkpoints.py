@@ -45,11 +45,16 @@ class Checkpoints(Checkpoint):
             INTERRUPTS.hold()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Keep the end of a run without a validation, too short for one: it has no other."""
-        if math.isnan(self.best_score):
-            trainer.save_checkpoint(self.best)
         INTERRUPTS.release()
         INTERRUPTS.raise_pending()
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Keep the end of a run without a validation, too short for one: it has no other.
+
+        It is called even if a resumed run has no step left, unlike `on_train_end`.
+        """
+        if math.isnan(self.best_score) and trainer.is_global_zero:
+            copy_checkpoint(self.last, self.best)
 
     def on_exception(
         self, trainer: pl.Trainer, pl_module: Any, exception: BaseException

@@ -9,8 +9,9 @@ import pytorch_lightning as pl
 import torch
 
 from imex_experiments.runs.contents import restoring
+from imex_experiments.runs.devices import is_first_process
 from imex_experiments.runs.errors import root_cause
-from imex_experiments.runs.files import write_table
+from imex_experiments.runs.files import GrowingTable
 
 log = logging.getLogger(__name__)
 
@@ -18,28 +19,35 @@ log = logging.getLogger(__name__)
 class History(pl.Callback):
     """One row per validation: epoch, step, seconds of fit, lr, mean train/loss, val/*.
 
-    The rows travel in the checkpoint, and the file is written anew with each of them: a
-    resumed run goes on after the last row that its checkpoint knows. `seconds` is the
-    wall-clock of fit over all its parts, validation included. A file that cannot be
-    written is a warning, and an error only at the end of the run. Without a path the rows
-    are kept, and nothing is written or logged.
+    A row is added to the end of the file, and the checkpoint knows how long the file is,
+    and its SHA-256: a resumed run goes on after the last row that its checkpoint knows.
+    `seconds` is the wall-clock of fit over all its parts, validation included. A file
+    that cannot be written is a warning, and an error only at the end of the run; until
+    then its rows wait, in the checkpoint too. Without a path nothing is written or logged.
     """
 
     def __init__(self, path: str | None) -> None:
-        self.path = None if path is None else Path(path)
+        self.table = None if path is None else GrowingTable(Path(path))
         self.seconds = 0.0
-        self.rows: list[dict[str, Any]] = []
+        self.row: dict[str, Any] = {}
+        self.waiting: list[dict[str, Any]] = []
         self._since = 0.0
         self._losses: list[torch.Tensor] = []
 
     def state_dict(self) -> dict[str, Any]:
         losses = [float(loss) for loss in self._losses]
-        return {"seconds": self.elapsed(), "rows": self.rows, "losses": losses}
+        rows = {"last": self.row, "rows": self.waiting}
+        written = self.table.state() if self.table else {}
+        return {"seconds": self.elapsed(), "losses": losses, **rows, **written}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a state; CheckpointError if it is no state of a history."""
         with restoring("callbacks.History"):
-            self.seconds, self.rows = state_dict["seconds"], state_dict["rows"]
+            self.seconds, self.waiting = state_dict["seconds"], state_dict["rows"]
             self._losses = [torch.tensor(loss) for loss in state_dict["losses"]]
+            self.row = state_dict.get("last") or (self.waiting or [{}])[-1]
+        if self.table and is_first_process():
+            self.table.restore(state_dict.get("length", 0), state_dict.get("sha256"))
 
     def elapsed(self) -> float:
         """Seconds spent in fit so far."""
@@ -51,8 +59,7 @@ class History(pl.Callback):
         """Return `last/val/*`, what the final validation gave; nothing without one."""
         return {
             f"last/{name}": value
-            for row in self.rows[-1:]
-            for name, value in row.items()
+            for name, value in self.row.items()
             if name.startswith("val/")
         }
 
@@ -64,8 +71,13 @@ class History(pl.Callback):
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         self.seconds, self._since = self.elapsed(), 0.0
-        if trainer.is_global_zero and self.rows and self.path:
-            write_table(self.path, self.rows)
+        if trainer.is_global_zero:
+            self._write()
+
+    def _write(self) -> None:
+        if self.table:
+            self.table.append(self.waiting)
+            self.waiting = []
 
     def on_train_batch_end(
         self,
@@ -93,11 +105,12 @@ class History(pl.Callback):
         row |= {
             name: float(metrics[name]) for name in metrics if name.startswith("val/")
         }
-        self.rows.append(row)
-        if self.path is None:
+        self.row = row
+        if self.table is None:
             return
+        self.waiting = [*self.waiting, row]
         try:
-            write_table(self.path, self.rows)
+            self._write()
         except OSError as error:
             log.warning("metrics.csv lags behind: %s", root_cause(error))
         shown = "  ".join(

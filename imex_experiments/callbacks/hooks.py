@@ -28,6 +28,7 @@ from imex_experiments.runs.preflight import (
     require_room,
 )
 from imex_experiments.runs.prepared import prepare_data
+from imex_experiments.runs.record import claim
 from imex_experiments.runs.resume import is_finished
 from imex_experiments.runs.sweep_summary import collect_jobs
 from imex_experiments.runs.sweep_tables import show_answer
@@ -51,6 +52,8 @@ class Hooks(Callback):
             require_room(*place)
             check_with_data(config, prepare_data(config))
             make_private(*place)
+            if config.resume is None:
+                claim(place[0])
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         with _ending():

@@ -1,8 +1,12 @@
 """What the dashboards need beside scalars: HParams sessions, a layout, and figures."""
 
 import logging
+import os
+import re
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -25,6 +29,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import (
     SessionEndInfo,
     SessionStartInfo,
 )
+from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from torch.utils.tensorboard import SummaryWriter
 
 from imex_experiments.runs.errors import is_interrupt
@@ -66,16 +71,39 @@ class RunLogger(TensorBoardLogger):
 
     @property
     def experiment(self) -> SummaryWriter:
-        new = self._experiment is None
         writer = super().experiment
-        if new and isinstance(writer, SummaryWriter):
-            files = writer._get_file_writer()
-            files.event_writer = _Lenient(files.event_writer)
+        if isinstance(writer, SummaryWriter):
+            files = writer._get_file_writer()  # a new one after each `finalize`
+            if not isinstance(files.event_writer, _Lenient):
+                with suppress(OSError):  # the writer itself tells of them
+                    _rename_behind_others(files.event_writer)
+                files.event_writer = _Lenient(files.event_writer)
         return writer
 
     def save(self) -> None:
         """hparams.yaml, which Lightning writes here, says nothing that .hydra does not."""
-        self.experiment.flush()
+        if self._experiment is not None:
+            self._experiment.flush()
+
+
+EVENTS = re.compile(r"events\.out\.tfevents\.(\d+)(.*)")
+
+
+def _rename_behind_others(writer: EventFileWriter) -> None:
+    """Give a writer's file the last name in its folder.
+
+    TensorBoard reads the files in the order of their names, which begin with the time. A
+    clock may have been set back since the run was started.
+    """
+    path = Path(os.fsdecode(writer._file_name))
+    own = EVENTS.fullmatch(path.name)
+    names = [EVENTS.fullmatch(p.name) for p in path.parent.iterdir() if p != path]
+    newest = max((int(name[1]) for name in names if name), default=-1)
+    if own and int(own[1]) <= newest:
+        later = path.with_name(f"events.out.tfevents.{newest + 1:010d}{own[2]}")
+        path.rename(later)
+        writer._file_name = str(later)
+        writer._general_file_writer.filename = os.fsencode(later)
 
 
 class _Lenient:

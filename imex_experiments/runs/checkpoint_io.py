@@ -19,7 +19,13 @@ from pytorch_lightning.plugins.io import CheckpointIO
 from imex_experiments.regular import read_regular
 from imex_experiments.runs.contents import check_container, check_contents
 from imex_experiments.runs.errors import CheckpointError, StorageError
-from imex_experiments.runs.files import on_disk, sync_folder, write_text
+from imex_experiments.runs.files import (
+    on_disk,
+    set_aside,
+    staying,
+    sync_folder,
+    write_text,
+)
 from imex_experiments.runs.layout import BEST, LAST, PREVIOUS
 
 log = logging.getLogger(__name__)
@@ -114,16 +120,19 @@ def newest_verified(run: Path) -> Path:
 
 
 def going_on_from(run: Path) -> Path:
-    """Return `newest_verified`; what is damaged is set aside with a warning."""
+    """Return last.ckpt, which `newest_verified` becomes if it is another.
+
+    What is damaged is set aside, and both are told with a warning. StorageError if the
+    copy cannot be written.
+    """
     steps, damaged = _examined(run)
     newest = _newest(run, steps, damaged)
     for path, error in damaged.items():
-        aside = path.with_name(f"{path.name}.damaged")
-        log.warning("%s; set aside as %s", error, aside.name)
-        path.replace(aside)
+        log.warning("%s; %s", error, set_aside(path))
     if newest != run / LAST:
         log.warning("going on from %s, of step %d", newest, steps[newest])
-    return newest
+        copy_checkpoint(newest, run / LAST)
+    return run / LAST
 
 
 def _examined(run: Path) -> tuple[dict[Path, int], dict[Path, CheckpointError]]:
@@ -134,7 +143,7 @@ def _examined(run: Path) -> tuple[dict[Path, int], dict[Path, CheckpointError]]:
     steps: dict[Path, int] = {}
     damaged: dict[Path, CheckpointError] = {}
     for path in (run / LAST, run / PREVIOUS, run / BEST):
-        if path.is_file() and run / LAST not in steps:
+        if os.path.lexists(path) and run / LAST not in steps:
             try:
                 steps[path] = _step(path)
             except CheckpointError as error:
@@ -167,7 +176,8 @@ def checksum_of(path: Path) -> Path:
 
 def _publish(content: bytes, path: Path) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        with staying(path.parent.parent):
+            path.parent.mkdir(exist_ok=True)
         with on_disk(path, content) as temporary:
             if path.name == LAST.name and path.is_file():
                 _move(path, path.with_name(PREVIOUS.name), _listed(path))

@@ -20,6 +20,9 @@ LONGEST = 10_000
 COLUMN = re.compile(r"epoch|step|seconds|lr|train/loss|val/\w[\w ./()+-]{0,99}")
 """Names of the columns of metrics.csv."""
 
+DIGEST = re.compile("[0-9a-f]{64}")
+"""SHA-256 in hexadecimal digits."""
+
 
 def check_container(content: bytes) -> None:
     """ValueError unless the bytes are a zip of torch's that unpacks to no more than it is.
@@ -146,9 +149,10 @@ def _only_counts(node: Any) -> bool:
 
 
 def _history(state: Mapping[str, Any]) -> bool:
-    rows = state.get("rows", [])
-    if not (isinstance(rows, list) and all(isinstance(row, dict) for row in rows)):
+    rows = [*state.get("rows", []), state.get("last") or {}]
+    if not all(isinstance(row, dict) for row in rows):
         return False
+    rows = [row for row in rows if row]
     columns = rows[0].keys() if rows else ()
     return (
         all(isinstance(name, str) and COLUMN.fullmatch(name) for name in columns)
@@ -156,6 +160,8 @@ def _history(state: Mapping[str, Any]) -> bool:
         and all(_is_number(value) for row in rows for value in row.values())
         and all(_is_number(loss) for loss in state.get("losses", []))
         and _is_number(state.get("seconds", 0.0))
+        and _is_count(state.get("length", 0))
+        and bool(DIGEST.fullmatch(state.get("sha256", "0" * 64)))
     )
 
 

@@ -1,14 +1,20 @@
 """Files that are either complete or not there."""
 
 import csv
+import hashlib
 import io
 import json
+import logging
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+from imex_experiments.runs.errors import StorageError
+
+log = logging.getLogger(__name__)
 
 PARTIAL = ".partial"
 
@@ -39,11 +45,91 @@ def _finite(content: Any) -> Any:
 
 def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write rows as CSV with the columns of the first one, floats to their last digit."""
+    write_text(path, _header(rows) + _lines(list(rows[0]), rows))
+
+
+def _header(rows: Sequence[Mapping[str, Any]]) -> str:
+    return _lines(list(rows[0]), [{name: name for name in rows[0]}])
+
+
+def _lines(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
     text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(path, text.getvalue())
+    csv.DictWriter(text, fieldnames=columns, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+class GrowingTable:
+    """A CSV file that grows by rows, each on the disk when `append` returns.
+
+    A checkpoint keeps its `state`, the number of bytes and their SHA-256, instead of the
+    rows. What the file has behind them, half a row or rows of a process that was killed
+    after its last checkpoint, is cut off before the next row is written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._forget()
+
+    def _forget(self) -> None:
+        self._length, self._digest = 0, hashlib.sha256()
+
+    def state(self) -> dict[str, Any]:
+        """Return what `restore` takes."""
+        return {"length": self._length, "sha256": self._digest.hexdigest()}
+
+    def restore(self, length: int, sha256: str | None) -> None:
+        """Go on after the first `length` bytes of the file.
+
+        A file that does not begin with them is set aside with a warning, for a new one.
+        """
+        self._forget()
+        if length == 0:
+            return
+        content = b""
+        if self._has(length):
+            with self.path.open("rb") as file:
+                content = file.read(length)
+        digest = hashlib.sha256(content)
+        if digest.hexdigest() == sha256:
+            self._length, self._digest = length, digest
+        else:
+            self._set_aside()
+
+    def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Add rows, with the columns of the first row ever; an OSError leaves them out."""
+        if not rows:
+            return
+        if not self._has(self._length):
+            self._set_aside()
+            self._forget()
+        with staying(self.path.parent), self.path.open("a+b") as file:
+            if self._length:
+                file.seek(0)
+                columns = next(csv.reader([file.readline().decode()]))
+                text = _lines(columns, rows)
+            else:
+                text = _header(rows) + _lines(list(rows[0]), rows)
+            file.truncate(self._length)
+            file.write(text.encode())
+            _sync(file)
+        if not self._length:
+            sync_folder(self.path.parent)
+        self._length += len(text.encode())
+        self._digest.update(text.encode())
+
+    def _has(self, length: int) -> bool:
+        """Whether the file may be added to; one that is missing has length 0."""
+        if self.path.is_symlink() or not self.path.is_file():
+            return length == 0 and not os.path.lexists(self.path)
+        return self.path.stat().st_size >= length
+
+    def _set_aside(self) -> None:
+        aside = set_aside(self.path) if os.path.lexists(self.path) else "gone"
+        log.warning(
+            "%s: not the rows that were written (%s); the next row begins a new file",
+            self.path,
+            aside,
+        )
 
 
 def write_text(path: Path, text: str) -> None:
@@ -61,19 +147,46 @@ def on_disk(path: Path, content: bytes) -> Iterator[Path]:
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
     try:
-        with temporary.open("wb") as file:
+        with staying(path.parent), temporary.open("wb") as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+            _sync(file)
         yield temporary
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def set_aside(path: Path) -> str:
+    """Rename what is damaged, and say so in a word or two: no name is taken twice."""
+    names = [f"{path.name}.damaged{number}" for number in ("", *range(2, 100))]
+    aside = next(n for n in names if not os.path.lexists(path.with_name(n)))
+    path.replace(path.with_name(aside))
+    return f"set aside as {aside}"
+
+
+@contextmanager
+def staying(folder: Path) -> Iterator[None]:
+    """Tell of a folder that was there and is not: StorageError, not to be made anew."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        if folder.is_dir():
+            raise
+        raise StorageError(
+            f"{folder}: no longer there, deleted or renamed; put it back, or go on "
+            "where it is now"
+        ) from error
 
 
 def sweep_partial(folder: Path) -> None:
     """Remove what a killed process left; nobody else may be writing in the folder."""
     for leftover in folder.glob(f".*{PARTIAL}"):
         leftover.unlink()
+
+
+def _sync(file: IO[bytes]) -> None:
+    """Let the content of a file outlive a loss of power."""
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def sync_folder(folder: Path) -> None:

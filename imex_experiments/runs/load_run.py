@@ -1,7 +1,6 @@
 """From a run folder back to its trained task."""
 
 import csv
-import io
 import math
 import re
 from collections.abc import Sequence
@@ -130,13 +129,17 @@ def read_metrics(run: str | Path) -> dict[str, float]:
 
 
 def read_history(run: str | Path) -> list[dict[str, str]]:
-    """The rows of metrics.csv; CheckpointError if there are none, or not of numbers."""
+    """The rows of metrics.csv; CheckpointError if there are none, or not of numbers.
+
+    A last row that was cut off while it was written is left out.
+    """
     path = Path(run) / HISTORY
     rows: list[dict[str, str]] = []
     if path.is_file():
         try:
             text = read_regular(path, MOST_HISTORY).decode()
-            rows = list(csv.DictReader(io.StringIO(text, newline="")))
+            lines = [line for line in text.splitlines(True) if line.endswith("\n")]
+            rows = list(csv.DictReader(lines))
             for value in (value for row in rows for value in row.values()):
                 float(value or "nan")
         except (OSError, ValueError, TypeError, csv.Error) as error:

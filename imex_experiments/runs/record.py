@@ -14,20 +14,39 @@ from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
 
 from imex_experiments.runs.checkpoint_io import has_checkpoint
 from imex_experiments.runs.devices import is_first_process
 from imex_experiments.runs.errors import (
     CheckpointError,
+    ConfigError,
     StorageError,
     exit_code,
     is_interrupt,
     one_line,
     root_cause,
 )
-from imex_experiments.runs.files import as_json, sweep_partial, write_json
+from imex_experiments.runs.files import (
+    as_json,
+    staying,
+    sweep_partial,
+    sync_folder,
+    write_json,
+    write_text,
+)
 from imex_experiments.runs.interrupts import INTERRUPTS
-from imex_experiments.runs.layout import LAST, LOCK, STATUS, resume_command
+from imex_experiments.runs.layout import (
+    CHOICES,
+    CONFIG,
+    HYDRA,
+    LAST,
+    LOCK,
+    OVERRIDES,
+    STATUS,
+    resume_command,
+)
 from imex_experiments.runs.strangers import read_json
 
 log = logging.getLogger(__name__)
@@ -49,13 +68,55 @@ def alone_in(folder: Path, seconds: float = 30.0) -> Iterator[None]:
         return
     try:
         with FileLock(folder / LOCK, timeout=seconds):
-            for place in (folder, folder / LAST.parent):
+            for place in (folder, folder / HYDRA, folder / LAST.parent):
                 sweep_partial(place)
             yield
     except Timeout as error:
         raise StorageError(
             f"{folder}: another process is still writing this run; end it first"
         ) from error
+
+
+def claim(folder: Path) -> None:
+    """Take a folder for a new run; ConfigError if it is the folder of another one.
+
+    Of two runs that ask for one folder at once, one is refused.
+    """
+    if not is_first_process():
+        return
+    if not _is_taken(folder):  # asked here too: nobody waits for a run to end
+        with alone_in(folder):
+            if not _is_taken(folder):
+                write_json(folder / STATUS, {"state": "running", "started": _now()})
+                return
+    again = resume_command(Path(os.path.relpath(folder)))
+    way = f"go on with it: {again}, or" if has_checkpoint(folder) else "delete it, or"
+    raise ConfigError(
+        f"hydra.run.dir={folder}: there is a run in it already; {way} choose another "
+        "folder"
+    )
+
+
+def _is_taken(folder: Path) -> bool:
+    return (folder / STATUS).exists() or has_checkpoint(folder)
+
+
+def write_command(folder: Path, cfg: DictConfig) -> None:
+    """Write into `.hydra/` what a run is: all that a resume needs beside a checkpoint.
+
+    Hydra does so too, but it syncs nothing, and a kill in its midst would lose a run that
+    goes on with changes.
+    """
+    if not is_first_process():
+        return
+    hydra: Any = HydraConfig.instance().cfg
+    with staying(folder):
+        (folder / HYDRA).mkdir(exist_ok=True)
+    write_text(folder / CONFIG, OmegaConf.to_yaml(cfg))
+    write_text(folder / CHOICES, OmegaConf.to_yaml(hydra))
+    write_text(folder / OVERRIDES, OmegaConf.to_yaml(hydra.hydra.overrides.task))
+    sync_folder(folder / HYDRA)
+    sync_folder(folder)
 
 
 @contextmanager

@@ -43,14 +43,16 @@ def resumed_arguments(arguments: list[str]) -> list[str]:
     run = Path(single_value(given[-1]))
     check_folder(run)
     if not (run / OVERRIDES).is_file():
-        raise CheckpointError(f"resume={run}: not a run folder, it has no {OVERRIDES}")
+        raise CheckpointError(
+            f"resume={run}: not a run folder, it has no {OVERRIDES}; start a new run"
+        )
     if not has_checkpoint(run):
-        raise CheckpointError(f"resume={run}: no checkpoint to go on from")
+        raise CheckpointError(
+            f"resume={run}: no checkpoint to go on from; start a new run"
+        )
     before = taken_words(read_yaml(run / OVERRIDES), run / OVERRIDES, arguments)
     before = [word for word in before if word.partition("=")[0] not in OWN]
-    place = [f"hydra.run.dir={hydra_quoted(run)}"]
-    if f"{CHANGED}=true" not in arguments:
-        place.append("hydra.output_subdir=null")  # a kill in its midst would lose it
+    place = [f"hydra.run.dir={hydra_quoted(run)}", "hydra.output_subdir=null"]
     return [*before, *place, *arguments]
 
 

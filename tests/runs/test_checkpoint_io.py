@@ -75,15 +75,18 @@ def test_damaged_last_falls_back_to_the_newest_verified_one(
     before = sorted(run.rglob("*"))
     assert newest_verified(run) == run / PREVIOUS
     assert sorted(run.rglob("*")) == before
-    assert going_on_from(run) == run / PREVIOUS
-    assert "going on from" in caplog.text
-    assert "of step 2" in caplog.text
-    if damage not in ("missing", "a folder"):
-        assert (run / "checkpoints/last.ckpt.damaged").exists()
-        assert not (run / LAST).exists()  # so that it never becomes previous.ckpt
-    DAMAGES["cut"](run / PREVIOUS)
-    assert going_on_from(run) == run / BEST
-    DAMAGES["cut"](run / BEST)
+    assert going_on_from(run) == run / LAST
+    assert f"going on from {run / PREVIOUS}, of step 2" in caplog.text
+    aside = run / "checkpoints/last.ckpt.damaged"
+    assert aside.exists() == (damage != "missing")
+    for name in (LAST, PREVIOUS):  # the damaged one has not become previous.ckpt
+        assert read_checkpoint(run / name)["global_step"] == 2
+    for name in (LAST, PREVIOUS):
+        DAMAGES["cut"](run / name)
+    assert going_on_from(run) == run / LAST
+    assert read_checkpoint(run / LAST)["global_step"] == 1
+    for name in (LAST, BEST):
+        DAMAGES["cut"](run / name)
     with pytest.raises(CheckpointError, match="no checkpoint to go on from") as caught:
         going_on_from(run)
     assert "\n" not in str(caught.value)
