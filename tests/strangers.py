@@ -342,7 +342,7 @@ def forge(config: Path, word: str) -> None:
     """Let the configuration of a run say what one of its overrides says."""
     content = yaml.load(config.read_text(), yaml.CSafeLoader)
     key, _, value = word.lstrip("+").partition("=")
-    if "{" in value and "${" not in value or "${" in key or "[[" in value:
+    if ("{" in value and "${" not in value) or "${" in key or "[[" in value:
         return  # no stranger's work is needed: it is refused for what it is
     *outer, last = key.split(".")
     node = content
