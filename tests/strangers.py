@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
 from imex_experiments.runs.checkpoint_io import checksum_of, read_checkpoint
 from imex_experiments.runs.files import write_text
@@ -337,6 +338,20 @@ STATUSES: dict[str, Callable[[Path], object]] = {
 """Finished runs that are compared."""
 
 
+def forge(config: Path, word: str) -> None:
+    """Let the configuration of a run say what one of its overrides says."""
+    content = yaml.load(config.read_text(), yaml.CSafeLoader)
+    key, _, value = word.lstrip("+").partition("=")
+    if ("{" in value and "${" not in value) or "${" in key or "[[" in value:
+        return  # no stranger's work is needed: it is refused for what it is
+    *outer, last = key.split(".")
+    node = content
+    for name in outer:
+        node = node.setdefault(name, {})
+    node[last] = yaml.safe_load(value.strip("'")) if "$" not in value else value
+    config.write_text(yaml.dump(content, Dumper=yaml.CSafeDumper, sort_keys=False))
+
+
 def edit(path: Path, old: str, new: str) -> None:
     text = path.read_text()
     assert old in text, old
@@ -379,6 +394,7 @@ def strangers(trained: Path, folder: Path, home: Path) -> dict[str, Stranger]:
         copied = unfinished()
         with (copied / OVERRIDES).open("a") as file:
             file.write(f"- {json.dumps(here(word))}\n")
+        forge(copied / CONFIG, here(word))
         resume(word[:60] + str(len(word)), copied)
     for name, write in FILES.items():
         copied = unfinished()

@@ -17,6 +17,7 @@ DATA = "imex_experiments/data"
 
 EVERY_STEP = "tests/test_resume.py::test_resume_at_every_step_is_exact[0 workers]"
 SIXTY = "tests/test_malicious.py::test_sixty"
+WORDS = "tests/runs/test_strangers_words.py::test"
 IO = "tests/runs/test_checkpoint_io.py::test"
 
 
@@ -164,13 +165,31 @@ GUARDS = {
         "tests/test_faults.py::test_setting_that",
     ),
     "no Hydra settings from a run": Guard(
-        f"{RUNS}/resume.py", "if NAMES_CODE.match(word):", "if False:", SIXTY
+        f"{RUNS}/strangers.py", "if NAMES_CODE.match(word):", "if False:", SIXTY
     ),
     "no commands from a sweep": Guard(
         f"{RUNS}/sweep.py",
-        'if not LAUNCH.match(word) or "_target_" in word:',
+        "if not LAUNCH.fullmatch(word):",
         "if False:",
         SIXTY,
+    ),
+    "no resolver from a folder": Guard(
+        f"{RUNS}/strangers.py",
+        'if REFERENCE.search(KNOWN.sub("", text)):',
+        "if False:",
+        f"{WORDS}_no_override",
+    ),
+    "a place is in the run": Guard(
+        f"{RUNS}/strangers.py",
+        'if key == "run_dir" or not PLACE.fullmatch(str(value)):',
+        "if False:",
+        f"{WORDS}_what_is_refused",
+    ),
+    "the cache is the user's": Guard(
+        f"{RUNS}/strangers.py",
+        'if _key(word) == "data.cache_dir":',
+        "if False:",
+        f"{WORDS}_the_cache",
     ),
     "changes are refused": Guard(
         f"{RUNS}/resume.py",
