@@ -100,8 +100,10 @@ def main() -> int:
         if OTHER_FILE_SYSTEM.is_dir():
             os.environ["TMPDIR"] = str(OTHER_FILE_SYSTEM)
         if args.at == "every-operation":
-            counts = disturb_operations(folder, rng, args.how, args.sample)
-            tell(counts)
+            try:
+                disturb_operations(folder, rng, args.how, args.sample, counts)
+            finally:  # Ctrl-C after half an hour too
+                tell(counts)
             return int(any(name.startswith("LOST") for name in counts))
         whole = Whole(folder / "whole")
         while True:
@@ -193,9 +195,13 @@ ENDS = {
 
 
 def disturb_operations(
-    folder: Path, rng: random.Random, how: list[str], sample: int | None
-) -> Counter[str]:
-    """Disturb a run at each of its file operations, or at a sample of them."""
+    folder: Path,
+    rng: random.Random,
+    how: list[str],
+    sample: int | None,
+    counts: Counter[str],
+) -> None:
+    """Disturb a run at each of its file operations, or at a sample; add to the counts."""
     whole, names = folder / "whole", folder / "names"
     count = partial(shim.arm, whole, "count", 0, names)
     said = folder / "said"
@@ -206,7 +212,7 @@ def disturb_operations(
     cases = [(word, n) for word in how for n in moments(operations, word)]
     if sample is not None:
         cases = rng.sample(cases, sample)
-    counts: Counter[str] = Counter({"file operations in a run": len(operations)})
+    counts["file operations in a run"] = len(operations)
     for word, number in cases:
         found = disturb(folder / "cut", state, word, number)
         if any(name.startswith("LOST") for name in found):
@@ -216,7 +222,6 @@ def disturb_operations(
             )
         counts += found
         shutil.rmtree(folder / "cut", ignore_errors=True)
-    return counts
 
 
 ALIKE = 8

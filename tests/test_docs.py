@@ -174,7 +174,9 @@ def test_command(
     if words[0] == "scripts/reproduce.py" and "run=false" not in words:
         small = {"nyu": TINY_DEPTH, "table1": [*TINY, "model.widths=[2,4]"]}
         words += [*small.get(words[1], TINY), "check=true"]
-    if words[0] == "scripts/torture.py":
+    if words[0] == "scripts/torture.py" and "--at" in words:
+        words += ["--sample", "1"]
+    elif words[0] == "scripts/torture.py":
         words = [
             words[0],
             "--kills",
