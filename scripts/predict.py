@@ -14,6 +14,11 @@ The output folder must be new or empty. A file that is no such PNG, or of a size
 network does not take, is left out and named at the end.
 """
 
+from imex_experiments.runs.interrupts import end_at_once
+
+if __name__ == "__main__":
+    end_at_once()  # until the imports are done, which takes seconds
+
 import sys
 from dataclasses import dataclass
 from pathlib import Path

@@ -22,6 +22,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException, ValidationError
 
 from imex_experiments.runs.allocator import keep_freed_memory
+from imex_experiments.runs.console import lenient_console
 from imex_experiments.runs.errors import (
     FULL_ERROR,
     ConfigError,
@@ -31,6 +32,7 @@ from imex_experiments.runs.errors import (
     one_line,
     root_cause,
 )
+from imex_experiments.runs.interrupts import INTERRUPTS
 from imex_experiments.runs.sweep import run_job
 
 Arguments = TypeVar("Arguments")
@@ -57,18 +59,20 @@ def run_command(main: Callable[[], object]) -> NoReturn:
     os.environ.pop(ALLOW_MORE, None)
     logging.raiseExceptions = wants_traceback  # else a full disk fills the screen
     os.environ[FULL_ERROR] = "1"  # else Hydra prints and exits by itself, always with 1
-    try:
-        main()
-    except BaseException as caught:
-        error = _told(caught)
-        if isinstance(error, SystemExit):
-            raise
-        if wants_traceback:
-            traceback.print_exception(error)
-        unforeseen = exit_code(error) == 1 and not isinstance(error, RunError)
-        hint = f" ({FULL_ERROR}=1 shows where)" if unforeseen else ""
-        print(f"error: {one_line(error)}{hint}", file=sys.stderr)
-        sys.exit(exit_code(error))
+    with lenient_console():
+        try:
+            with INTERRUPTS.raised():
+                main()
+        except BaseException as caught:
+            error = _told(caught)
+            if isinstance(error, SystemExit):
+                raise
+            if wants_traceback:
+                traceback.print_exception(error)
+            unforeseen = exit_code(error) == 1 and not isinstance(error, RunError)
+            hint = f" ({FULL_ERROR}=1 shows where)" if unforeseen else ""
+            print(f"error: {one_line(error)}{hint}", file=sys.stderr)
+            sys.exit(exit_code(error))
     sys.exit(0)
 
 

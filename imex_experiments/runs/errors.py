@@ -1,7 +1,7 @@
 """The contract of exit codes: what a failure is called, and how it ends the process.
 
 0 finished, 2 configuration, 3 data, 4 checkpoint, 5 numerics, 6 storage or resources,
-130 Ctrl-C, 143 SIGTERM; 1 is left to faults of the program itself.
+130 Ctrl-C, 143 SIGTERM and SIGHUP; 1 is left to faults of the program itself.
 """
 
 import difflib
@@ -48,7 +48,7 @@ class SweepError(RunError):
 
 
 class Terminated(BaseException):
-    """SIGTERM, raised in the main thread so that the run can end in order."""
+    """SIGTERM or SIGHUP, raised in the main thread so that the run can end in order."""
 
 
 def exit_code(error: BaseException) -> int:
@@ -125,7 +125,7 @@ def one_line(error: BaseException) -> str:
     if isinstance(error, KeyboardInterrupt):
         return "interrupted by Ctrl-C"
     if isinstance(error, Terminated):
-        return "ended by SIGTERM"
+        return f"ended by {error or 'SIGTERM'}"
     message = " ".join(str(error).split())
     if hasattr(error, "exit_code"):
         return message
