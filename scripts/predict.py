@@ -101,7 +101,9 @@ def write(task: Task, images: Arrays, predictions: Arrays, out: Path) -> None:
         out.mkdir(parents=True)
         classes = task.facts["classes"]
         lines = [f"{n},{classes[int(k)]}\n" for n, k in predictions.items()]
-        (out / "classes.csv").write_text("".join(["image,class\n", *lines]))
+        (out / "classes.csv").write_text(
+            "".join(["image,class\n", *lines]), encoding="utf-8"
+        )
     else:
         depths = {name: depth[0] for name, depth in predictions.items()}
         millimetres = {

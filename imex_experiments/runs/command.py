@@ -65,6 +65,8 @@ def run_command(main: Callable[[], object]) -> NoReturn:
                 main()
         except BaseException as caught:
             error = _told(caught)
+            if isinstance(error, KeyboardInterrupt):
+                error = INTERRUPTS.pending or error  # Ray makes a Ctrl-C of any other
             if isinstance(error, SystemExit):
                 raise
             if wants_traceback:

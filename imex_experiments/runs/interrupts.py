@@ -20,8 +20,8 @@ SIGNALS = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
 class Interrupts:
     """What the signals of this process do; signals belong to the process, so there is one.
 
-    While they are held the first one waits in `pending` for a moment at which the run can
-    be saved; a second one never waits.
+    While they are held the first one waits for a moment at which the run can be saved; a
+    second one never waits. The last one is `pending` until the next body begins.
     """
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class Interrupts:
             return
         self.pending = None
         before = {number: signal.getsignal(number) for number in _listened_to()}
-        self._install()
+        self.listen()
         try:
             yield
         finally:
@@ -55,7 +55,7 @@ class Interrupts:
     def hold(self) -> None:
         """From now on wait for `raise_pending`."""
         if threading.current_thread() is threading.main_thread():
-            self._install()  # again, because Lightning put a handler of its own
+            self.listen()  # again, because Lightning put a handler of its own
             self._held = True
 
     def release(self) -> None:
@@ -66,15 +66,16 @@ class Interrupts:
         if self.pending is not None:
             raise self.pending
 
-    def _install(self) -> None:
+    def listen(self) -> None:
+        """Install our handlers; again, where another library put its own."""
         for number in _listened_to():
             signal.signal(number, self._receive)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        interrupt = _interrupt(number)
-        if not self._held or self.pending is not None:
+        waits = self._held and self.pending is None
+        self.pending = interrupt = _interrupt(number)
+        if not waits:
             raise interrupt
-        self.pending = interrupt
         log.warning("ending after this step, with a checkpoint; once more ends at once")
 
 

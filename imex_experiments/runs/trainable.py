@@ -1,5 +1,6 @@
 """Refuse settings of the trainer with which a run could not come to its end."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,10 @@ SOUND: dict[str, tuple[Callable[[Any], bool], str]] = {
         "null or more than 0: the kept checkpoint is the best on validation",
     ),
     "check_val_every_n_epoch": (lambda n: n is None or n >= 1, "an integer >= 1"),
+    "precision": (
+        lambda name: not re.match("transformer-engine|(bf)?16-true", str(name)),
+        "32-true, 64-true, bf16-mixed or 16-mixed: weights are kept in full precision",
+    ),
     "accumulate_grad_batches": (lambda n: n >= 1, "an integer >= 1"),
 }
 """What each value has to fulfil, and in words."""
