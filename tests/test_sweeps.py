@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 from conftest import ROOT, Command
 
 from imex_experiments.runs import tuning
+from imex_experiments.runs.record import alone_in
 from imex_experiments.runs.sweep import run_in_child
 
 TRAIN = str(ROOT / "train.py")
@@ -79,6 +81,62 @@ def test_a_job_without_its_data_is_recorded_in_its_folder(tmp_path: Path) -> Non
     assert status["reason"].startswith("/no/where: no such folder")
     assert json.loads((tmp_path / "status.json").read_text()) == status
     assert "/no/where" in (tmp_path / "console.log").read_text()
+
+
+def test_a_sweep_has_one_launcher(forked: Command, tmp_path: Path) -> None:
+    """A second one ends at once, and nothing of the sweep or its job has changed."""
+    sweep = tmp_path / "sweep"
+    words = ["-m", "seed=0", *TINY, f"hydra.sweep.dir={sweep}"]
+    assert forked(SABOTAGED, *words, "seed=101", cwd=tmp_path).returncode == 1
+    job = next(sweep.glob("0_*"))
+    status = {"state": "running"}
+    (job / "status.json").write_text(json.dumps(status))
+    files = sorted(path for path in sweep.rglob("*"))
+    with alone_in(sweep):
+        done = forked(TRAIN, f"sweep.resume={sweep}", cwd=tmp_path)
+    assert done.returncode == 6, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert f"{sweep}: another process is still writing this sweep" in line
+    assert sorted(path for path in sweep.rglob("*")) == files
+    assert json.loads((job / "status.json").read_text()) == status
+
+
+def test_a_job_that_is_running_elsewhere_is_waited_for(tmp_path: Path) -> None:
+    """As one on a cluster is, whose launcher was killed: nothing of it is touched."""
+    (tmp_path / "checkpoints").mkdir()
+    (kept := tmp_path / "metrics.csv").write_text("epoch\n")
+    (tmp_path / "status.json").write_text('{"state": "running"}')
+    with ThreadPoolExecutor(1) as pool:
+        with alone_in(tmp_path):
+            status = pool.submit(run_in_child, TRAIN, ["seed=-1"], tmp_path)
+            time.sleep(1)
+            assert kept.exists()
+            assert not status.done()
+            (tmp_path / "status.json").write_text('{"state": "finished"}')
+        assert status.result(60) == {"state": "finished"}
+    assert kept.exists()
+
+
+@pytest.mark.slow
+def test_sigterm_of_ray_ends_its_jobs_in_order(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    words = ["-m", "seed=0,1", "hydra/launcher=ray_cpu", *TINY]
+    launcher = subprocess.Popen(
+        [sys.executable, TRAIN, *words, "trainer.max_epochs=3000"],
+        cwd=tmp_path,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_for(tmp_path, "outputs/sweeps/*/0_*/checkpoints/last.ckpt")
+    launcher.terminate()
+    _, said = launcher.communicate(timeout=60)
+    assert launcher.returncode == 143, said
+    assert said.splitlines()[-1] == "error: ended by SIGTERM"
+    assert "*** SIGTERM" not in said
+    wait_for(tmp_path, "outputs/sweeps/*/0_*/status.json", contains='"interrupted"')
 
 
 @pytest.mark.parametrize(

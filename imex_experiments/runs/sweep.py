@@ -156,7 +156,10 @@ def run_in_child(script: str, words: Sequence[str], folder: Path) -> dict[str, A
     place = hydra_quoted(folder)
     try:
         with alone_in(folder):
-            state = read_status(folder).get("state")
+            status = read_status(folder)
+            state = status.get("state")
+            if state == "finished":  # by the process that was waited for
+                return status
             if state in ("running", "interrupted") and has_checkpoint(folder):
                 words = [f"resume={place}"]
             else:
