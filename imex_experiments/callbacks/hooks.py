@@ -34,7 +34,6 @@ from imex_experiments.runs.sweep import start_launcher
 from imex_experiments.runs.sweep_summary import collect_jobs
 from imex_experiments.runs.sweep_tables import show_answer
 
-
 _held = ExitStack()
 """The lock of the sweep that this process launches; Ray copies the hooks to its workers."""
 
@@ -64,9 +63,9 @@ class Hooks(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         with _ending():
             points = points_of(config)
-            check_points(points)
+            kinds = check_points(points)
             name_folders_by_swept(config, points)
-            show_plan(config, points)
+            show_plan(config, points, kinds)
         _stop_if_only_checking(config)
         with _ending():
             sweep = Path(config.hydra.sweep.dir)

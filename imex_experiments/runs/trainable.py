@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from imex_experiments.runs.errors import ConfigError
 from imex_experiments.runs.evaluation import quiet_trainer
@@ -30,16 +30,24 @@ SOUND: dict[str, tuple[Callable[[Any], bool], str]] = {
 """What each value has to fulfil, and in words."""
 
 
+_passed: set[str] = set()
+
+
 def check_trainer(trainer: DictConfig) -> None:
     """ConfigError for what Lightning refuses, or what leaves nothing to train or to keep.
 
-    No device is touched: a sweep may be planned on a machine without those of its jobs.
+    No device is touched: a sweep may be planned on a machine without those of its jobs. It
+    is often the same for all its points, so one that passed is remembered.
     """
     nowhere = trainer.copy()
     with open_dict(nowhere):
         nowhere.default_root_dir = None  # known to Hydra when it has made the folder
+    nowhere._set_parent(trainer._get_parent())  # interpolations of other keys
+    if (text := repr(OmegaConf.to_container(nowhere, resolve=True))) in _passed:
+        return
     profiler = trainer.get("profiler")
     quiet_trainer(nowhere, accelerator="cpu", precision="32-true", profiler=profiler)
     for key, (fulfils, words) in SOUND.items():
         if key in trainer and not fulfils(trainer[key]):
             raise ConfigError(f"trainer.{key}={trainer[key]}: expected {words}")
+    _passed.add(text)
