@@ -3,6 +3,7 @@
 Forks have all imports done; where the imports are what is tested, it is a new interpreter.
 """
 
+import ctypes
 import fcntl
 import json
 import multiprocessing
@@ -19,11 +20,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from conftest import ROOT, Command
 from test_resume import signal_at
 from torture import SMALL, TRAIN, train
 
 from imex_experiments.callbacks import FiniteCheck
+from imex_experiments.data.image_folder import write_image_folder
+from imex_experiments.data.qtips import QtipsRecipe, make_qtips
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="signals of Linux")
 
@@ -197,3 +201,78 @@ sys.stdout.reconfigure(encoding="ascii")
 runpy.run_path({TRAIN!r}, run_name="__main__")
 """
 """train.py, as PYTHONIOENCODING=ascii has it."""
+
+
+LONG = "x" * 256
+
+
+@pytest.mark.parametrize(
+    ("word", "complaint"),
+    [
+        ("seed=-1", "seed=-1: expected an integer from 0 to 4294967295"),
+        ("trainer.precision=bf16-true", "expected 32-true, 64-true, bf16-mixed"),
+        (f"hydra.run.dir={LONG}", "a name in it is too long for the file system"),
+        (f"data.root={LONG}", "a name in it is too long for the file system"),
+        (f"resume={LONG}", "a name in it is too long for the file system"),
+        (f"-m +callbacks.hparams.hparams.x={LONG},y", "=${hydra.job.num}'"),
+    ],
+)
+def test_odd_value_is_refused_before_a_folder_is_made(
+    word: str, complaint: str, forked: Command, tmp_path: Path
+) -> None:
+    done = forked(TRAIN, *SMALL, *word.split(), cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert complaint in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_data_of_one_class_are_named_as_the_cause(
+    forked: Command, tmp_path: Path
+) -> None:
+    """The loss would be 0 / 0 from the first step on, whatever the learning rate."""
+    made = make_qtips(16, QtipsRecipe(24, lengths=(8, 12), widths=(2, 4)), seed=0)
+    write_image_folder(tmp_path, made["images"], torch.zeros_like(made["labels"]))
+    done = forked(TRAIN, *SMALL, f"data.root={tmp_path}", f"hydra.run.dir={tmp_path}/r")
+    assert done.returncode == 3, done.stderr
+    assert "all training pixels are of one class, 'background'" in done.stderr
+    assert not (tmp_path / "r").exists()
+
+
+def mounted(folder: Path, options: str) -> None:
+    """A small file system at a folder, for this process alone."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.unshare(0x00020000) == 0  # CLONE_NEWNS
+    subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+    words = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+    subprocess.run(words, check=True)
+
+
+needs_root = pytest.mark.skipif(os.getuid() != 0, reason="mounting needs root")
+
+
+@needs_root
+def test_shared_memory_too_small_for_workers_is_6(
+    forked: Command, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    words = [*SMALL, "data.num_workers=2", f"hydra.run.dir={run}"]
+    before = partial(mounted, Path("/dev/shm"), "size=64k")
+    done = forked(TRAIN, *words, before=before)
+    assert done.returncode == 6, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert "/dev/shm, where data workers pass their batches, is full" in line
+    assert status_of(run)["exit_code"] == 6
+
+
+@needs_root
+@pytest.mark.parametrize("files", [6, 7, 8])
+def test_disk_that_is_full_when_the_log_opens_is_6(
+    files: int, forked: Command, tmp_path: Path
+) -> None:
+    """Room for so many files: the next is one of Hydra's, train.log, or status.json."""
+    before = partial(mounted, tmp_path, f"size=40m,nr_inodes={files}")
+    done = forked(TRAIN, *SMALL, f"hydra.run.dir={tmp_path}/run", before=before)
+    assert done.returncode == 6, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert "No space left on device; free some space or write somewhere" in line

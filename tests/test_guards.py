@@ -242,6 +242,36 @@ GUARDS = {
         "pass",
         "tests/runs/test_record.py::test_leftovers",
     ),
+    "kernels of this user alone": Guard(
+        "imex_experiments/operators/fused_cpp.py",
+        "if not _is_ours(folder.lstat(), stat.S_IFDIR):",
+        "if False:",
+        "tests/operators/test_fused.py::test_a_planted_library_is_not_loaded[everybody]",
+    ),
+    "digest of kernels": Guard(
+        "imex_experiments/operators/fused_cpp.py",
+        'if hashlib.sha256(file.read()).hexdigest() != path.stem.rpartition("-")[2]:',
+        "if False:",
+        "tests/operators/test_fused.py::test_a_damaged_library_is_built_again[cut]",
+    ),
+    "one launcher per sweep": Guard(
+        f"{CALLBACKS}/hooks.py",
+        '_held.enter_context(alone_in(sweep, seconds=1, kind="sweep"))',
+        "pass",
+        "tests/test_sweeps.py::test_a_sweep_has_one_launcher",
+    ),
+    "SIGHUP": Guard(
+        f"{RUNS}/interrupts.py",
+        'NAMES = ("SIGINT", "SIGTERM", "SIGHUP")',
+        'NAMES = ("SIGINT", "SIGTERM")',
+        "tests/test_ends.py::test_sighup",
+    ),
+    "a reader that goes": Guard(
+        f"{RUNS}/console.py",
+        "if error.errno not in GONE:",
+        "if True:",
+        "tests/test_ends.py::test_training_outlives",
+    ),
     "checksum of the cache": Guard(
         f"{DATA}/cache.py",
         "if _checksum(tensors) != expected:",
