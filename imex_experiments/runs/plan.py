@@ -17,6 +17,7 @@ import torch
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict
 from rich.console import Console
 from rich.table import Table
@@ -64,7 +65,8 @@ def points_of(config: DictConfig) -> list[Point]:
     chosen: dict[tuple[str, ...], bytes] = {}
 
     def compose(words: Sequence[str]) -> DictConfig:
-        groups, values = [], []
+        groups: list[Override] = []
+        values: list[Override] = []
         for override in parser.parse_overrides(list(words)):
             known = loader.repository.group_exists(override.key_or_group)
             is_group = known and not isinstance(override.value(), dict)
@@ -124,9 +126,8 @@ def check_points(points: Sequence[Point]) -> list[Point]:
     """
     kinds: dict[str, Point] = {}
     for point in points:
-        own = [str(key) for key in point.config if key not in ("hydra", "seed")]
-        plain = OmegaConf.to_container(OmegaConf.masked_copy(point.config, own))
-        kind = repr((plain, type(point.config.seed)))
+        plain: Any = OmegaConf.to_container(point.config)
+        kind = repr({**plain, "hydra": None, "seed": type(plain["seed"])})
         try:
             if kind in kinds:
                 check_seed(point.config.seed)
