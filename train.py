@@ -1,5 +1,10 @@
 """Train one network: `python train.py model=imexnet data=qtips` (see README.md)."""
 
+from imex_experiments.runs.interrupts import end_at_once
+
+if __name__ == "__main__":
+    end_at_once()  # until the imports are done, which takes seconds
+
 import sys
 from pathlib import Path
 from typing import Any

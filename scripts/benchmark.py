@@ -13,6 +13,11 @@ errors of the solves, and their share of the speed of a copy, the making of the 
 included.
 """
 
+from imex_experiments.runs.interrupts import end_at_once
+
+if __name__ == "__main__":
+    end_at_once()  # until the imports are done, which takes seconds
+
 import csv
 import math
 import os

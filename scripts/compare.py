@@ -6,6 +6,11 @@ is compared, by default the test score of the monitored metric. Paths may also b
 `runs=[<path>,...]`.
 """
 
+from imex_experiments.runs.interrupts import end_at_once
+
+if __name__ == "__main__":
+    end_at_once()  # until the imports are done, which takes seconds
+
 from dataclasses import dataclass
 from pathlib import Path
 

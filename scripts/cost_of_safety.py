@@ -7,6 +7,11 @@ ModelCheckpoint. It prints the median of the ratios of each pair, and the second
 checks before a run.
 """
 
+from imex_experiments.runs.interrupts import end_at_once
+
+if __name__ == "__main__":
+    end_at_once()  # until the imports are done, which takes seconds
+
 import statistics
 import tempfile
 import time

@@ -5,6 +5,11 @@ the data of the run, and writes them to `out=<file>.json` if that is given. The 
 is not changed.
 """
 
+from imex_experiments.runs.interrupts import end_at_once
+
+if __name__ == "__main__":
+    end_at_once()  # until the imports are done, which takes seconds
+
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -9,6 +9,11 @@ it; else they are those of the run's data, and the command says so. The file is 
 random images of several sizes and compared with the network before the command ends.
 """
 
+from imex_experiments.runs.interrupts import end_at_once
+
+if __name__ == "__main__":
+    end_at_once()  # until the imports are done, which takes seconds
+
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass

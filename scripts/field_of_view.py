@@ -10,6 +10,11 @@ animation `impulses.gif`, the share of energy further than 10 pixels from the im
 layer, with the radius that holds 95 % of the energy: `fields.png` and `fields.csv`.
 """
 
+from imex_experiments.runs.interrupts import end_at_once
+
+if __name__ == "__main__":
+    end_at_once()  # until the imports are done, which takes seconds
+
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial

@@ -5,6 +5,11 @@ the share of invalid pixels and its MD5, and draws `frames=8` of its frames, ima
 depths, to `out=contact_sheet.png`. `depth=rawDepths` looks at the depths before in-painting.
 """
 
+from imex_experiments.runs.interrupts import end_at_once
+
+if __name__ == "__main__":
+    end_at_once()  # until the imports are done, which takes seconds
+
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path

@@ -6,6 +6,11 @@ rotation turns on a circle: a radius above 1 amplifies, one below damps. IMEX ha
 with `alpha=1`. Source: Reshniak and Webster, sec. 2; IMEXnet, Theorem 1.
 """
 
+from imex_experiments.runs.interrupts import end_at_once
+
+if __name__ == "__main__":
+    end_at_once()  # until the imports are done, which takes seconds
+
 import csv
 import math
 from collections.abc import Iterable, Sequence

@@ -4,6 +4,11 @@ The file has the layout of nyu_depth_v2_labeled.mat (MATLAB v7.3, 480 x 640 fram
 `data=nyu_depth data.path=<file.mat>` reads. `frames=24 seed=0` choose how many and which.
 """
 
+from imex_experiments.runs.interrupts import end_at_once
+
+if __name__ == "__main__":
+    end_at_once()  # until the imports are done, which takes seconds
+
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -5,6 +5,11 @@ Makes `<out>/train`, `<out>/val` and `<out>/test`, each in the layout of the pub
 are those that data=qtips generates with the same values.
 """
 
+from imex_experiments.runs.interrupts import end_at_once
+
+if __name__ == "__main__":
+    end_at_once()  # until the imports are done, which takes seconds
+
 from dataclasses import dataclass, field
 from pathlib import Path
 

@@ -5,6 +5,11 @@ metrics.csv, draws `metrics=[train/loss,val/loss]` with one colour per model, an
 numbers to a CSV beside the picture.
 """
 
+from imex_experiments.runs.interrupts import end_at_once
+
+if __name__ == "__main__":
+    end_at_once()  # until the imports are done, which takes seconds
+
 import csv
 from collections import defaultdict
 from dataclasses import dataclass, field

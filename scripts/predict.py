@@ -14,6 +14,11 @@ The output folder must be new or empty. A file that is no such PNG, or of a size
 network does not take, is left out and named at the end.
 """
 
+from imex_experiments.runs.interrupts import end_at_once
+
+if __name__ == "__main__":
+    end_at_once()  # until the imports are done, which takes seconds
+
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,7 +101,9 @@ def write(task: Task, images: Arrays, predictions: Arrays, out: Path) -> None:
         out.mkdir(parents=True)
         classes = task.facts["classes"]
         lines = [f"{n},{classes[int(k)]}\n" for n, k in predictions.items()]
-        (out / "classes.csv").write_text("".join(["image,class\n", *lines]))
+        (out / "classes.csv").write_text(
+            "".join(["image,class\n", *lines]), encoding="utf-8"
+        )
     else:
         depths = {name: depth[0] for name, depth in predictions.items()}
         millimetres = {

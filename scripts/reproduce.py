@@ -7,6 +7,11 @@ beside ours; `run=false` only writes that. Other words are train.py's: `trainer=
 speed=mixed`. The part nyu needs `path=<nyu_depth_v2_labeled.mat>`.
 """
 
+from imex_experiments.runs.interrupts import end_at_once
+
+if __name__ == "__main__":
+    end_at_once()  # until the imports are done, which takes seconds
+
 from dataclasses import dataclass, field
 from pathlib import Path
 

@@ -12,6 +12,11 @@ is at least as strong as FGSM, as random search with as many tries (else gradien
 masked), and as itself at a smaller size, where each size starts from the one before.
 """
 
+from imex_experiments.runs.interrupts import end_at_once
+
+if __name__ == "__main__":
+    end_at_once()  # until the imports are done, which takes seconds
+
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field

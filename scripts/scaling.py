@@ -7,6 +7,11 @@ a product, an FFT and a copy beside them, and extrapolates with the roofline of 
 is an assumption) to 2048 x 2048 pixels and many devices. Writes CSV files and figures.
 """
 
+from imex_experiments.runs.interrupts import end_at_once
+
+if __name__ == "__main__":
+    end_at_once()  # until the imports are done, which takes seconds
+
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial

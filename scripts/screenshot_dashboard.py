@@ -3,6 +3,11 @@
 `python scripts/screenshot_dashboard.py logdir=<sweep> out=dashboard.png`
 """
 
+from imex_experiments.runs.interrupts import end_at_once
+
+if __name__ == "__main__":
+    end_at_once()  # until the imports are done, which takes seconds
+
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -5,6 +5,11 @@ images of the first run's data (`images=[0,1,2,3]`) and draws image | truth | on
 run (depth: with its error), headed by the model and the test value of its metric.
 """
 
+from imex_experiments.runs.interrupts import end_at_once
+
+if __name__ == "__main__":
+    end_at_once()  # until the imports are done, which takes seconds
+
 from dataclasses import dataclass, field
 from pathlib import Path
 

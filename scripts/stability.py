@@ -14,6 +14,11 @@ is on the right), the largest explicit h, the spectral norm of the step, and a b
 the weights where one is known, in the norm of I + hL. Every picture has its CSV beside it.
 """
 
+from imex_experiments.runs.interrupts import end_at_once
+
+if __name__ == "__main__":
+    end_at_once()  # until the imports are done, which takes seconds
+
 import math
 from collections.abc import Callable
 from contextlib import suppress

@@ -161,7 +161,7 @@ class Whole:
             counts[f"killed {where}"] += code == -signal.SIGKILL
             counts["LOST: corrupt under a final name"] += len(corrupt(run))
             if code == CheckpointError.exit_code and not has_checkpoint(run):
-                shutil.rmtree(run)
+                shutil.rmtree(run, ignore_errors=True)  # killed before it made one
                 code = train([*SMALL, f"hydra.run.dir={run}"])
             if code == 0:
                 break

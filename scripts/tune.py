@@ -6,6 +6,11 @@ by Optuna's TPE, `trials=20` of them. Runs go to outputs/tune/<study>/<number>; 
 of a study that was never stopped.
 """
 
+from imex_experiments.runs.interrupts import end_at_once
+
+if __name__ == "__main__":
+    end_at_once()  # until the imports are done, which takes seconds
+
 import logging
 from dataclasses import dataclass
 from pathlib import Path

@@ -136,6 +136,7 @@ def test_disk_too_full_for_curves_is_a_warning(forked: Command, tmp_path: Path) 
     done = forked(TRAIN, *words, before=partial(file_limit, size + 1000))
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("no more curves in TensorBoard: File too large") == 1
+    assert done.stderr == ""  # TensorBoard's thread says nothing of its own
     assert status_of(run)["state"] == "finished"
     assert len((run / "metrics.csv").read_text().splitlines()) == 4
 

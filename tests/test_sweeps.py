@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
@@ -14,8 +15,13 @@ from typing import Any
 import optuna
 import pytest
 from conftest import ROOT, Command
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf, open_dict
 
 from imex_experiments.runs import tuning
+from imex_experiments.runs.plan import check_points, points_of
+from imex_experiments.runs.record import alone_in
 from imex_experiments.runs.sweep import run_in_child
 
 TRAIN = str(ROOT / "train.py")
@@ -79,6 +85,63 @@ def test_a_job_without_its_data_is_recorded_in_its_folder(tmp_path: Path) -> Non
     assert status["reason"].startswith("/no/where: no such folder")
     assert json.loads((tmp_path / "status.json").read_text()) == status
     assert "/no/where" in (tmp_path / "console.log").read_text()
+
+
+def test_a_sweep_has_one_launcher(forked: Command, tmp_path: Path) -> None:
+    """A second one ends at once, and nothing of the sweep or its job has changed."""
+    sweep = tmp_path / "sweep"
+    (job := sweep / "0_seed=0").mkdir(parents=True)
+    words = {"hydra": ["hydra.mode=MULTIRUN"], "task": ["seed=0", *TINY]}
+    OmegaConf.save({"hydra": {"overrides": words}}, sweep / "multirun.yaml")
+    status = {"state": "running"}
+    (job / "status.json").write_text(json.dumps(status))
+    (job / "metrics.csv").write_text("epoch\n")
+    files = sorted(sweep.rglob("*"))
+    with alone_in(sweep):
+        done = forked(TRAIN, f"sweep.resume={sweep}", cwd=tmp_path)
+    assert done.returncode == 6, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert f"{sweep}: another process is still writing this sweep" in line
+    assert sorted(sweep.rglob("*")) == sorted([*files, sweep / ".lock"])
+    assert json.loads((job / "status.json").read_text()) == status
+
+
+def test_a_job_that_is_running_elsewhere_is_waited_for(tmp_path: Path) -> None:
+    """As one on a cluster is, whose launcher was killed: nothing of it is touched."""
+    (tmp_path / "checkpoints").mkdir()
+    (kept := tmp_path / "metrics.csv").write_text("epoch\n")
+    (tmp_path / "status.json").write_text('{"state": "running"}')
+    with ThreadPoolExecutor(1) as pool:
+        with alone_in(tmp_path):
+            status = pool.submit(run_in_child, TRAIN, ["seed=-1"], tmp_path)
+            time.sleep(1)
+            assert kept.exists()
+            assert not status.done()
+            (tmp_path / "status.json").write_text('{"state": "finished"}')
+        assert status.result(60) == {"state": "finished"}
+    assert kept.exists()
+
+
+@pytest.mark.slow
+def test_sigterm_of_ray_ends_its_jobs_in_order(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    words = ["-m", "seed=0,1", "hydra/launcher=ray_cpu", *TINY]
+    launcher = subprocess.Popen(
+        [sys.executable, TRAIN, *words, "trainer.max_epochs=3000"],
+        cwd=tmp_path,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_for(tmp_path, "outputs/sweeps/*/0_*/checkpoints/last.ckpt")
+    launcher.terminate()
+    _, said = launcher.communicate(timeout=60)
+    assert launcher.returncode == 143, said
+    assert said.splitlines()[-1] == "error: ended by SIGTERM"
+    assert "*** SIGTERM" not in said
+    wait_for(tmp_path, "outputs/sweeps/*/0_*/status.json", contains='"interrupted"')
 
 
 @pytest.mark.parametrize(
@@ -158,9 +221,40 @@ def test_check_tells_the_plan_and_makes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_points_are_those_that_hydra_makes() -> None:
+    """Groups, values, additions and deletions; seeds alone make no other network."""
+    swept = [
+        *("model=imexnet,resnet", "seed=0,1,2", "optimizer.lr=0.1,0.2"),
+        *("+callbacks.hparams.hparams.x=${seed}", "~callbacks.figures", *TINY),
+        *("trainer=cpu", "scheduler=constant", "data.cache_dir='a b'"),
+    ]
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        config = compose("train", return_hydra_config=True)
+        with open_dict(config):
+            config.hydra.job.config_name = "train"
+            config.hydra.overrides.task = swept
+        points = points_of(config)
+        loader = GlobalHydra.instance().config_loader()
+        assert len(points) == 12
+        for point in points:
+            expected = loader.load_sweep_config(config, point.words)
+            found = [
+                {key: value for key, value in cfg.items_ex(False) if key != "hydra"}
+                for cfg in (point.config, expected)
+            ]
+            assert found[0] == found[1]
+        kinds = check_points(points)
+        assert [kind.words[:3] for kind in kinds] == [
+            [f"model={model}", "seed=0", f"optimizer.lr={lr}"]
+            for model in ("imexnet", "resnet")
+            for lr in (0.1, 0.2)
+        ]
+
+
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
+        (["seed=1,-1"], "point seed=-1: seed=-1: expected an integer from 0 to"),
         (["model.h=1,-1"], "point model.h=-1: model: h must be > 0 and finite, got -1"),
         (["model.alpha=1,x"], "model.alpha"),
         (["model=imexnet,unknown"], "model=unknown: no such choice"),

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -28,14 +28,21 @@ from imex_experiments.runs.preflight import (
     require_room,
 )
 from imex_experiments.runs.prepared import prepare_data
-from imex_experiments.runs.record import claim
+from imex_experiments.runs.record import alone_in, claim
 from imex_experiments.runs.resume import is_finished
+from imex_experiments.runs.sweep import start_launcher
 from imex_experiments.runs.sweep_summary import collect_jobs
 from imex_experiments.runs.sweep_tables import show_answer
 
+_held = ExitStack()
+"""The lock of the sweep that this process launches; Ray copies the hooks to its workers."""
+
 
 class Hooks(Callback):
-    """Refuse before Hydra makes a folder; stop after that with check=true."""
+    """Refuse before Hydra makes a folder; stop after that with check=true.
+
+    A sweep is held by one launcher, from before anything of it is written to its answer.
+    """
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         with _ending():
@@ -58,15 +65,18 @@ class Hooks(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         with _ending():
             points = points_of(config)
-            check_points(points)
+            kinds = check_points(points)
             name_folders_by_swept(config, points)
-            show_plan(config, points)
+            show_plan(config, points, kinds)
         _stop_if_only_checking(config)
         with _ending():
-            make_private(Path(config.hydra.sweep.dir), "hydra.sweep.dir")
+            sweep = Path(config.hydra.sweep.dir)
+            make_private(sweep, "hydra.sweep.dir")
+            _held.enter_context(alone_in(sweep, seconds=1, kind="sweep"))
+            start_launcher(config.hydra.launcher)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        with _ending():
+        with _ending(), _held:
             end_sweep(Path(config.hydra.sweep.dir))
 
 

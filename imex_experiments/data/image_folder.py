@@ -133,4 +133,6 @@ def write_image_folder(folder: Path, images: Tensor, labels: Tensor) -> None:
         (folder / kind).mkdir(parents=True)
         for name, array in zip(names, tensor.numpy(), strict=True):
             Image.fromarray(array).save(folder / kind / name)
-    (folder / "filenames.txt").write_text("".join(f"{name}\n" for name in names))
+    (folder / "filenames.txt").write_text(
+        "".join(f"{name}\n" for name in names), encoding="utf-8"
+    )

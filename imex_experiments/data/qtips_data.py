@@ -93,6 +93,12 @@ class QtipsData(TensorData):
                 f"{self.root}: {len(self.splits['train'])} training images are fewer than "
                 f"data.batch_size={self.batch_size}"
             )
+        found = self.splits["train"].tensors[1].unique()
+        if len(found) == 1:  # its weight in the loss would be 0
+            raise DataError(
+                f"{self.root or 'data'}: all training pixels are of one class, "
+                f"{CLASSES[found]!r}: there is nothing to tell apart; check the labels"
+            )
 
     def _generate(self) -> dict[str, dict[str, Tensor]]:
         made = {}

@@ -8,6 +8,7 @@ import hashlib
 import logging
 import os
 import shlex
+import stat
 import subprocess
 import tempfile
 from contextlib import suppress
@@ -36,15 +37,17 @@ VECTORS = {
 def library() -> ctypes.CDLL | None:
     """The compiled kernels; None, and why in the log, where they cannot be built.
 
-    They are kept beside cached data, by what they are made of: source and flags.
+    They are kept beside cached data, by what they are made of: source and flags. Code of
+    another user is never loaded, nor a damaged file: see `_kept` and `_verified`.
     """
-    folder = Path(os.environ.get("IMEX_CACHE") or "~/.cache/imex-experiments")
+    cached = Path(os.environ.get("IMEX_CACHE") or "~/.cache/imex-experiments")
     flags = (*FLAGS, *VECTORS.get(torch.backends.cpu.get_cpu_capability(), ()))
     made_of = SOURCE.read_bytes() + " ".join(flags).encode()
-    name = f"fused-{hashlib.sha256(made_of).hexdigest()[:16]}.so"
+    name = f"fused-{hashlib.sha256(made_of).hexdigest()[:16]}"
     compiler = shlex.split(os.environ.get("CXX") or "g++")
+    command = [*compiler, *flags, str(SOURCE)]
     try:
-        found = _load(folder.expanduser() / name, [*compiler, *flags, str(SOURCE)])
+        found = _kept(cached.expanduser() / f"kernels-{_user()}", name, command)
     except (OSError, subprocess.SubprocessError) as error:
         said = getattr(error, "stderr", None) or str(error)
         log.info(
@@ -59,19 +62,68 @@ def library() -> ctypes.CDLL | None:
     return found
 
 
-def _load(path: Path, command: list[str]) -> ctypes.CDLL:
-    """The library at its place, compiled if it is not there or damaged."""
-    if path.is_file():
+def _kept(folder: Path, name: str, command: list[str]) -> ctypes.CDLL:
+    """Return `<name>-<SHA-256>.so` of a folder, compiled where none of them verifies.
+
+    A cache may be shared, so each user has a folder in it. One that somebody else made, or
+    may write to, is not used: the library is then compiled for this process alone.
+    """
+    with suppress(FileExistsError):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700)
+    if not _is_ours(folder.lstat(), stat.S_IFDIR):
+        log.warning("%s: others can write there; kernels are compiled anew", folder)
+        with tempfile.TemporaryDirectory() as own:
+            return _compiled(Path(own), name, command)
+    for path in sorted(folder.glob(f"{name}-*.so")):
         with suppress(OSError):
-            return ctypes.CDLL(str(path))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Compiled beside its place, so that other processes see all of it or none.
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        made = Path(folder) / path.name
+            return _verified(path)
+        path.unlink(missing_ok=True)
+    return _compiled(folder, name, command)
+
+
+def _compiled(folder: Path, name: str, command: list[str]) -> ctypes.CDLL:
+    """Compile beside the library's place, so that others see all of it or none."""
+    with tempfile.TemporaryDirectory(dir=folder) as beside:
+        made = Path(beside) / f"{name}.so"
         command = [*command, "-o", str(made)]
         subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)
-        made.replace(path)
-    return ctypes.CDLL(str(path))
+        made.chmod(0o700)
+        digest = hashlib.sha256(made.read_bytes()).hexdigest()
+        path = made.replace(folder / f"{name}-{digest}.so")
+    return _verified(path)
+
+
+def _verified(path: Path) -> ctypes.CDLL:
+    """Load a library that is ours and has the digest of its name; OSError for another.
+
+    What is loaded is the file that was read, whatever takes its name meanwhile. The
+    loader itself would not notice damage, and the process would die of it.
+    """
+    with open(os.open(path, os.O_RDONLY | NOT_A_LINK), "rb") as file:
+        if not _is_ours(os.fstat(file.fileno()), stat.S_IFREG):
+            raise OSError(f"{path}: others can write to it")
+        if hashlib.sha256(file.read()).hexdigest() != path.stem.rpartition("-")[2]:
+            raise OSError(f"{path}: damaged")
+        opened = Path(f"/proc/self/fd/{file.fileno()}")
+        return ctypes.CDLL(str(opened if opened.exists() else path))
+
+
+NOT_A_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+"""Flags of open: neither follow a link nor wait for the writer of a FIFO."""
+
+
+def _is_ours(found: os.stat_result, kind: int) -> bool:
+    """Whether a file or folder is of this user, of this kind, and nobody else's to write."""
+    writable = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    return (
+        stat.S_IFMT(found.st_mode) == kind and found.st_uid == _user() and not writable
+    )
+
+
+def _user() -> int:
+    """The number of the user; 0 on Windows, as its files have it."""
+    return os.getuid() if hasattr(os, "getuid") else 0
 
 
 @torch.library.custom_op(

@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Callable
@@ -22,16 +23,21 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException, ValidationError
 
 from imex_experiments.runs.allocator import keep_freed_memory
+from imex_experiments.runs.console import lenient_console
 from imex_experiments.runs.errors import (
     FULL_ERROR,
     ConfigError,
     RunError,
+    StorageError,
     exit_code,
     nearest,
     one_line,
     root_cause,
 )
+from imex_experiments.runs.interrupts import INTERRUPTS
 from imex_experiments.runs.sweep import run_job
+
+log = logging.getLogger(__name__)
 
 Arguments = TypeVar("Arguments")
 ALLOW_MORE = "HYDRA_INSTANTIATE_ALLOWLIST_OVERRIDE"
@@ -56,20 +62,34 @@ def run_command(main: Callable[[], object]) -> NoReturn:
     wants_traceback = os.environ.get(FULL_ERROR) == "1"
     os.environ.pop(ALLOW_MORE, None)
     logging.raiseExceptions = wants_traceback  # else a full disk fills the screen
+    threading.excepthook = _thread_failed
     os.environ[FULL_ERROR] = "1"  # else Hydra prints and exits by itself, always with 1
-    try:
-        main()
-    except BaseException as caught:
-        error = _told(caught)
-        if isinstance(error, SystemExit):
-            raise
-        if wants_traceback:
-            traceback.print_exception(error)
-        unforeseen = exit_code(error) == 1 and not isinstance(error, RunError)
-        hint = f" ({FULL_ERROR}=1 shows where)" if unforeseen else ""
-        print(f"error: {one_line(error)}{hint}", file=sys.stderr)
-        sys.exit(exit_code(error))
+    with lenient_console():
+        try:
+            with INTERRUPTS.raised():
+                main()
+        except BaseException as caught:
+            error = _told(caught)
+            if isinstance(error, KeyboardInterrupt):
+                error = INTERRUPTS.pending or error  # Ray makes a Ctrl-C of any other
+            if isinstance(error, SystemExit):
+                raise
+            if wants_traceback:
+                traceback.print_exception(error)
+            unforeseen = exit_code(error) == 1 and not isinstance(error, RunError)
+            hint = f" ({FULL_ERROR}=1 shows where)" if unforeseen else ""
+            print(f"error: {one_line(error)}{hint}", file=sys.stderr)
+            sys.exit(exit_code(error))
     sys.exit(0)
+
+
+def _thread_failed(failure: threading.ExceptHookArgs) -> None:
+    """A full disk in TensorBoard's thread: its user is told in the main one, once."""
+    error = failure.exc_value
+    if error is not None and isinstance(root_cause(error), StorageError):
+        log.debug("%s: %s", failure.thread, error)
+    else:
+        threading.__excepthook__(failure)
 
 
 def hush_lightning() -> None:

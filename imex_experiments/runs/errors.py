@@ -1,7 +1,7 @@
 """The contract of exit codes: what a failure is called, and how it ends the process.
 
 0 finished, 2 configuration, 3 data, 4 checkpoint, 5 numerics, 6 storage or resources,
-130 Ctrl-C, 143 SIGTERM; 1 is left to faults of the program itself.
+130 Ctrl-C, 143 SIGTERM and SIGHUP; 1 is left to faults of the program itself.
 """
 
 import difflib
@@ -47,17 +47,20 @@ class SweepError(RunError):
     """Some jobs of a sweep failed; each has an exit code of its own in its status.json."""
 
 
-class Terminated(BaseException):
-    """SIGTERM, raised in the main thread so that the run can end in order."""
+class Terminated(KeyboardInterrupt):
+    """SIGTERM or SIGHUP, raised in the main thread so that the run can end in order.
+
+    It is a Ctrl-C to libraries, since some let go for nothing else: Ray's C++ among them.
+    """
 
 
 def exit_code(error: BaseException) -> int:
     """The exit code of the contract for an error."""
     error = root_cause(error)
-    if isinstance(error, KeyboardInterrupt):
-        return 130
     if isinstance(error, Terminated):
         return 143
+    if isinstance(error, KeyboardInterrupt):
+        return 130
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else 1
     return getattr(error, "exit_code", 1)
@@ -75,6 +78,12 @@ LIGHTNINGS = "MisconfigurationException"
 
 INTERVAL = re.compile(r"`val_check_interval` \(\S+\) must be[^.]*")
 OTHER_NETWORK = re.compile(r"Error\(s\) in loading state_dict")
+NO_SHARED_MEMORY = re.compile(
+    r"unable to (?:allocate shared memory|\w+)[^<\n]* file <\S+>: [^(\n]*\w"
+)
+UNOPENED = re.compile(r"Unable to configure handler")
+"""What logging says of a file that it cannot open; the cause says why."""
+
 DEAD_WORKER = re.compile(r"DataLoader worker \(pid(?:\(s\))?[ \d,]+\)[^.]*")
 
 
@@ -93,7 +102,14 @@ def root_cause(error: BaseException) -> BaseException:
             f"{error.filename or 'storage'}: {error.strerror}; "
             "free some space or write somewhere else"
         )
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return ConfigError(
+            f"{error.filename}: a name in it is too long for the file system; "
+            "most take 255 bytes"
+        )
     message = str(error)
+    if UNOPENED.match(message) and isinstance(error.__cause__, OSError):
+        return root_cause(error.__cause__)
     if isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and NO_MEMORY.search(message)
     ):
@@ -108,6 +124,11 @@ def root_cause(error: BaseException) -> BaseException:
         return ConfigError(f"trainer: {unsound[0]}")
     if type(error).__name__ == LIGHTNINGS:
         return ConfigError(f"trainer: {' '.join(message.split())}")
+    if isinstance(error, RuntimeError) and (full := NO_SHARED_MEMORY.search(message)):
+        return StorageError(
+            f"{full[0]}: /dev/shm, where data workers pass their batches, is full; "
+            "enlarge it, or try data.num_workers=0"
+        )
     if isinstance(error, RuntimeError) and (dead := DEAD_WORKER.search(message)):
         return StorageError(
             f"{dead[0]}: it may have run out of memory; try fewer data.num_workers or 0"
@@ -122,10 +143,10 @@ def is_interrupt(error: BaseException) -> bool:
 
 def one_line(error: BaseException) -> str:
     """The error in one line, with its type where the message alone says too little."""
+    if isinstance(error, Terminated):
+        return f"ended by {error}"
     if isinstance(error, KeyboardInterrupt):
         return "interrupted by Ctrl-C"
-    if isinstance(error, Terminated):
-        return "ended by SIGTERM"
     message = " ".join(str(error).split())
     if hasattr(error, "exit_code"):
         return message

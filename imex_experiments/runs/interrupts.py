@@ -1,24 +1,27 @@
-"""Ctrl-C and SIGTERM: an exception at once, or after the step that is under way."""
+"""Ctrl-C, SIGTERM and SIGHUP: an exception at once, or after the step under way."""
 
 import logging
+import os
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from imex_experiments.runs.errors import Terminated
+from imex_experiments.runs.errors import Terminated, exit_code, one_line
 
 log = logging.getLogger(__name__)
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
+SIGNALS = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
+"""Ctrl-C, a request to end, and the end of the terminal; Windows has no SIGHUP."""
 
 
 class Interrupts:
     """What the signals of this process do; signals belong to the process, so there is one.
 
-    While they are held the first one waits in `pending` for a moment at which the run can
-    be saved; a second one never waits.
+    While they are held the first one waits for a moment at which the run can be saved; a
+    second one never waits. The last one is `pending` until the next body begins.
     """
 
     def __init__(self) -> None:
@@ -32,8 +35,8 @@ class Interrupts:
             yield  # only the main thread may ask for signals
             return
         self.pending = None
-        before = {number: signal.getsignal(number) for number in SIGNALS}
-        self._install()
+        before = {number: signal.getsignal(number) for number in _listened_to()}
+        self.listen()
         try:
             yield
         finally:
@@ -52,7 +55,7 @@ class Interrupts:
     def hold(self) -> None:
         """From now on wait for `raise_pending`."""
         if threading.current_thread() is threading.main_thread():
-            self._install()  # again, because Lightning put a handler of its own
+            self.listen()  # again, because Lightning put a handler of its own
             self._held = True
 
     def release(self) -> None:
@@ -63,18 +66,45 @@ class Interrupts:
         if self.pending is not None:
             raise self.pending
 
-    def _install(self) -> None:
-        for number in SIGNALS:
+    def listen(self) -> None:
+        """Install our handlers; again, where another library put its own."""
+        for number in _listened_to():
             signal.signal(number, self._receive)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        interrupt = (
-            KeyboardInterrupt() if number == signal.SIGINT else Terminated("SIGTERM")
-        )
-        if not self._held or self.pending is not None:
+        waits = self._held and self.pending is None
+        self.pending = interrupt = _interrupt(number)
+        if not waits:
             raise interrupt
-        self.pending = interrupt
         log.warning("ending after this step, with a checkpoint; once more ends at once")
+
+
+def _listened_to() -> list[int]:
+    """Return the signals that matter: `nohup` has SIGHUP ignored, and it stays so."""
+    ignored = signal.SIG_IGN
+    return [n for n in SIGNALS if n == signal.SIGINT or signal.getsignal(n) != ignored]
+
+
+def _interrupt(number: int) -> BaseException:
+    if number == signal.SIGINT:
+        return KeyboardInterrupt()
+    return Terminated(signal.Signals(number).name)
+
+
+def end_at_once() -> None:
+    """Until `run_command` takes over, a signal ends the process with a line and its code.
+
+    A script calls it before its imports, which take seconds: an exception that is raised
+    within one may be swallowed there, and there is nothing to save yet.
+    """
+
+    def end(number: int, frame: FrameType | None) -> None:
+        interrupt = _interrupt(number)
+        os.write(2, f"error: {one_line(interrupt)}\n".encode())
+        os._exit(exit_code(interrupt))
+
+    for number in _listened_to():
+        signal.signal(number, end)
 
 
 INTERRUPTS = Interrupts()

@@ -129,9 +129,17 @@ LOGGING_NAMES = (
 )
 
 
+_passed: set[str] = set()
+
+
 def _check_hydra(node: DictConfig) -> None:
-    """Check Hydra's own keys, which `+hydra.<key>` widens without a word."""
+    """Check Hydra's own keys, which `+hydra.<key>` widens without a word.
+
+    They are the same for all points of a sweep, so those that passed are remembered.
+    """
     plain: Any = OmegaConf.to_container(node, resolve=False)
+    if (text := repr(plain)) in _passed:
+        return
     known = {key: value for key, value in plain.items() if key != "env" or value}
     try:
         OmegaConf.merge(OmegaConf.structured(HydraConf), known)
@@ -152,3 +160,4 @@ def _check_hydra(node: DictConfig) -> None:
             check(node.callbacks[name], f"hydra.callbacks.{name}")
     for group in ("launcher", "sweeper"):
         check(node[group], f"hydra.{group}", allowed=("hydra", "hydra_plugins"))
+    _passed.add(text)

@@ -31,6 +31,7 @@ def preflight(cfg: DictConfig) -> int:
     cannot work. No data are read, so that the batch has the size that they should have.
     """
     check_keys(cfg)
+    check_seed(cfg.seed)
     refuse_changes(cfg)
     check_ours(cfg.trainer)
     check_trainer(cfg.trainer)
@@ -73,6 +74,12 @@ def _refuse_missing_callbacks(cfg: DictConfig) -> None:
     for name, (setting, given) in needed.items():
         if given and not (cfg.get("callbacks") or {}).get(name):
             raise ConfigError(f"callbacks.{name}=null: {setting} needs it")
+
+
+def check_seed(seed: int) -> None:
+    """ConfigError for a seed that NumPy's generator does not take."""
+    if not 0 <= seed < 2**32:
+        raise ConfigError(f"seed={seed}: expected an integer from 0 to {2**32 - 1}")
 
 
 def make_private(folder: Path, key: str, weights: int = 0) -> None:

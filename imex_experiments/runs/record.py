@@ -58,8 +58,8 @@ PACKAGES = ("imex-experiments", "torch", "pytorch-lightning", "hydra-core")
 
 
 @contextmanager
-def alone_in(folder: Path, seconds: float = 30.0) -> Iterator[None]:
-    """Hold the run folder for this process; StorageError if another one keeps it.
+def alone_in(folder: Path, seconds: float = 30.0, kind: str = "run") -> Iterator[None]:
+    """Hold the folder of a run or sweep for this process; StorageError if another one does.
 
     What a killed one was writing is removed.
     """
@@ -73,7 +73,7 @@ def alone_in(folder: Path, seconds: float = 30.0) -> Iterator[None]:
             yield
     except Timeout as error:
         raise StorageError(
-            f"{folder}: another process is still writing this run; end it first"
+            f"{folder}: another process is still writing this {kind}; end it first"
         ) from error
 
 

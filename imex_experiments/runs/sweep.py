@@ -20,9 +20,15 @@ from pathlib import Path
 from typing import IO, Any
 
 from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
 
 from imex_experiments.runs.checkpoint_io import has_checkpoint
-from imex_experiments.runs.errors import FULL_ERROR, CheckpointError, ConfigError
+from imex_experiments.runs.errors import (
+    FULL_ERROR,
+    CheckpointError,
+    ConfigError,
+    StorageError,
+)
 from imex_experiments.runs.interrupts import INTERRUPTS
 from imex_experiments.runs.layout import (
     CONSOLE,
@@ -33,10 +39,18 @@ from imex_experiments.runs.layout import (
     single_value,
 )
 from imex_experiments.runs.load_run import read_metrics
-from imex_experiments.runs.record import read_status, record_death, status_if_readable
+from imex_experiments.runs.record import (
+    alone_in,
+    read_status,
+    record_death,
+    status_if_readable,
+)
 from imex_experiments.runs.strangers import check_folder, read_yaml, taken_words
 
 log = logging.getLogger(__name__)
+
+ENDED = ("finished", "failed", "interrupted")
+"""States of a run that wrote its own end."""
 
 PARENT_WATCHED = "IMEX_END_WITH_PARENT"
 """Set for the processes of jobs; see `end_with_parent`."""
@@ -104,6 +118,28 @@ def _launch(words: Sequence[str], sweep: Path, now: Sequence[str]) -> list[str]:
     return kept
 
 
+OBJECT_STORE = 75 * 2**20
+"""Bytes for what Ray shares between jobs: their words, and their scores."""
+
+
+def start_launcher(launcher: DictConfig) -> None:
+    """Start Ray, if it is the launcher, in such a way that a sweep can be ended.
+
+    Its C++ takes SIGTERM, and aborts; so our handlers are installed again. And what ends
+    its workers would kill their jobs, which end by themselves: see `end_with_parent`.
+    """
+    if not str(launcher._target_).endswith(".RayLauncher"):
+        return
+    import ray  # an optional dependency, and slow
+
+    os.environ.setdefault("RAY_kill_child_processes_on_worker_exit", "0")
+    init: Any = OmegaConf.to_container(launcher.ray.init, resolve=True)
+    if init.get("address") is None:
+        init.setdefault("object_store_memory", OBJECT_STORE)  # not to join a cluster
+    ray.init(**init)
+    INTERRUPTS.listen()
+
+
 def run_job(script: str) -> float:
     """Run the present job of a sweep; return its score, NaN if it failed.
 
@@ -136,21 +172,30 @@ def run_job(script: str) -> float:
 def run_in_child(script: str, words: Sequence[str], folder: Path) -> dict[str, Any]:
     """`python <script> <words>` in a folder; status.json as it is at the end.
 
-    A run that was cut off goes on from its last checkpoint, a failed one starts anew.
+    A run that was cut off goes on from its last checkpoint, a failed one starts anew. One
+    that another process is at is left as it is: what is returned says so.
     """
     place = hydra_quoted(folder)
-    state = status_if_readable(folder).get("state")
-    if state in ("running", "interrupted") and has_checkpoint(folder):
-        words = [f"resume={place}"]
-    else:
-        _clear(folder)
-        words = [*words, f"hydra.run.dir={place}"]
-    with INTERRUPTS.raised(), (folder / CONSOLE).open("a", encoding="utf-8") as output:
-        code = run_tied([sys.executable, script, *words], output)
-    status = status_if_readable(folder)
-    if code < 0 or status.get("state") not in ("finished", "failed", "interrupted"):
-        status = record_death(folder, code, _last_line(folder / CONSOLE))
-    return status
+    try:
+        with alone_in(folder):
+            status = status_if_readable(folder)
+            state = status.get("state")
+            if state == "finished":  # by the process that was waited for
+                return status
+            if state in ("running", "interrupted") and has_checkpoint(folder):
+                words = [f"resume={place}"]
+            else:
+                _clear(folder)
+                words = [*words, f"hydra.run.dir={place}"]
+        with INTERRUPTS.raised(), (folder / CONSOLE).open("a", encoding="utf-8") as out:
+            code = run_tied([sys.executable, script, *words], out)
+        with alone_in(folder):
+            status = status_if_readable(folder)
+            if code < 0 or status.get("state") not in ENDED:
+                status = record_death(folder, code, _last_line(folder / CONSOLE))
+            return status
+    except StorageError as error:
+        return {"state": "failed", "exit_code": error.exit_code, "reason": str(error)}
 
 
 def score_of(folder: Path) -> float:

@@ -13,6 +13,11 @@ written after every step. `resume=<folder of an earlier call>` goes on with the 
 `table1` there. `device=cpu` rehearses all of it in miniature without a GPU.
 """
 
+from imex_experiments.runs.interrupts import end_at_once
+
+if __name__ == "__main__":
+    end_at_once()  # until the imports are done, which takes seconds
+
 import csv
 import json
 import os

@@ -4,6 +4,11 @@
 page again, without a device; `notes` in the JSON are lines for its head.
 """
 
+from imex_experiments.runs.interrupts import end_at_once
+
+if __name__ == "__main__":
+    end_at_once()  # until the imports are done, which takes seconds
+
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass

@@ -1,8 +1,13 @@
 """The fused backend: Triton's kernels in an interpreter and on a device, those for CPUs."""
 
+import hashlib
+import os
+import shutil
+import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -211,6 +216,9 @@ def test_fused_is_never_another_backend_in_silence(
         transform_of(x, "periodic", "fused")
 
 
+OF_CONSTANTS = 256 * rounding(torch.float32, 2 * (8 + 8))
+"""What rounding may do to the sum of 256 ones that are solved."""
+
 SOLVE = """
 import logging, sys
 logging.basicConfig(level="INFO", format="%(message)s", stream=sys.stdout)
@@ -229,26 +237,101 @@ def test_without_a_compiler_torch_solves(python: Command, tmp_path: Path) -> Non
         "no kernels for this CPU, implicit steps are solved by torch"
     )
     assert "/no/compiler" in said
-    of_constants = 256 * rounding(torch.float32, 2 * (8 + 8))
-    assert float(total) == pytest.approx(256, abs=of_constants)
+    assert float(total) == pytest.approx(256, abs=OF_CONSTANTS)
     if not torch.cuda.is_available():
         done = python("-c", SOLVE, "fused", **where)
         assert "ValueError: backend=fused needs g++ for a CPU" in done.stderr
         assert "take backend=auto" in done.stderr
 
 
+ANEW = """
+import logging, sys
+logging.basicConfig(level="INFO", format="%(message)s", stream=sys.stdout, force=True)
+import torch
+from imex_experiments.operators import fused_cpp
+fused_cpp.library.cache_clear()
+print(fused_cpp.product(torch.ones(2, 2, 8, 8), torch.ones(2, 8, 5)).sum().item())
+"""
+
+
+@pytest.fixture
+def solve(forked: Command, tmp_path: Path) -> Command:
+    """Solve in a process that has to find the kernels; compiling is copying them."""
+    (script := tmp_path / "solve.py").write_text(ANEW)
+    cache = Path(os.environ.get("IMEX_CACHE") or "~/.cache/imex-experiments")
+    kernels = cache.expanduser().glob("kernels-*/fused-*.so")
+    built = max(kernels, key=lambda path: path.stat().st_mtime)
+    (compiler := tmp_path / "compiler").write_text(
+        f"for to; do :; done; cp {built} $to"
+    )
+    return partial(forked, str(script), cwd=tmp_path, CXX=f"sh {compiler}")
+
+
+def cut(path: Path) -> None:
+    """The loader maps the sections that are missing, and the process dies of it."""
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def blank(path: Path) -> None:
+    """A lost block of the disk: the headers are whole, and much of the code is zeros."""
+    content = path.read_bytes()
+    path.write_bytes(content[:4096] + bytes(len(content) - 4096))
+
+
+def replace(path: Path) -> None:
+    path.write_bytes(b"no library")
+
+
 @needs_kernels
-def test_a_damaged_library_is_built_again(python: Command, tmp_path: Path) -> None:
-    sizes = []
-    for _ in range(2):
-        done = python("-c", SOLVE, "fused", IMEX_CACHE=str(tmp_path))
-        assert done.returncode == 0, done.stderr
-        of_constants = 256 * rounding(torch.float32, 2 * (8 + 8))
-        assert float(done.stdout) == pytest.approx(256, abs=of_constants)
-        (path,) = tmp_path.iterdir()
-        sizes.append(path.stat().st_size)
-        path.write_bytes(b"no library")
-    assert sizes[0] == sizes[1]
+@pytest.mark.parametrize("damage", [cut, blank, replace])
+def test_a_damaged_library_is_built_again(
+    damage: Callable[[Path], None], solve: Command, tmp_path: Path
+) -> None:
+    """And one that is whole is not: it is the same file, of the same time."""
+    seen = []
+    for harm in (damage, None, None):
+        done = solve(IMEX_CACHE=str(tmp_path / "cache"))
+        assert done.returncode == 0, (done.returncode, done.stderr)
+        assert float(done.stdout) == pytest.approx(256, abs=OF_CONSTANTS)
+        (path,) = (tmp_path / "cache").rglob("*.so")
+        seen.append((path.stat().st_mtime_ns, path.stat().st_size))
+        if harm:
+            harm(path)
+    assert seen[0][1] == seen[1][1]
+    assert seen[0][0] < seen[1][0] == seen[2][0]
+
+
+PLANTED = """
+#include <fstream>
+__attribute__((constructor)) static void run() { std::ofstream("PWNED"); }
+"""
+
+
+@needs_kernels
+@pytest.mark.parametrize("owner", ["another user", "everybody"])
+def test_a_planted_library_is_not_loaded(
+    owner: str, solve: Command, tmp_path: Path
+) -> None:
+    """In a shared cache, under the name that it would have, and with a digest that fits."""
+    if owner == "another user" and os.getuid() != 0:
+        pytest.skip("giving files away needs root")
+    cache = tmp_path / "cache"
+    assert solve(IMEX_CACHE=str(cache)).returncode == 0
+    (path,) = cache.rglob("*.so")
+    (source := tmp_path / "planted.cpp").write_text(PLANTED)
+    subprocess.run(["g++", "-shared", "-fPIC", source, "-o", path], check=True)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    shutil.copy(path, path.with_stem(f"{path.stem.rpartition('-')[0]}-{digest}"))
+    if owner == "everybody":
+        path.parent.chmod(0o777)
+    else:
+        for planted in (path.parent, *path.parent.iterdir()):
+            os.chown(planted, 1, 1)
+    done = solve(IMEX_CACHE=str(cache))
+    assert not (tmp_path / "PWNED").exists()
+    total = float(done.stdout.splitlines()[-1])
+    assert total == pytest.approx(256, abs=OF_CONSTANTS), done.stderr
+    assert "others can write there; kernels are compiled anew" in done.stdout
 
 
 TOO_LARGE = """
