@@ -220,7 +220,7 @@ LONG = "x" * 256
 def test_odd_value_is_refused_before_a_folder_is_made(
     word: str, complaint: str, forked: Command, tmp_path: Path
 ) -> None:
-    done = forked(TRAIN, *SMALL, *word.split(), cwd=tmp_path)
+    done = forked(TRAIN, *word.split(), *SMALL, cwd=tmp_path)
     assert done.returncode == 2, done.stderr
     (line,) = done.stderr.splitlines()
     assert complaint in line

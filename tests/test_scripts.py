@@ -87,7 +87,11 @@ def test_predict_writes_labels_and_overlays(
     assert "not an empty folder" in again.stderr
 
 
-COMMANDS = sorted(path.stem for path in (ROOT / "scripts").glob("*.py"))
+COMMANDS = sorted(
+    path.stem
+    for path in (ROOT / "scripts").glob("*.py")
+    if "__main__" in path.read_text()
+)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -288,7 +292,7 @@ def test_compare_writes_into_the_folder_of_its_sweep(
     assert done.returncode == 0, done.stderr
     (line,) = done.stderr.strip().splitlines()
     assert "skipped" in line
-    assert "1_seed=1: metrics.json: " in line
+    assert "1_seed=1/metrics.json: not readable" in line
     assert "1 of 3 jobs have no result" in done.stdout
     assert "1_seed=1 | unreadable" in (sweep / "summary.md").read_text()
 
@@ -384,7 +388,7 @@ def same_elsewhere(exported: Export, images: torch.Tensor) -> None:
     clear = first - second > 2 * allowed  # else rounding chooses
     labels = logits.argmax(1).to(torch.uint8)
     assert torch.equal(labels[clear], task.predict(images)[clear])
-    assert clear.float().mean() > 0.9
+    assert clear.float().mean() > 0.5  # of noise a network is less sure
 
 
 def test_export_gives_the_same_labels_elsewhere(exported: Export) -> None:

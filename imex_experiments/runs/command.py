@@ -84,9 +84,10 @@ def run_command(main: Callable[[], object]) -> NoReturn:
 
 
 def _thread_failed(failure: threading.ExceptHookArgs) -> None:
-    """A full disk in TensorBoard's thread: its user is told in the main one, once."""
+    """A disk or folder that TensorBoard's thread misses: the main one tells it, once."""
     error = failure.exc_value
-    if error is not None and isinstance(root_cause(error), StorageError):
+    gone = isinstance(error, FileNotFoundError)
+    if gone or (error is not None and isinstance(root_cause(error), StorageError)):
         log.debug("%s: %s", failure.thread, error)
     else:
         threading.__excepthook__(failure)

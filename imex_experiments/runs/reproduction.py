@@ -9,7 +9,6 @@ from imex_experiments.runs.errors import ConfigError
 from imex_experiments.runs.interrupts import INTERRUPTS
 from imex_experiments.runs.layout import MULTIRUN, hydra_quoted
 from imex_experiments.runs.preflight import make_private
-from imex_experiments.runs.record import alone_in
 from imex_experiments.runs.sweep import run_tied, sweep_words
 
 
@@ -132,7 +131,7 @@ def run_sweep(
     if "check=true" in words:
         return run_tied(command)
     make_private(folder, "out")
-    with INTERRUPTS.raised(), alone_in(folder, seconds=1):
+    with INTERRUPTS.raised():
         return run_tied(command)
 
 
