@@ -35,8 +35,15 @@ WATCHED = {
     *("pickle.find_class", "socket.connect", "os.fork"),
 }
 
-OWN = re.compile(r"^\('(git|uname)'")
-"""Programs that every run starts: for its commit, and for the name of the processor."""
+OWN = re.compile(
+    r"^\('(git|uname)'"
+    r"|^\('(omegaconf\.(base|nodes|dictconfig|listconfig)|hydra\.(conf|types)"
+    r"|hydra\._internal\.core_plugins\.basic_(launcher|sweeper))', '[\w.]+'\)"
+    r"|^\('builtins', '(bool|dict|int|list|str|float)'\)"
+    r"|^\('(typing|collections)', '(Any|Dict|List|defaultdict)'\)"
+)
+"""What every command does: git for its commit, uname for the processor, and classes of
+configurations, which the plan of a sweep copies by pickling its own."""
 
 
 class Slow(BaseException):
