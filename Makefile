@@ -91,7 +91,7 @@ gpu-check: $(READY) ## Check and measure all that needs a CUDA device (9 minutes
 
 .PHONY: gpu-rehearsal
 gpu-rehearsal: $(DEV) ## The same in miniature on a CPU: outputs/gpu_rehearsal
-	$(BIN)/python scripts/maintenance/gpu_check.py out=outputs/gpu_rehearsal device=cpu
+	$(BIN)/python scripts/maintenance/gpu_check.py out=outputs/gpu_rehearsal device=cpu minutes=30
 
 .PHONY: dashboard
 dashboard: $(READY) ## TensorBoard on localhost:6006 (one sweep: make dashboard LOGDIR=<sweep>)
