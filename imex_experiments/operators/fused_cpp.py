@@ -114,7 +114,7 @@ NOT_A_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
 def _is_ours(found: os.stat_result, kind: int) -> bool:
-    """Whether a file or folder is of this user, of this kind, and nobody else's to write."""
+    """Tell if a file or folder is of this user and kind, and nobody else can write it."""
     writable = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
     return (
         stat.S_IFMT(found.st_mode) == kind and found.st_uid == _user() and not writable

@@ -35,7 +35,7 @@ half-precision ones of 128 x 128."""
 
 
 def in_one_pass(size: Sequence[int], dtype: torch.dtype) -> bool:
-    """Whether a program of `fused_triton` holds a plane (H, W) as a whole."""
+    """Tell if a program of `fused_triton` holds a plane (H, W) as a whole."""
     sides = {*size}
     return sides <= {32, 64} or (sides <= {64, 128} and dtype.itemsize == 2)
 
@@ -439,7 +439,7 @@ def kernels_for(x: Tensor) -> str | None:
 
 
 def needs_plain_operations(x: Tensor) -> bool:
-    """Whether somebody else computes with images like x: no kernel of ours can be run.
+    """Tell if somebody else computes with images like x: no kernel of ours can be run.
 
     torch.func maps and derives torch's operations alone, an exported graph runs without
     this package, and on the meta device nothing is computed.

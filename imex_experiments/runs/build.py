@@ -29,7 +29,7 @@ HYDRAS = {"_target_", "_partial_"}
 
 @dataclass(frozen=True)
 class Part:
-    """What a node of the configuration has to describe.
+    """Describe what a node of the configuration has to be.
 
     `kind` is the base class. `given` are arguments that the program passes itself, so that
     a setting of that name would be lost. `more` are keys that the node has beside the

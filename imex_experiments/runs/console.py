@@ -1,4 +1,4 @@
-"""What a command prints: its reader may go, or know fewer characters, and the work goes on.
+"""Print although the reader goes, or knows fewer characters: the work goes on.
 
 `train.py | head -1` trains to its end, and so does a run whose terminal was closed, to the
 checkpoint that its signal asks for. train.log has what the console misses.

@@ -1,4 +1,4 @@
-"""What a checkpoint may hold: plain containers of numbers, as a run of ours writes them."""
+"""Check what a checkpoint holds: plain containers of numbers, as a run of ours writes."""
 
 import io
 import random
@@ -142,7 +142,7 @@ def _are(kind: type, node: Any) -> bool:
 
 
 def _only_counts(node: Any) -> bool:
-    """Whether the state of loops has counts alone: of steps, of epochs, of batches."""
+    """Tell if the state of loops has counts alone: of steps, of epochs, of batches."""
     return isinstance(node, dict) and all(
         isinstance(value, int) and value >= 0 for _, value in _leaves(node)
     )

@@ -118,7 +118,7 @@ class GrowingTable:
         self._digest.update(text.encode())
 
     def _has(self, length: int) -> bool:
-        """Whether the file may be added to; one that is missing has length 0."""
+        """Tell if the file may be added to; one that is missing has length 0."""
         if self.path.is_symlink() or not self.path.is_file():
             return length == 0 and not os.path.lexists(self.path)
         return self.path.stat().st_size >= length

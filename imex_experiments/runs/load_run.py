@@ -35,7 +35,7 @@ Trained = TypeVar("Trained", bound=Task)
 
 
 def load_config(run: str | Path) -> DictConfig:
-    """What can be rebuilt of the configuration of a run, as `strangers.own_config` has it.
+    """Return what can be rebuilt of a run's configuration, by `strangers.own_config`.
 
     CheckpointError if it has none, or one that no run of ours has written.
     """

@@ -1,4 +1,4 @@
-"""The data of a run, set up before its folder is made: a defect in them leaves none."""
+"""Set up the data of a run before its folder is made: a defect in them leaves none."""
 
 import logging
 from logging.handlers import BufferingHandler

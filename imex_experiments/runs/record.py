@@ -242,7 +242,7 @@ def _git_commit() -> str | None:
 
 
 def read_status(folder: Path) -> dict[str, Any]:
-    """What status.json says, nothing if there is none.
+    """Return what status.json says, nothing if there is none.
 
     CheckpointError for one that no run has written.
     """
@@ -257,7 +257,7 @@ def read_status(folder: Path) -> dict[str, Any]:
 
 
 def status_if_readable(folder: Path) -> dict[str, Any]:
-    """What status.json says; nothing, with a warning, for a damaged one."""
+    """Return what status.json says; nothing, with a warning, for a damaged one."""
     try:
         return read_status(folder)
     except CheckpointError as error:

@@ -1,4 +1,4 @@
-"""What an optimizer is told of a network, and a schedule in epochs."""
+"""Group the parameters of a network for its optimizer, and schedule in epochs."""
 
 import re
 from collections.abc import Sequence
