@@ -266,13 +266,15 @@ def test_shared_memory_too_small_for_workers_is_6(
 
 
 @needs_root
-@pytest.mark.parametrize("files", [6, 7, 8])
 def test_disk_that_is_full_when_the_log_opens_is_6(
-    files: int, forked: Command, tmp_path: Path
+    forked: Command, tmp_path: Path
 ) -> None:
-    """Room for so many files: the next is one of Hydra's, train.log, or status.json."""
-    before = partial(mounted, tmp_path, f"size=40m,nr_inodes={files}")
-    done = forked(TRAIN, *SMALL, f"hydra.run.dir={tmp_path}/run", before=before)
+    """It has no room for one more file."""
+    (full := tmp_path / "full").mkdir()
+    log = f"hydra.job_logging.handlers.file.filename={full}/train.log"
+    before = partial(mounted, full, "size=4k,nr_inodes=1")
+    words = [*SMALL, f"hydra.run.dir={tmp_path}/run", log]
+    done = forked(TRAIN, *words, before=before)
     assert done.returncode == 6, done.stderr
     (line,) = done.stderr.splitlines()
-    assert "No space left on device; free some space or write somewhere" in line
+    assert f"{full}/train.log: No space left on device; free some space" in line
