@@ -36,7 +36,8 @@ from imex_experiments.runs.report import (
     show_network,
     show_next_commands,
 )
-from imex_experiments.runs.resume import CHANGED, resumed_arguments
+from imex_experiments.runs.keys import CHANGED
+from imex_experiments.runs.resume import resumed_arguments
 from imex_experiments.runs.sweep import end_with_parent, resumed_sweep
 
 

@@ -29,7 +29,7 @@ from omegaconf import MISSING
 from PIL import Image
 from rich.progress import track
 
-from imex_experiments.data.errors import DataError
+from imex_experiments.runs.errors import DataError
 from imex_experiments.data.image_folder import read_image, require_empty
 from imex_experiments.plots.segmentation import overlay
 from imex_experiments.plots.sheet import ColourBar, draw_sheet

@@ -13,7 +13,7 @@ import pytest
 from conftest import ROOT, Command
 from filelock import FileLock
 
-from imex_experiments.runs.dashboard import CHROMIUM, ask, browsing, serving, sessions
+from dashboard import CHROMIUM, ask, browsing, serving, sessions
 from imex_experiments.runs.errors import ConfigError
 
 SETTINGS = {"model", "data", "seed", "lr", "batch_size", "epochs", "h", "alpha"}

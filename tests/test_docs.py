@@ -18,7 +18,7 @@ from imex_experiments.data.image_folder import write_image_folder
 from imex_experiments.data.nyu_sample import make_nyu_sample, nyu_sample_path
 from imex_experiments.data.qtips import QtipsRecipe, make_qtips
 from imex_experiments.integrators import TimeGrid, integrate
-from imex_experiments.runs.dashboard import CHROMIUM
+from dashboard import CHROMIUM
 
 PAGES = [
     ROOT / "README.md",

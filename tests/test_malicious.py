@@ -25,7 +25,7 @@ from torch import Tensor
 
 from imex_experiments import load_run
 from imex_experiments.data.cache import cached
-from imex_experiments.data.errors import DataError
+from imex_experiments.runs.errors import DataError
 from imex_experiments.data.image_folder import read_image_folder
 from imex_experiments.data.nyu_file import read_contents
 from imex_experiments.runs.checkpoint_io import (

@@ -29,7 +29,7 @@ from imex_experiments.runs.preflight import (
 )
 from imex_experiments.runs.prepared import prepare_data
 from imex_experiments.runs.record import alone_in, claim
-from imex_experiments.runs.resume import is_finished
+from imex_experiments.runs.resume import is_finished, refuse_changes
 from imex_experiments.runs.sweep import start_launcher
 from imex_experiments.runs.sweep_summary import collect_jobs
 from imex_experiments.runs.sweep_tables import show_answer
@@ -47,6 +47,7 @@ class Hooks(Callback):
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         with _ending():
             weights = preflight(config)
+            refuse_changes(config)
         if is_finished(config):
             print(f"resume={config.resume}: this run is finished, nothing to do")
             raise SystemExit(0)

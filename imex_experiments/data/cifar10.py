@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from imex_experiments.data.augmentation import FlipsAndCrops
-from imex_experiments.data.errors import DataError
+from imex_experiments.runs.errors import DataError
 from imex_experiments.data.tensor_data import TensorData
 
 ARCHIVE = "cifar-10-binary.tar.gz"

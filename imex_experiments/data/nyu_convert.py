@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from imex_experiments.data.errors import DataError
+from imex_experiments.runs.errors import DataError
 from imex_experiments.data.nyu_file import read_frames
 
 VERSION = 1

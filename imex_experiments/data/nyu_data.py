@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from imex_experiments.data.cache import cached
-from imex_experiments.data.errors import DataError
+from imex_experiments.runs.errors import DataError
 from imex_experiments.data.nyu_convert import MASKED, VERSION, convert_frames
 from imex_experiments.data.nyu_file import (
     FRAME,

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from imex_experiments.data.errors import DataError
+from imex_experiments.runs.errors import DataError
 
 FRAME = (480, 640)
 PUBLISHED_MD5 = "520609c519fba3ba5ac58c8fefcc3530"

@@ -12,7 +12,7 @@ import numpy as np
 from rich.progress import track
 
 from imex_experiments.data.cache import complete_file
-from imex_experiments.data.errors import DataError
+from imex_experiments.runs.errors import DataError
 from imex_experiments.data.nyu_kinect import SIZE, View, place_cameras, render
 from imex_experiments.data.nyu_rooms import NAMES, SCENE_TYPES, make_room
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from imex_experiments.data.errors import DataError
+from imex_experiments.runs.errors import DataError
 from imex_experiments.data.nyu_file import NyuContents, read_official_split
 
 log = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from pytorch_lightning.plugins.io import CheckpointIO
 
-from imex_experiments.regular import read_regular
+from imex_experiments.runs.files import read_regular
 from imex_experiments.runs.contents import check_container, check_contents
 from imex_experiments.runs.errors import CheckpointError, StorageError
 from imex_experiments.runs.files import (

@@ -25,6 +25,12 @@ class ConfigError(RunError):
     exit_code = 2
 
 
+class DataError(RunError):
+    """Data that cannot be used: what, where, and what to do."""
+
+    exit_code = 3
+
+
 class CheckpointError(RunError):
     """A checkpoint is missing, damaged or of another network."""
 

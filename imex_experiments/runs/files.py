@@ -1,16 +1,18 @@
-"""Files that are either complete or not there."""
+"""Files that are complete or not there, and those of others opened with care."""
 
 import csv
+import errno
 import hashlib
 import io
 import json
 import logging
 import math
 import os
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, BinaryIO
 
 from imex_experiments.runs.errors import StorageError
 
@@ -196,3 +198,32 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def open_regular(path: Path, most: int | None = None) -> BinaryIO:
+    """Open a file for reading in binary; never wait, as for the writer of a FIFO.
+
+    OSError for a folder, a FIFO, a socket or a device, for more than `most` bytes, and for
+    a name that no file can have.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    except ValueError as error:  # a NUL in it
+        raise OSError(errno.EINVAL, str(error), str(path)) from error
+    try:
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        if most is not None and status.st_size > most:
+            reason = f"{status.st_size:,} bytes, more than the {most:,} that are read"
+            raise OSError(errno.EINVAL, reason, str(path))
+    except OSError:
+        os.close(handle)
+        raise
+    return os.fdopen(handle, "rb")
+
+
+def read_regular(path: Path, most: int) -> bytes:
+    """Return the content of a regular file; OSError as in `open_regular`."""
+    with open_regular(path, most) as file:
+        return file.read(most)

@@ -43,6 +43,9 @@ PARTS = {
 }
 CALLBACK = Part(pl.Callback)
 
+CHANGED = "resume_changed"
+"""The key that allows a resumed run to be configured otherwise than it was."""
+
 
 @dataclass
 class Experiment:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from omegaconf import DictConfig
 
-from imex_experiments.regular import read_regular
+from imex_experiments.runs.files import read_regular
 from imex_experiments.runs.assemble import build_network
 from imex_experiments.runs.build import REBUILDING, build, check
 from imex_experiments.runs.checkpoint_io import read_checkpoint

@@ -14,7 +14,8 @@ from imex_experiments.runs.assemble import build_network, build_task, check_ours
 from imex_experiments.runs.build import build, refusing
 from imex_experiments.runs.errors import ConfigError, StorageError
 from imex_experiments.runs.keys import check_keys
-from imex_experiments.runs.resume import CHANGED, refuse_changes, refuse_unfit
+from imex_experiments.runs.keys import CHANGED
+from imex_experiments.runs.resume import refuse_unfit
 from imex_experiments.runs.trainable import check_trainer
 
 BYTES = 4 * 3 * 4
@@ -32,7 +33,6 @@ def preflight(cfg: DictConfig) -> int:
     """
     check_keys(cfg)
     check_seed(cfg.seed)
-    refuse_changes(cfg)
     check_ours(cfg.trainer)
     check_trainer(cfg.trainer)
     _refuse_missing_callbacks(cfg)

@@ -87,7 +87,7 @@ def claim(folder: Path) -> None:
     if not _is_taken(folder):  # asked here too: nobody waits for a run to end
         with alone_in(folder):
             if not _is_taken(folder):
-                write_json(folder / STATUS, {"state": "running", "started": _now()})
+                write_json(folder / STATUS, {"state": "running", "started": now()})
                 return
     again = resume_command(Path(os.path.relpath(folder)))
     way = f"go on with it: {again}, or" if has_checkpoint(folder) else "delete it, or"
@@ -135,7 +135,7 @@ def recording(folder: Path, **facts: Any) -> Iterator[dict[str, Any]]:
         "state": "running",
         **facts,
         **_surroundings(),
-        "started": _now(),
+        "started": now(),
     }
     _tell_other_machine(status_if_readable(folder), status)
     write_json(folder / STATUS, status)
@@ -166,7 +166,7 @@ def _write_end(
         log.debug("the run ended early", exc_info=caught)
         if state == "interrupted" and has_checkpoint(folder):
             log.warning("go on with: %s", resume_command(Path(os.path.relpath(folder))))
-    status |= {"state": state, "exit_code": code, "reason": reason, "finished": _now()}
+    status |= {"state": state, "exit_code": code, "reason": reason, "finished": now()}
     try:
         write_json(folder / STATUS, status)
     except OSError:  # a full disk: the blocks that the file has already are still ours
@@ -197,7 +197,7 @@ def record_death(folder: Path, code: int, last_words: str) -> dict[str, Any]:
         "state": "failed",
         "exit_code": code or 1,
         "reason": reason,
-        "finished": _now(),
+        "finished": now(),
     }
     write_json(folder / STATUS, status)
     return status
@@ -265,5 +265,5 @@ def status_if_readable(folder: Path) -> dict[str, Any]:
         return {}
 
 
-def _now() -> str:
+def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")

@@ -13,6 +13,7 @@ from imex_experiments.runs.checkpoint_io import (
 from imex_experiments.runs.contents import require_alike
 from imex_experiments.runs.errors import CheckpointError, ConfigError
 from imex_experiments.runs.evaluation import quiet_trainer
+from imex_experiments.runs.keys import CHANGED
 from imex_experiments.runs.layout import (
     CONFIG,
     OVERRIDES,
@@ -22,9 +23,6 @@ from imex_experiments.runs.layout import (
 from imex_experiments.runs.record import status_if_readable
 from imex_experiments.runs.strangers import check_folder, read_yaml, taken_words
 from imex_experiments.tasks import Task
-
-CHANGED = "resume_changed"
-"""The key that allows a resumed run to be configured otherwise than it was."""
 
 OWN = {"resume", CHANGED, "check"}
 FREE = {"data.num_workers", "data.cache_dir", "trainer.accelerator", "trainer.devices"}

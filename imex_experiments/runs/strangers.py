@@ -21,7 +21,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf._utils import get_yaml_loader
 
-from imex_experiments.regular import read_regular
+from imex_experiments.runs.files import read_regular
 from imex_experiments.runs.errors import CheckpointError, ConfigError
 from imex_experiments.runs.layout import BEST, FIGURES, HYDRA, TENSORBOARD
 
@@ -243,6 +243,10 @@ def _check_pixels(data: Any, source: Path) -> None:
         )
 
 
+MOST_UNFOLDED = 2**17
+"""Characters of a configuration whose interpolations are resolved."""
+
+
 def check_unfolding(content: dict[str, Any]) -> None:
     """ConfigError for interpolations that unfold to much more than they say."""
     known: dict[str, int | None] = {}
@@ -271,8 +275,8 @@ def check_unfolding(content: dict[str, Any]) -> None:
     try:
         total = size(content)
     except RecursionError:
-        total = LARGEST
-    if total > MOST_YAML:
+        total = 2**63
+    if total > MOST_UNFOLDED:
         raise ConfigError(f"interpolations that unfold to {total:,} bytes or more")
 
 

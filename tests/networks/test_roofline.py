@@ -9,7 +9,7 @@ from torch import nn
 from imex_experiments.integrators import ForwardEuler, Imex, TimeGrid
 from imex_experiments.networks import DynamicBlock
 from imex_experiments.networks.cost import count_flops
-from imex_experiments.networks.roofline import (
+from roofline import (
     CONVOLUTIONS,
     KINDS,
     OTHERS,

@@ -8,7 +8,7 @@ import torch
 from conftest import ROOT, relative_error, rounding, sensitivity
 
 from imex_experiments import ImplicitConv2d
-from imex_experiments.runs.timing import interleaved, peak_bytes
+from timing import interleaved, peak_bytes
 
 
 def test_jobs_take_turns_and_the_first_rounds_do_not_count() -> None:

@@ -48,7 +48,7 @@ from imex_experiments.runs.build import build
 from imex_experiments.runs.command import parse_arguments, run_command
 from imex_experiments.runs.errors import ConfigError, nearest
 from imex_experiments.runs.files import write_json
-from imex_experiments.runs.timing import Timing, interleaved, peak_bytes
+from timing import Timing, interleaved, peak_bytes
 from imex_experiments.terms import DoubleLayer, GramDiffusion, ImplicitConv2d
 
 ROOT = Path(__file__).parents[1]

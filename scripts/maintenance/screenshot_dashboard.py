@@ -14,7 +14,7 @@ from pathlib import Path
 from omegaconf import MISSING
 
 from imex_experiments.runs.command import parse_arguments, run_command
-from imex_experiments.runs.dashboard import browsing, serving, sessions
+from dashboard import browsing, serving, sessions
 from imex_experiments.runs.errors import ConfigError
 
 WIDTH, ABOVE, ROW = 2140, 210, 37

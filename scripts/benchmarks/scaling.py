@@ -27,7 +27,7 @@ from torch import nn
 
 from imex_experiments.integrators import ForwardEuler, Imex, TimeGrid
 from imex_experiments.networks import DynamicBlock
-from imex_experiments.networks.roofline import (
+from roofline import (
     KINDS,
     Machine,
     count_operations,
@@ -39,7 +39,7 @@ from imex_experiments.plots.scaling import Line, Panel, scaling_figure
 from imex_experiments.runs.build import build
 from imex_experiments.runs.command import parse_arguments, run_command
 from imex_experiments.runs.files import write_table
-from imex_experiments.runs.timing import interleaved
+from timing import interleaved
 from imex_experiments.terms import DoubleLayer, GramDiffusion, ImplicitConv2d
 
 CONF = Path(__file__).parents[1] / "conf"

@@ -38,7 +38,7 @@ from imex_experiments.runs.build import build
 from imex_experiments.runs.checkpoint_io import VerifiedCheckpointIO
 from imex_experiments.runs.command import parse_arguments, run_command
 from imex_experiments.runs.preflight import preflight
-from imex_experiments.runs.timing import interleaved
+from timing import interleaved
 
 CONF = Path(__file__).parents[1] / "conf"
 
