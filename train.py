@@ -1,6 +1,6 @@
 """Train one network: `python train.py model=imexnet data=qtips` (see README.md)."""
 
-from imex_experiments.runs.interrupts import end_at_once
+from imex_experiments.process.interrupts import end_at_once
 
 if __name__ == "__main__":
     end_at_once()  # until the imports are done, which takes seconds
@@ -15,30 +15,30 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from imex_experiments.callbacks import History
-from imex_experiments.operators import fused_cpp
-from imex_experiments.runs.assemble import (
-    build_network,
-    build_task,
-    build_trainer,
-    speed_up,
-)
+from imex_experiments.config.arguments import without_null
+from imex_experiments.config.keys import CHANGED
+from imex_experiments.config.parts import build_network, build_task
+from imex_experiments.operators.kernels import cpp as fused_cpp
+from imex_experiments.process.command import run_command
+from imex_experiments.process.rank import is_first_process
+from imex_experiments.process.tied import end_with_parent
 from imex_experiments.runs.checkpoint_io import going_on_from, read_checkpoint
-from imex_experiments.runs.command import job, run_command, without_null
-from imex_experiments.runs.devices import alone_after_fit, is_first_process
-from imex_experiments.runs.evaluation import evaluate
+from imex_experiments.runs.folder import alone_in
 from imex_experiments.runs.layout import BEST, FIGURES, LAST
-from imex_experiments.runs.prepared import prepared_data
-from imex_experiments.runs.record import alone_in, recording, write_command
-from imex_experiments.runs.report import (
+from imex_experiments.runs.resume import resumed_arguments
+from imex_experiments.runs.status import recording, write_command
+from imex_experiments.sweeps.jobs import job
+from imex_experiments.sweeps.resume import resumed_sweep
+from imex_experiments.training.evaluation import alone_after_fit, evaluate
+from imex_experiments.training.prepared import prepared_data
+from imex_experiments.training.report import (
     save_figures,
     save_results,
     show_metrics,
     show_network,
     show_next_commands,
 )
-from imex_experiments.runs.keys import CHANGED
-from imex_experiments.runs.resume import resumed_arguments
-from imex_experiments.runs.sweep import end_with_parent, resumed_sweep
+from imex_experiments.training.trainer import build_trainer, speed_up
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from imex_experiments.networks.imexify import imexify
-    from imex_experiments.runs.load_run import load_run
+    from imex_experiments.runs.load import load_run
     from imex_experiments.terms.diffusion import ImplicitConv2d
 
 __all__ = ["ImplicitConv2d", "imexify", "load_run"]

@@ -6,7 +6,7 @@ is compared, by default the test score of the monitored metric. Paths may also b
 `runs=[<path>,...]`.
 """
 
-from imex_experiments.runs.interrupts import end_at_once
+from imex_experiments.process.interrupts import end_at_once
 
 if __name__ == "__main__":
     end_at_once()  # until the imports are done, which takes seconds
@@ -16,11 +16,12 @@ from pathlib import Path
 
 from omegaconf import MISSING
 
-from imex_experiments.callbacks.answer import write_answer
-from imex_experiments.runs.command import parse_arguments, run_command
-from imex_experiments.runs.errors import ConfigError
-from imex_experiments.runs.sweep_summary import is_sweep
-from imex_experiments.runs.sweep_tables import show_answer
+from imex_experiments.config.arguments import parse_arguments
+from imex_experiments.errors import ConfigError
+from imex_experiments.process.command import run_command
+from imex_experiments.results.jobs import is_sweep
+from imex_experiments.results.report import write_answer
+from imex_experiments.results.tables import show_answer
 
 
 @dataclass

@@ -5,7 +5,7 @@ the data of the run, and writes them to `out=<file>.json` if that is given. The 
 is not changed.
 """
 
-from imex_experiments.runs.interrupts import end_at_once
+from imex_experiments.process.interrupts import end_at_once
 
 if __name__ == "__main__":
     end_at_once()  # until the imports are done, which takes seconds
@@ -15,12 +15,13 @@ from pathlib import Path
 
 from omegaconf import MISSING
 
-from imex_experiments.runs.command import parse_arguments, run_command
-from imex_experiments.runs.evaluation import evaluate
-from imex_experiments.runs.files import write_json
-from imex_experiments.runs.load_run import load_config, load_data, load_run
-from imex_experiments.runs.report import show_metrics
+from imex_experiments.config.arguments import parse_arguments
+from imex_experiments.files import write_json
+from imex_experiments.process.command import run_command
+from imex_experiments.runs.load import load_config, load_data, load_run
 from imex_experiments.tasks import Task
+from imex_experiments.training.evaluation import evaluate
+from imex_experiments.training.report import show_metrics
 
 
 @dataclass

@@ -9,7 +9,7 @@ it; else they are those of the run's data, and the command says so. The file is 
 random images of several sizes and compared with the network before the command ends.
 """
 
-from imex_experiments.runs.interrupts import end_at_once
+from imex_experiments.process.interrupts import end_at_once
 
 if __name__ == "__main__":
     end_at_once()  # until the imports are done, which takes seconds
@@ -24,9 +24,10 @@ import torch
 from omegaconf import MISSING
 from torch import Tensor, nn
 
-from imex_experiments.runs.command import parse_arguments, run_command
-from imex_experiments.runs.errors import ConfigError, NumericsError
-from imex_experiments.runs.load_run import load_data, load_run
+from imex_experiments.config.arguments import parse_arguments
+from imex_experiments.errors import ConfigError, NumericsError
+from imex_experiments.process.command import run_command
+from imex_experiments.runs.load import load_data, load_run
 from imex_experiments.tasks import Task
 from imex_experiments.terms.diffusion import Diffusion
 

@@ -10,7 +10,7 @@ animation `impulses.gif`, the share of energy further than 10 pixels from the im
 layer, with the radius that holds 95 % of the energy: `fields.png` and `fields.csv`.
 """
 
-from imex_experiments.runs.interrupts import end_at_once
+from imex_experiments.process.interrupts import end_at_once
 
 if __name__ == "__main__":
     end_at_once()  # until the imports are done, which takes seconds
@@ -32,6 +32,10 @@ from imex_experiments.analysis.receptive_field import (
     radius,
     share_beyond,
 )
+from imex_experiments.config.arguments import parse_arguments
+from imex_experiments.config.build import refusing
+from imex_experiments.errors import ConfigError
+from imex_experiments.files import write_table
 from imex_experiments.integrators import ForwardEuler, Imex, Integrator, TimeGrid
 from imex_experiments.networks import DynamicBlock
 from imex_experiments.plots.field_of_view import (
@@ -40,11 +44,8 @@ from imex_experiments.plots.field_of_view import (
     save_animation,
     share_figure,
 )
-from imex_experiments.runs.build import refusing
-from imex_experiments.runs.command import parse_arguments, run_command
-from imex_experiments.runs.errors import ConfigError
-from imex_experiments.runs.files import write_table
-from imex_experiments.runs.load_run import load_data, load_dense, named
+from imex_experiments.process.command import run_command
+from imex_experiments.runs.load import load_data, load_dense, named
 from imex_experiments.terms import LaplacianDiffusion, SymmetricLayer
 
 SIDE, CHANNELS, FAR = 64, 4, 10.0

@@ -5,7 +5,7 @@ the share of invalid pixels and its MD5, and draws `frames=8` of its frames, ima
 depths, to `out=contact_sheet.png`. `depth=rawDepths` looks at the depths before in-painting.
 """
 
-from imex_experiments.runs.interrupts import end_at_once
+from imex_experiments.process.interrupts import end_at_once
 
 if __name__ == "__main__":
     end_at_once()  # until the imports are done, which takes seconds
@@ -21,17 +21,18 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from imex_experiments.data.nyu_data import DEPTHS
-from imex_experiments.data.nyu_file import (
+from imex_experiments.config.arguments import parse_arguments
+from imex_experiments.data.nyu.data_module import DEPTHS
+from imex_experiments.data.nyu.file import (
     PUBLISHED_MD5,
     NyuContents,
     file_md5,
     read_contents,
     read_frames,
 )
+from imex_experiments.errors import ConfigError, StorageError
 from imex_experiments.plots.contact_sheet import contact_sheet
-from imex_experiments.runs.command import parse_arguments, run_command
-from imex_experiments.runs.errors import ConfigError, StorageError
+from imex_experiments.process.command import run_command
 
 
 @dataclass

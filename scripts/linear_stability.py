@@ -6,7 +6,7 @@ rotation turns on a circle: a radius above 1 amplifies, one below damps. IMEX ha
 with `alpha=1`. Source: Reshniak and Webster, sec. 2; IMEXnet, Theorem 1.
 """
 
-from imex_experiments.runs.interrupts import end_at_once
+from imex_experiments.process.interrupts import end_at_once
 
 if __name__ == "__main__":
     end_at_once()  # until the imports are done, which takes seconds
@@ -23,6 +23,9 @@ from numpy.typing import NDArray
 from omegaconf import MISSING
 from torch import Tensor
 
+from imex_experiments.config.arguments import parse_arguments
+from imex_experiments.config.build import refusing
+from imex_experiments.errors import ConfigError
 from imex_experiments.integrators import (
     ClassicRK4,
     ForwardEuler,
@@ -37,9 +40,7 @@ from imex_experiments.plots.stability import (
     region_figure,
     trajectory_figure,
 )
-from imex_experiments.runs.build import refusing
-from imex_experiments.runs.command import parse_arguments, run_command
-from imex_experiments.runs.errors import ConfigError
+from imex_experiments.process.command import run_command
 from imex_experiments.terms import IdentityDiffusion
 
 BACKWARD_EULER = Theta(1.0, tol=1e-14, max_iterations=3)

@@ -4,7 +4,7 @@ The file has the layout of nyu_depth_v2_labeled.mat (MATLAB v7.3, 480 x 640 fram
 `data=nyu_depth data.path=<file.mat>` reads. `frames=24 seed=0` choose how many and which.
 """
 
-from imex_experiments.runs.interrupts import end_at_once
+from imex_experiments.process.interrupts import end_at_once
 
 if __name__ == "__main__":
     end_at_once()  # until the imports are done, which takes seconds
@@ -14,10 +14,11 @@ from pathlib import Path
 
 from omegaconf import MISSING
 
+from imex_experiments.config.arguments import parse_arguments
 from imex_experiments.data import DataError
-from imex_experiments.data.nyu_sample import make_nyu_sample
-from imex_experiments.runs.command import parse_arguments, run_command
-from imex_experiments.runs.errors import ConfigError
+from imex_experiments.data.nyu.sample import make_nyu_sample
+from imex_experiments.errors import ConfigError
+from imex_experiments.process.command import run_command
 
 
 @dataclass

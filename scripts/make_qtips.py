@@ -5,7 +5,7 @@ Makes `<out>/train`, `<out>/val` and `<out>/test`, each in the layout of the pub
 are those that data=qtips generates with the same values.
 """
 
-from imex_experiments.runs.interrupts import end_at_once
+from imex_experiments.process.interrupts import end_at_once
 
 if __name__ == "__main__":
     end_at_once()  # until the imports are done, which takes seconds
@@ -16,10 +16,11 @@ from pathlib import Path
 from omegaconf import MISSING
 from rich.progress import track
 
+from imex_experiments.config.arguments import parse_arguments
+from imex_experiments.config.build import refusing
 from imex_experiments.data.image_folder import require_empty, write_image_folder
 from imex_experiments.data.qtips import SPLITS, QtipsRecipe, make_qtips, split_seed
-from imex_experiments.runs.build import refusing
-from imex_experiments.runs.command import parse_arguments, run_command
+from imex_experiments.process.command import run_command
 
 
 @dataclass

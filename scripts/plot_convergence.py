@@ -5,7 +5,7 @@ metrics.csv, draws `metrics=[train/loss,val/loss]` with one colour per model, an
 numbers to a CSV beside the picture.
 """
 
-from imex_experiments.runs.interrupts import end_at_once
+from imex_experiments.process.interrupts import end_at_once
 
 if __name__ == "__main__":
     end_at_once()  # until the imports are done, which takes seconds
@@ -18,11 +18,12 @@ from pathlib import Path
 import numpy as np
 from omegaconf import MISSING
 
+from imex_experiments.config.arguments import parse_arguments
+from imex_experiments.errors import ConfigError, nearest
 from imex_experiments.plots.curves import Curve, convergence_figure
-from imex_experiments.runs.command import parse_arguments, run_command
-from imex_experiments.runs.errors import ConfigError, nearest
-from imex_experiments.runs.load_run import read_history
-from imex_experiments.runs.record import read_status
+from imex_experiments.process.command import run_command
+from imex_experiments.runs.load import read_history
+from imex_experiments.runs.status import read_status
 
 
 @dataclass

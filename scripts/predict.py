@@ -14,7 +14,7 @@ The output folder must be new or empty. A file that is no such PNG, or of a size
 network does not take, is left out and named at the end.
 """
 
-from imex_experiments.runs.interrupts import end_at_once
+from imex_experiments.process.interrupts import end_at_once
 
 if __name__ == "__main__":
     end_at_once()  # until the imports are done, which takes seconds
@@ -29,13 +29,13 @@ from omegaconf import MISSING
 from PIL import Image
 from rich.progress import track
 
-from imex_experiments.runs.errors import DataError
+from imex_experiments.config.arguments import parse_arguments
 from imex_experiments.data.image_folder import read_image, require_empty
+from imex_experiments.errors import ConfigError, DataError
 from imex_experiments.plots.segmentation import overlay
 from imex_experiments.plots.sheet import ColourBar, draw_sheet
-from imex_experiments.runs.command import parse_arguments, run_command
-from imex_experiments.runs.errors import ConfigError
-from imex_experiments.runs.load_run import load_run
+from imex_experiments.process.command import run_command
+from imex_experiments.runs.load import load_run
 from imex_experiments.tasks import ClassificationTask, SegmentationTask, Task
 
 Arrays = dict[str, np.ndarray]

@@ -7,7 +7,7 @@ beside ours; `run=false` only writes that. Other words are train.py's: `trainer=
 speed=mixed`. The part nyu needs `path=<nyu_depth_v2_labeled.mat>`.
 """
 
-from imex_experiments.runs.interrupts import end_at_once
+from imex_experiments.process.interrupts import end_at_once
 
 if __name__ == "__main__":
     end_at_once()  # until the imports are done, which takes seconds
@@ -15,11 +15,13 @@ if __name__ == "__main__":
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from imex_experiments.callbacks.reproduction_page import write_page
-from imex_experiments.runs.command import run_command, split_arguments
-from imex_experiments.runs.errors import ConfigError, SweepError, nearest
-from imex_experiments.runs.layout import hydra_quoted
-from imex_experiments.runs.reproduction import PARTS, run_sweep
+from imex_experiments.config.arguments import split_arguments
+from imex_experiments.config.overrides import hydra_quoted
+from imex_experiments.errors import ConfigError, SweepError, nearest
+from imex_experiments.process.command import run_command
+from imex_experiments.results.published import PARTS
+from imex_experiments.results.reproduction import write_page
+from imex_experiments.sweeps.reproduce import run_sweep
 
 TRAIN = Path(__file__).parents[1] / "train.py"
 

@@ -12,7 +12,7 @@ is at least as strong as FGSM, as random search with as many tries (else gradien
 masked), and as itself at a smaller size, where each size starts from the one before.
 """
 
-from imex_experiments.runs.interrupts import end_at_once
+from imex_experiments.process.interrupts import end_at_once
 
 if __name__ == "__main__":
     end_at_once()  # until the imports are done, which takes seconds
@@ -36,12 +36,13 @@ from imex_experiments.analysis.robustness import (
     random_search,
     with_steps_of,
 )
+from imex_experiments.config.arguments import parse_arguments
+from imex_experiments.errors import ConfigError
+from imex_experiments.files import write_table
 from imex_experiments.networks import DynamicNet
 from imex_experiments.plots.robustness import Band, robustness_figure
-from imex_experiments.runs.command import parse_arguments, run_command
-from imex_experiments.runs.errors import ConfigError
-from imex_experiments.runs.files import write_table
-from imex_experiments.runs.load_run import load_data, load_dense, named
+from imex_experiments.process.command import run_command
+from imex_experiments.runs.load import load_data, load_dense, named
 from imex_experiments.tasks import Task
 
 STEP_CHANGES = (-0.5, -0.25, -0.1, 0.0, 0.1, 0.25, 0.5)

@@ -14,7 +14,7 @@ is on the right), the largest explicit h, the spectral norm of the step, and a b
 the weights where one is known, in the norm of I + hL. Every picture has its CSV beside it.
 """
 
-from imex_experiments.runs.interrupts import end_at_once
+from imex_experiments.process.interrupts import end_at_once
 
 if __name__ == "__main__":
     end_at_once()  # until the imports are done, which takes seconds
@@ -40,6 +40,10 @@ from imex_experiments.analysis.jacobian import (
 from imex_experiments.analysis.perturbation import growth_atlas, passages
 from imex_experiments.analysis.stability import explicit_limit, minimal_alpha
 from imex_experiments.analysis.trajectory import Step, trajectory
+from imex_experiments.config.arguments import parse_arguments
+from imex_experiments.config.build import refusing
+from imex_experiments.errors import ConfigError
+from imex_experiments.files import write_table
 from imex_experiments.networks import DynamicNet
 from imex_experiments.networks.cost import parts
 from imex_experiments.plots.stability import (
@@ -47,11 +51,8 @@ from imex_experiments.plots.stability import (
     passage_figure,
     theorem_figure,
 )
-from imex_experiments.runs.build import refusing
-from imex_experiments.runs.command import parse_arguments, run_command
-from imex_experiments.runs.errors import ConfigError
-from imex_experiments.runs.files import write_table
-from imex_experiments.runs.load_run import load_data, load_run
+from imex_experiments.process.command import run_command
+from imex_experiments.runs.load import load_data, load_run
 from imex_experiments.tasks import Task
 from imex_experiments.terms import SymmetricLayer
 

@@ -6,7 +6,7 @@ by Optuna's TPE, `trials=20` of them. Runs go to outputs/tune/<study>/<number>; 
 of a study that was never stopped.
 """
 
-from imex_experiments.runs.interrupts import end_at_once
+from imex_experiments.process.interrupts import end_at_once
 
 if __name__ == "__main__":
     end_at_once()  # until the imports are done, which takes seconds
@@ -18,8 +18,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from imex_experiments.runs.command import run_command, split_arguments
-from imex_experiments.runs.errors import ConfigError, SweepError
+from imex_experiments.config.arguments import split_arguments
+from imex_experiments.errors import ConfigError, SweepError
+from imex_experiments.process.command import run_command
 
 
 @dataclass
@@ -31,7 +32,7 @@ class Arguments:
 def main() -> None:
     args, words = split_arguments(Arguments)
     try:
-        from imex_experiments.runs.tuning import TrialState, tune
+        from imex_experiments.sweeps.search import TrialState, tune
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"{error.name} is missing: pip install -c constraints.txt -e '.[tune]'"

@@ -18,7 +18,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from imex_experiments.operators.fused_cpp import library
+from imex_experiments.operators.kernels.cpp import library
 
 ROOT = Path(__file__).parents[1]
 

@@ -10,8 +10,8 @@ import h5py
 import numpy as np
 import scipy.io
 
-from imex_experiments.data.nyu_data import NyuData
-from imex_experiments.runs.command import run_command
+from imex_experiments.data.nyu.data_module import NyuData
+from imex_experiments.process.command import run_command
 
 KINDS = ("kitchen", "kitchen", "office_kitchen", "kitchen", "kitchen", "bedroom")
 SCENES = ("k_1", "k_1", "o_1", "k_2", "k_3", "b_1")

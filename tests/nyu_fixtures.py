@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from nyu_files import write_small
 
-from imex_experiments.data.nyu_sample import make_nyu_sample
+from imex_experiments.data.nyu.sample import make_nyu_sample
 
 
 @pytest.fixture(scope="session")

@@ -22,8 +22,8 @@ from typing import Any
 import torch
 import yaml
 
+from imex_experiments.files import write_text
 from imex_experiments.runs.checkpoint_io import checksum_of, read_checkpoint
-from imex_experiments.runs.files import write_text
 
 BEST, LAST = "checkpoints/best.ckpt", "checkpoints/last.ckpt"
 CONFIG, OVERRIDES = ".hydra/config.yaml", ".hydra/overrides.yaml"

@@ -11,10 +11,10 @@ from urllib.request import urlopen
 
 import pytest
 from conftest import ROOT, Command
+from dashboard import CHROMIUM, ask, browsing, serving, sessions
 from filelock import FileLock
 
-from dashboard import CHROMIUM, ask, browsing, serving, sessions
-from imex_experiments.runs.errors import ConfigError
+from imex_experiments.errors import ConfigError
 
 SETTINGS = {"model", "data", "seed", "lr", "batch_size", "epochs", "h", "alpha"}
 

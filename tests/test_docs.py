@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 import torch
 from conftest import QUICK, ROOT, Command
+from dashboard import CHROMIUM
 
 from imex_experiments.data.image_folder import write_image_folder
-from imex_experiments.data.nyu_sample import make_nyu_sample, nyu_sample_path
+from imex_experiments.data.nyu.sample import make_nyu_sample, nyu_sample_path
 from imex_experiments.data.qtips import QtipsRecipe, make_qtips
 from imex_experiments.integrators import TimeGrid, integrate
-from dashboard import CHROMIUM
 
 PAGES = [
     ROOT / "README.md",

@@ -25,9 +25,8 @@ from test_resume import signal_at
 from torture import SMALL, TRAIN, corrupt, train
 
 from imex_experiments.callbacks import FiniteCheck
-from imex_experiments.runs.errors import ConfigError
-from imex_experiments.runs.preflight import LOGS
-from imex_experiments.runs.record import claim
+from imex_experiments.errors import ConfigError
+from imex_experiments.runs.folder import LOGS, claim
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits of Linux")
 

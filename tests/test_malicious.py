@@ -25,18 +25,17 @@ from torch import Tensor
 
 from imex_experiments import load_run
 from imex_experiments.data.cache import cached
-from imex_experiments.runs.errors import DataError
 from imex_experiments.data.image_folder import read_image_folder
-from imex_experiments.data.nyu_file import read_contents
+from imex_experiments.data.nyu.file import read_contents
+from imex_experiments.errors import DataError, RunError
 from imex_experiments.runs.checkpoint_io import (
     checksum_of,
     newest_verified,
     read_checkpoint,
     write_checkpoint,
 )
-from imex_experiments.runs.errors import RunError
 from imex_experiments.runs.resume import resumed_arguments
-from imex_experiments.runs.sweep import resumed_sweep
+from imex_experiments.sweeps.resume import resumed_sweep
 
 BEST, CONFIG = "checkpoints/best.ckpt", ".hydra/config.yaml"
 OVERRIDES = ".hydra/overrides.yaml"

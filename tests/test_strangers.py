@@ -21,7 +21,7 @@ import pytest
 from conftest import ROOT
 from strangers import Stranger, strangers
 
-from imex_experiments.runs.errors import FULL_ERROR
+from imex_experiments.errors import FULL_ERROR
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux", reason="uses FIFOs and /dev/zero"

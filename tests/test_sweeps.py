@@ -19,10 +19,10 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf, open_dict
 
-from imex_experiments.runs import tuning
-from imex_experiments.runs.plan import check_points, points_of
-from imex_experiments.runs.record import alone_in
-from imex_experiments.runs.sweep import run_in_child
+from imex_experiments.runs.folder import alone_in
+from imex_experiments.sweeps import search as tuning
+from imex_experiments.sweeps.jobs import run_in_child
+from imex_experiments.sweeps.plan import check_points, points_of
 
 TRAIN = str(ROOT / "train.py")
 TUNE = str(ROOT / "scripts" / "tune.py")

@@ -7,8 +7,8 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
 
+from imex_experiments.process.interrupts import INTERRUPTS
 from imex_experiments.runs.checkpoint_io import copy_checkpoint
-from imex_experiments.runs.interrupts import INTERRUPTS
 from imex_experiments.runs.layout import BEST, LAST
 
 

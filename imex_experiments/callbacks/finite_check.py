@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from imex_experiments.runs.errors import ConfigError, NumericsError
+from imex_experiments.errors import ConfigError, NumericsError
 
 
 class FiniteCheck(pl.Callback):

@@ -8,10 +8,10 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
+from imex_experiments.errors import root_cause
+from imex_experiments.files import GrowingTable
+from imex_experiments.process.rank import is_first_process
 from imex_experiments.runs.contents import restoring
-from imex_experiments.runs.devices import is_first_process
-from imex_experiments.runs.errors import root_cause
-from imex_experiments.runs.files import GrowingTable
 
 log = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from imex_experiments.runs.build import refusing
+from imex_experiments.config.build import refusing
 
 
 class Reconfigured(pl.Callback):

@@ -6,7 +6,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from imex_experiments.runs.errors import NumericsError
+from imex_experiments.errors import NumericsError
 
 log = logging.getLogger(__name__)
 

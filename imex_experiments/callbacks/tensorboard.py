@@ -32,7 +32,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import (
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from torch.utils.tensorboard import SummaryWriter
 
-from imex_experiments.runs.errors import is_interrupt
+from imex_experiments.errors import is_interrupt
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from imex_experiments.runs.files import open_regular
+from imex_experiments.files import open_regular
 
 log = logging.getLogger(__name__)
 

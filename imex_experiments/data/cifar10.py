@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from imex_experiments.data.augmentation import FlipsAndCrops
-from imex_experiments.runs.errors import DataError
 from imex_experiments.data.tensor_data import TensorData
+from imex_experiments.errors import DataError
 
 ARCHIVE = "cifar-10-binary.tar.gz"
 SIZE = 170_052_171

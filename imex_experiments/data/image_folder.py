@@ -10,8 +10,8 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from imex_experiments.runs.errors import DataError
-from imex_experiments.runs.files import open_regular, read_regular
+from imex_experiments.errors import DataError
+from imex_experiments.files import open_regular, read_regular
 
 MODES = {1: ("L", "grey"), 3: ("RGB", "colour")}
 """Channels -> Pillow's mode and what a person calls it."""

@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from imex_experiments.data.cache import cached
-from imex_experiments.runs.errors import DataError
 from imex_experiments.data.image_folder import read_image_folder
 from imex_experiments.data.qtips import (
     CLASSES,
@@ -22,6 +21,7 @@ from imex_experiments.data.qtips import (
     split_seed,
 )
 from imex_experiments.data.tensor_data import TensorData
+from imex_experiments.errors import DataError
 
 log = logging.getLogger(__name__)
 

@@ -11,6 +11,11 @@ import torch
 from torch import Tensor
 
 from imex_experiments.operators.precision import without_autocast
+from imex_experiments.operators.select import (
+    choose,
+    kernels_for,
+    needs_plain_operations,
+)
 from imex_experiments.operators.stencils import gram_symbol
 from imex_experiments.operators.tracing import torch_derives
 from imex_experiments.operators.transforms import (
@@ -18,9 +23,6 @@ from imex_experiments.operators.transforms import (
     Periodic,
     PeriodicTriton,
     Transform,
-    choose,
-    kernels_for,
-    needs_plain_operations,
 )
 
 BLOCK_BYTES = 2**21

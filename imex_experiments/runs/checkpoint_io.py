@@ -16,16 +16,16 @@ from typing import Any
 import torch
 from pytorch_lightning.plugins.io import CheckpointIO
 
-from imex_experiments.runs.files import read_regular
-from imex_experiments.runs.contents import check_container, check_contents
-from imex_experiments.runs.errors import CheckpointError, StorageError
-from imex_experiments.runs.files import (
+from imex_experiments.errors import CheckpointError, StorageError
+from imex_experiments.files import (
     on_disk,
+    read_regular,
     set_aside,
     staying,
     sync_folder,
     write_text,
 )
+from imex_experiments.runs.contents import check_container, check_contents
 from imex_experiments.runs.layout import BEST, LAST, PREVIOUS
 
 log = logging.getLogger(__name__)

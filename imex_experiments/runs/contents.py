@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from imex_experiments.runs.errors import CheckpointError
+from imex_experiments.errors import CheckpointError
 
 LONGEST = 10_000
 """Characters of a text."""

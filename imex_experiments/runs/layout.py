@@ -1,10 +1,9 @@
 """What lies where in a run folder."""
 
-import re
 from pathlib import Path
 from shlex import quote
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
+from imex_experiments.config.overrides import hydra_quoted
 
 HYDRA = Path(".hydra")
 CONFIG = Path(".hydra/config.yaml")
@@ -26,19 +25,6 @@ CONSOLE = Path("console.log")
 
 MULTIRUN = Path("multirun.yaml")
 """Written by Hydra into the folder of a sweep."""
-
-
-def hydra_quoted(path: Path) -> str:
-    """A path as Hydra's override grammar takes it, whatever characters it has."""
-    text = str(path)
-    if re.fullmatch(r"[\w./:+-]+", text):
-        return text
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
-
-
-def single_value(word: str) -> str:
-    """The value of a `key=value` word, with the quotes of Hydra's grammar taken off."""
-    return str(OverridesParser.create().parse_override(word).value())
 
 
 def resume_command(run: Path) -> str:

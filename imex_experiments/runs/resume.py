@@ -5,23 +5,21 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from imex_experiments.config.interpolations import dotted
+from imex_experiments.config.keys import CHANGED
+from imex_experiments.config.overrides import hydra_quoted, single_value
+from imex_experiments.config.trainer import quiet_trainer
+from imex_experiments.errors import CheckpointError, ConfigError
 from imex_experiments.runs.checkpoint_io import (
     has_checkpoint,
     newest_verified,
     read_checkpoint,
 )
 from imex_experiments.runs.contents import require_alike
-from imex_experiments.runs.errors import CheckpointError, ConfigError
-from imex_experiments.runs.evaluation import quiet_trainer
-from imex_experiments.runs.keys import CHANGED
-from imex_experiments.runs.layout import (
-    CONFIG,
-    OVERRIDES,
-    hydra_quoted,
-    single_value,
-)
-from imex_experiments.runs.record import status_if_readable
-from imex_experiments.runs.strangers import check_folder, read_yaml, taken_words
+from imex_experiments.runs.layout import CONFIG, OVERRIDES
+from imex_experiments.runs.plain import check_folder, read_yaml
+from imex_experiments.runs.status import status_if_readable
+from imex_experiments.runs.strangers import taken_words
 from imex_experiments.tasks import Task
 
 OWN = {"resume", CHANGED, "check"}
@@ -131,15 +129,3 @@ def is_finished(cfg: DictConfig) -> bool:
         and not cfg[CHANGED]
         and status_if_readable(Path(cfg.resume)).get("state") == "finished"
     )
-
-
-def dotted(node: object, prefix: str = "") -> dict[str, object]:
-    """Dotted keys of a configuration, interpolations unresolved."""
-    if isinstance(node, DictConfig):
-        node = OmegaConf.to_container(node, resolve=False)
-    if not isinstance(node, dict):
-        return {prefix: node}
-    flat: dict[str, object] = {}
-    for key, value in node.items():
-        flat |= dotted(value, f"{prefix}.{key}" if prefix else str(key))
-    return flat

@@ -6,32 +6,24 @@ user gives on the command line does not pass this door. docs/reliability.md has 
 """
 
 import itertools
-import json
-import os
 import re
-import stat
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Glob, RangeSweep, Sweep
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf._utils import get_yaml_loader
 
-from imex_experiments.runs.files import read_regular
-from imex_experiments.runs.errors import CheckpointError, ConfigError
-from imex_experiments.runs.layout import BEST, FIGURES, HYDRA, TENSORBOARD
-
-MOST_YAML = 2**17
-MOST_JSON = 2**20
-MOST_DEPTH = 32
-MOST_NODES = 20_000
-MOST_ENTRIES = 100_000
-LARGEST = 2**63
-"""Bytes of a file, levels and nodes in it, entries of a folder, size of an integer."""
+from imex_experiments.config.interpolations import (
+    KNOWN,
+    REFERENCE,
+    check_unfolding,
+    flat,
+)
+from imex_experiments.errors import CheckpointError, ConfigError
+from imex_experiments.runs.plain import MOST_DEPTH
 
 MOST_PIXELS = 2**30
 MOST_IMAGES = 2**20
@@ -40,99 +32,6 @@ MOST_NUMBER = 10_000
 
 CACHE = "${oc.env:IMEX_CACHE,'~/.cache/imex-experiments'}"
 """The user's own cache, as the files of conf/data name it."""
-
-KNOWN = re.compile(
-    r"\$\{(?!hydra\.)\w+(\.\w+)*\}|\$\{hydra:runtime\.(output_dir|choices\.\w+)\}"
-)
-"""Interpolations that a run writes: keys of the configuration, and two facts of Hydra's."""
-
-REFERENCE = re.compile(r"\$\\*\{")
-"""The begin of any interpolation, also where a backslash hides it from YAML."""
-
-
-def read_yaml(path: Path) -> Any:
-    """Return the plain content of a YAML file, interpolations as they are written.
-
-    CheckpointError for what is no regular file, too large or too deep, for aliases, tags,
-    and everything that is not text, a number, a truth value or null.
-    """
-    try:
-        text = read_regular(path, MOST_YAML).decode()
-        _measure(text)
-        content = yaml.load(text, get_yaml_loader())  # a SafeLoader
-        _plain(content)
-    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
-        raise _unreadable(path, error) from error
-    return content
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Return the object that a JSON file holds; CheckpointError for anything else."""
-    try:
-        content = json.loads(read_regular(path, MOST_JSON))
-        if not isinstance(content, dict):
-            raise ValueError("not an object")
-        _plain(content)
-    except (OSError, ValueError, RecursionError) as error:
-        raise _unreadable(path, error) from error
-    return content
-
-
-def _unreadable(path: Path, error: Exception) -> CheckpointError:
-    reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-    return CheckpointError(f"{path}: not readable ({reason[:200]})")
-
-
-def _measure(text: str) -> None:
-    """ValueError for YAML that would unfold to more than it says; recursion comes later."""
-    depth = 0
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    for number, event in enumerate(yaml.parse(text, Loader=loader)):
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
-        if isinstance(event, yaml.AliasEvent):
-            raise ValueError("it has an alias, which no run writes")
-        if depth > MOST_DEPTH or number > MOST_NODES:
-            raise ValueError(f"more than {MOST_DEPTH} levels or {MOST_NODES:,} nodes")
-
-
-def _plain(node: Any) -> None:
-    """ValueError for anything but mappings and lists of text, numbers and null."""
-    if isinstance(node, dict):
-        if not all(isinstance(key, str) for key in node):
-            raise ValueError("a key that is no text")
-        node = list(node.values())
-    if isinstance(node, list):
-        for item in node:
-            _plain(item)
-    elif isinstance(node, int) and abs(node) >= LARGEST:
-        raise ValueError("an integer of more than 64 bits")
-    elif not isinstance(node, str | int | float | None):
-        raise ValueError(f"a {type(node).__name__}, which no run writes")
-
-
-def check_folder(folder: Path) -> None:
-    """CheckpointError for a link, a FIFO or a device where a run reads or writes.
-
-    Other folders than those of a run, as loggers make them, are not looked into.
-    """
-    ours = {str(HYDRA), str(BEST.parent), str(FIGURES), str(TENSORBOARD)}
-    count = 0
-    for place, folders, files in os.walk(folder):
-        for name in [*folders, *files]:
-            path, count = Path(place, name), count + 1
-            mode = path.lstat().st_mode
-            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-                kind = "a link" if stat.S_ISLNK(mode) else "not a regular file"
-                raise CheckpointError(
-                    f"{path}: {kind}, which no run makes; put the file itself there"
-                )
-            if count > MOST_ENTRIES:
-                raise CheckpointError(f"{folder}: more than {MOST_ENTRIES:,} entries")
-        if str(HYDRA) in folders:
-            folders[:] = [name for name in folders if name in ours]
 
 
 USED = ("seed", "data", "model", "task", "optimizer", "scheduler")
@@ -179,18 +78,6 @@ def own_config(content: Any, run: Path, source: Path) -> DictConfig:
 
 def _is_setting(value: Any) -> bool:
     return isinstance(value, int | float) or bool(re.fullmatch(r"[\w-]+", str(value)))
-
-
-def flat(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys and leaves of plain containers; items of lists have their list's key."""
-    if isinstance(node, dict):
-        for key, value in node.items():
-            yield from flat(value, f"{prefix}.{key}" if prefix else str(key))
-    elif isinstance(node, list | tuple):
-        for value in node:
-            yield from flat(value, prefix)
-    else:
-        yield prefix, node
 
 
 def _check_text(text: str, source: Path) -> None:
@@ -241,43 +128,6 @@ def _check_pixels(data: Any, source: Path) -> None:
             f"{source}: data of {total:,} pixels are not taken from a folder, at most "
             f"{MOST_PIXELS:,}"
         )
-
-
-MOST_UNFOLDED = 2**17
-"""Characters of a configuration whose interpolations are resolved."""
-
-
-def check_unfolding(content: dict[str, Any]) -> None:
-    """ConfigError for interpolations that unfold to much more than they say."""
-    known: dict[str, int | None] = {}
-
-    def at(name: str) -> Any:
-        node: Any = content
-        for part in name.split("."):
-            node = node.get(part) if isinstance(node, dict) else None
-        return node
-
-    def size(node: Any) -> int:
-        total = 1 + (len(node) if isinstance(node, str) else 0)
-        names = KNOWN.finditer(node) if isinstance(node, str) else ()
-        for name in (match[0][2:-1] for match in names):
-            if name not in known:
-                known[name] = None  # it is under way
-                known[name] = size(at(name))
-            if (unfolded := known[name]) is None:
-                raise ConfigError(f"{name}: an interpolation that leads to itself")
-            total += unfolded
-        children: Iterable[Any] = ()
-        if isinstance(node, dict | list):
-            children = node.values() if isinstance(node, dict) else node
-        return total + sum(map(size, children))
-
-    try:
-        total = size(content)
-    except RecursionError:
-        total = 2**63
-    if total > MOST_UNFOLDED:
-        raise ConfigError(f"interpolations that unfold to {total:,} bytes or more")
 
 
 NAMES_CODE = re.compile(r"-|[+~]*hydra\b|[^=]*@hydra\b")

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from imex_experiments.runs.errors import CheckpointError
+from imex_experiments.errors import CheckpointError
 
 SLACK = 4
 """Weights that a constructor may register more than it keeps, as when it replaces them."""

@@ -20,6 +20,7 @@ from imex_experiments.operators.implicit_conv import (
     resolvent,
     symbol_product,
 )
+from imex_experiments.operators.select import require_backend
 from imex_experiments.operators.stencils import (
     even_symbol,
     gram_symbol,
@@ -27,7 +28,6 @@ from imex_experiments.operators.stencils import (
     require_odd,
     zero_mean,
 )
-from imex_experiments.operators.transforms import require_backend
 from imex_experiments.terms.positive import FIRST_ALPHA, Chosen, Positive
 
 Alpha = float | Literal["auto", "learned"]

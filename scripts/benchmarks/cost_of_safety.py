@@ -7,7 +7,7 @@ ModelCheckpoint. It prints the median of the ratios of each pair, and the second
 checks before a run.
 """
 
-from imex_experiments.runs.interrupts import end_at_once
+from imex_experiments.process.interrupts import end_at_once
 
 if __name__ == "__main__":
     end_at_once()  # until the imports are done, which takes seconds
@@ -25,6 +25,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
+from timing import interleaved
 
 from imex_experiments.callbacks import (
     BatchStatistics,
@@ -33,12 +34,12 @@ from imex_experiments.callbacks import (
     History,
     RandomState,
 )
-from imex_experiments.runs.assemble import build_network, build_task
-from imex_experiments.runs.build import build
+from imex_experiments.config.arguments import parse_arguments
+from imex_experiments.config.build import build
+from imex_experiments.config.parts import build_network, build_task
+from imex_experiments.config.preflight import preflight
+from imex_experiments.process.command import run_command
 from imex_experiments.runs.checkpoint_io import VerifiedCheckpointIO
-from imex_experiments.runs.command import parse_arguments, run_command
-from imex_experiments.runs.preflight import preflight
-from timing import interleaved
 
 CONF = Path(__file__).parents[1] / "conf"
 

@@ -7,7 +7,7 @@ a product, an FFT and a copy beside them, and extrapolates with the roofline of 
 is an assumption) to 2048 x 2048 pixels and many devices. Writes CSV files and figures.
 """
 
-from imex_experiments.runs.interrupts import end_at_once
+from imex_experiments.process.interrupts import end_at_once
 
 if __name__ == "__main__":
     end_at_once()  # until the imports are done, which takes seconds
@@ -23,10 +23,6 @@ from hydra import compose, initialize_config_dir
 from omegaconf import MISSING
 from rich.console import Console
 from rich.table import Table
-from torch import nn
-
-from imex_experiments.integrators import ForwardEuler, Imex, TimeGrid
-from imex_experiments.networks import DynamicBlock
 from roofline import (
     KINDS,
     Machine,
@@ -35,11 +31,16 @@ from roofline import (
     kept_bytes,
     training_step,
 )
-from imex_experiments.plots.scaling import Line, Panel, scaling_figure
-from imex_experiments.runs.build import build
-from imex_experiments.runs.command import parse_arguments, run_command
-from imex_experiments.runs.files import write_table
 from timing import interleaved
+from torch import nn
+
+from imex_experiments.config.arguments import parse_arguments
+from imex_experiments.config.build import build
+from imex_experiments.files import write_table
+from imex_experiments.integrators import ForwardEuler, Imex, TimeGrid
+from imex_experiments.networks import DynamicBlock
+from imex_experiments.plots.scaling import Line, Panel, scaling_figure
+from imex_experiments.process.command import run_command
 from imex_experiments.terms import DoubleLayer, GramDiffusion, ImplicitConv2d
 
 CONF = Path(__file__).parents[1] / "conf"

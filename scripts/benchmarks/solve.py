@@ -13,7 +13,7 @@ errors of the solves, and their share of the speed of a copy, the making of the 
 included.
 """
 
-from imex_experiments.runs.interrupts import end_at_once
+from imex_experiments.process.interrupts import end_at_once
 
 if __name__ == "__main__":
     end_at_once()  # until the imports are done, which takes seconds
@@ -38,17 +38,18 @@ from hydra import compose, initialize_config_dir
 from omegaconf import MISSING
 from rich.console import Console
 from rich.table import Table
+from timing import Timing, interleaved, peak_bytes
 from torch import Tensor, nn
 
+from imex_experiments.config.arguments import parse_arguments
+from imex_experiments.config.build import build
+from imex_experiments.errors import ConfigError, nearest
+from imex_experiments.files import write_json
 from imex_experiments.integrators import ForwardEuler, Imex, TimeGrid
 from imex_experiments.networks import DynamicBlock
 from imex_experiments.operators.boundary import BOUNDARIES
 from imex_experiments.plots.costs import costs_figure
-from imex_experiments.runs.build import build
-from imex_experiments.runs.command import parse_arguments, run_command
-from imex_experiments.runs.errors import ConfigError, nearest
-from imex_experiments.runs.files import write_json
-from timing import Timing, interleaved, peak_bytes
+from imex_experiments.process.command import run_command
 from imex_experiments.terms import DoubleLayer, GramDiffusion, ImplicitConv2d
 
 ROOT = Path(__file__).parents[1]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
 
-from imex_experiments.runs.errors import ConfigError, RunError
+from imex_experiments.errors import ConfigError, RunError
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 """Names of the browser's command."""

@@ -13,7 +13,7 @@ written after every step. `resume=<folder of an earlier call>` goes on with the 
 `table1` there. `device=cpu` rehearses all of it in miniature without a GPU.
 """
 
-from imex_experiments.runs.interrupts import end_at_once
+from imex_experiments.process.interrupts import end_at_once
 
 if __name__ == "__main__":
     end_at_once()  # until the imports are done, which takes seconds
@@ -38,9 +38,10 @@ from gpu_page import page
 from omegaconf import MISSING
 from torch import Tensor
 
-from imex_experiments.runs.command import parse_arguments, run_command
-from imex_experiments.runs.errors import ConfigError, nearest
-from imex_experiments.runs.files import write_json, write_text
+from imex_experiments.config.arguments import parse_arguments
+from imex_experiments.errors import ConfigError, nearest
+from imex_experiments.files import write_json, write_text
+from imex_experiments.process.command import run_command
 from imex_experiments.runs.layout import METRICS
 from imex_experiments.terms import ImplicitConv2d
 

@@ -4,7 +4,7 @@
 page again, without a device; `notes` in the JSON are lines for its head.
 """
 
-from imex_experiments.runs.interrupts import end_at_once
+from imex_experiments.process.interrupts import end_at_once
 
 if __name__ == "__main__":
     end_at_once()  # until the imports are done, which takes seconds
@@ -17,10 +17,11 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from imex_experiments.runs.command import parse_arguments, run_command
-from imex_experiments.runs.errors import ConfigError
-from imex_experiments.runs.files import write_text
-from imex_experiments.runs.reproduction import PARTS
+from imex_experiments.config.arguments import parse_arguments
+from imex_experiments.errors import ConfigError
+from imex_experiments.files import write_text
+from imex_experiments.process.command import run_command
+from imex_experiments.results.published import PARTS
 
 TITLES = {
     "machine": "Machine",

@@ -3,7 +3,7 @@
 `python scripts/screenshot_dashboard.py logdir=<sweep> out=dashboard.png`
 """
 
-from imex_experiments.runs.interrupts import end_at_once
+from imex_experiments.process.interrupts import end_at_once
 
 if __name__ == "__main__":
     end_at_once()  # until the imports are done, which takes seconds
@@ -11,11 +11,12 @@ if __name__ == "__main__":
 from dataclasses import dataclass
 from pathlib import Path
 
+from dashboard import browsing, serving, sessions
 from omegaconf import MISSING
 
-from imex_experiments.runs.command import parse_arguments, run_command
-from dashboard import browsing, serving, sessions
-from imex_experiments.runs.errors import ConfigError
+from imex_experiments.config.arguments import parse_arguments
+from imex_experiments.errors import ConfigError
+from imex_experiments.process.command import run_command
 
 WIDTH, ABOVE, ROW = 2140, 210, 37
 """The page, pixels: its width, the height of all but the rows, and that of one row."""

@@ -43,12 +43,12 @@ import imex_experiments.networks  # noqa: F401
 from imex_experiments.callbacks import FiniteCheck
 from imex_experiments.data.cache import LEFTOVERS, cached
 from imex_experiments.data.qtips import QtipsRecipe, make_qtips
+from imex_experiments.errors import CheckpointError, StorageError
 from imex_experiments.runs.checkpoint_io import (
     checksum_of,
     has_checkpoint,
     read_checkpoint,
 )
-from imex_experiments.runs.errors import CheckpointError, StorageError
 from imex_experiments.runs.layout import BEST, HISTORY, LAST, METRICS
 
 TRAIN = str(Path(__file__).parents[1] / "train.py")

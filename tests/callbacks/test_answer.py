@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 from sweep_folders import make_job, make_sweep
 
-from imex_experiments.callbacks.answer import write_answer
-from imex_experiments.runs.errors import CheckpointError, StorageError
+from imex_experiments.errors import CheckpointError, StorageError
+from imex_experiments.results.report import write_answer
 
 
 def rows(path: Path) -> list[dict[str, str]]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from imex_experiments.callbacks import FiniteCheck
-from imex_experiments.runs.errors import ConfigError, NumericsError
+from imex_experiments.errors import ConfigError, NumericsError
 
 BAD = 3
 

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from imex_experiments.callbacks import SolverLog
+from imex_experiments.errors import NumericsError
 from imex_experiments.integrators import Theta, TimeGrid
 from imex_experiments.networks import DynamicBlock
-from imex_experiments.runs.errors import NumericsError
 from imex_experiments.terms import SkewSymmetricLayer
 
 TRAINER = SimpleNamespace(global_step=7, current_epoch=2)

@@ -11,14 +11,14 @@ import torch
 from nyu_files import ended, make, write_subset
 
 from imex_experiments.data import DataError
-from imex_experiments.data.nyu_convert import (
+from imex_experiments.data.nyu.conversion import (
     averaging,
     mask_depth,
     resize_depth,
     resize_image,
 )
-from imex_experiments.data.nyu_data import NyuData, NyuSampleData
-from imex_experiments.data.nyu_file import read_frames
+from imex_experiments.data.nyu.data_module import NyuData, NyuSampleData
+from imex_experiments.data.nyu.file import read_frames
 
 pytest_plugins = ("nyu_fixtures",)
 

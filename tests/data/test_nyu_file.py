@@ -26,9 +26,10 @@ from nyu_files import (
     write_subset,
 )
 
-from imex_experiments.data import DataError, nyu_file
-from imex_experiments.data.nyu_data import NyuData
-from imex_experiments.data.nyu_file import file_md5, read_contents, read_frames
+from imex_experiments.data import DataError
+from imex_experiments.data.nyu import file as nyu_file
+from imex_experiments.data.nyu.data_module import NyuData
+from imex_experiments.data.nyu.file import file_md5, read_contents, read_frames
 
 pytest_plugins = ("nyu_fixtures",)
 

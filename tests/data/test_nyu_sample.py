@@ -15,8 +15,7 @@ from conftest import ROOT
 from nyu_files import ended
 from PIL import Image
 
-from imex_experiments.data.nyu_file import file_md5
-from imex_experiments.data.nyu_kinect import (
+from imex_experiments.data.nyu.camera import (
     DISPARITY_STEP,
     FARTHEST,
     FOCAL,
@@ -27,8 +26,9 @@ from imex_experiments.data.nyu_kinect import (
     place_cameras,
     render,
 )
-from imex_experiments.data.nyu_rooms import NAMES, SCENE_TYPES, Paint, Room, make_room
-from imex_experiments.data.nyu_sample import make_nyu_sample
+from imex_experiments.data.nyu.file import file_md5
+from imex_experiments.data.nyu.rooms import NAMES, SCENE_TYPES, Paint, Room, make_room
+from imex_experiments.data.nyu.sample import make_nyu_sample
 from imex_experiments.plots.contact_sheet import colour_depth, contact_sheet
 
 pytest_plugins = ("nyu_fixtures",)

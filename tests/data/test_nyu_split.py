@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from nyu_files import KINDS, SCENES, ended, make, write_small, write_subset
 
 from imex_experiments.data import DataError
-from imex_experiments.data.nyu_file import NyuContents
-from imex_experiments.data.nyu_split import (
+from imex_experiments.data.nyu.file import NyuContents
+from imex_experiments.data.nyu.split import (
     frames_of_types,
     split_by_counts,
     split_by_scenes,

@@ -7,8 +7,8 @@ import torch
 from hydra import compose, initialize_config_dir
 from torch import nn
 
+from imex_experiments.config.build import build
 from imex_experiments.networks.cost import count_parameters
-from imex_experiments.runs.build import build
 
 CONF = Path(__file__).parents[2] / "conf"
 MODELS = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))

@@ -4,11 +4,6 @@ from functools import partial
 
 import pytest
 import torch
-from torch import nn
-
-from imex_experiments.integrators import ForwardEuler, Imex, TimeGrid
-from imex_experiments.networks import DynamicBlock
-from imex_experiments.networks.cost import count_flops
 from roofline import (
     CONVOLUTIONS,
     KINDS,
@@ -21,6 +16,11 @@ from roofline import (
     kept_bytes,
     training_step,
 )
+from torch import nn
+
+from imex_experiments.integrators import ForwardEuler, Imex, TimeGrid
+from imex_experiments.networks import DynamicBlock
+from imex_experiments.networks.cost import count_flops
 from imex_experiments.terms import DoubleLayer, GramDiffusion
 
 B, C, H, W = 3, 4, 16, 10

@@ -11,19 +11,20 @@ from conftest import relative_error, rounding, sensitivity
 from torch import Tensor
 
 from imex_experiments import ImplicitConv2d
-from imex_experiments.operators import fused_triton, gram_triton
 from imex_experiments.operators.implicit_conv import (
     factors_of,
     resolvent,
     symbol_product,
     transform_of,
 )
+from imex_experiments.operators.kernels import gram_triton
+from imex_experiments.operators.kernels import triton as fused_triton
+from imex_experiments.operators.select import choose
 from imex_experiments.operators.stencils import gram_symbol
 from imex_experiments.operators.transforms import (
     PeriodicFft,
     PeriodicGemm,
     PeriodicTriton,
-    choose,
 )
 
 DEVICE = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"

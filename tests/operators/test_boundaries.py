@@ -19,13 +19,13 @@ from imex_experiments.operators.boundary import (
     convolve_adjoint,
 )
 from imex_experiments.operators.implicit_conv import implicit_conv, symbol_product
+from imex_experiments.operators.select import choose
 from imex_experiments.operators.stencils import (
     even_symbol,
     gram_symbol,
     laplacian,
     zero_mean,
 )
-from imex_experiments.operators.transforms import choose
 
 MODES = {"periodic": "circular", "neumann": "replicate", "dirichlet": "constant"}
 SIZES = [(6, 6), (7, 5), (5, 8)]

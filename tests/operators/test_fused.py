@@ -18,16 +18,16 @@ from conftest import Command, needs_kernels, rounding, sensitivity
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from imex_experiments.operators import fused_cpp, transforms
+from imex_experiments.operators import transforms
 from imex_experiments.operators.implicit_conv import symbol_product, transform_of
+from imex_experiments.operators.kernels import cpp as fused_cpp
+from imex_experiments.operators.select import TRITON, choose
 from imex_experiments.operators.stencils import gram_symbol
 from imex_experiments.operators.transforms import (
-    TRITON,
     PeriodicCpp,
     PeriodicFft,
     PeriodicGemm,
     PeriodicTriton,
-    choose,
 )
 
 needs_triton = pytest.mark.skipif(not TRITON, reason="triton is not installed")
@@ -64,7 +64,7 @@ def test_programs_of_a_hopper_multiprocessor(
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from imex_experiments.operators import fused_triton
+    from imex_experiments.operators.kernels import triton as fused_triton
 
     sizes: dict[str, Any] = {"H": 64, "W": 64}
     constants = sizes | {"precision": "float16" if dtype == "bf16" else "tf32x3"}

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from imex_experiments.runs.build import REBUILDING, build, check
-from imex_experiments.runs.errors import ConfigError
+from imex_experiments.config.build import REBUILDING, build, check
+from imex_experiments.errors import ConfigError
 from imex_experiments.terms.diffusion import GramDiffusion
 
 GRAM = {"_target_": "imex_experiments.terms.GramDiffusion", "channels": 3, "alpha": 2}

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from imex_experiments.errors import CheckpointError, StorageError
 from imex_experiments.runs.checkpoint_io import (
     STATES,
     VerifiedCheckpointIO,
@@ -18,7 +19,6 @@ from imex_experiments.runs.checkpoint_io import (
     read_checkpoint,
     write_checkpoint,
 )
-from imex_experiments.runs.errors import CheckpointError, StorageError
 from imex_experiments.runs.layout import BEST, LAST, PREVIOUS
 
 

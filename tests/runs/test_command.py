@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from omegaconf import MISSING
 
-from imex_experiments.runs.command import parse_arguments, split_arguments
-from imex_experiments.runs.errors import ConfigError
+from imex_experiments.config.arguments import parse_arguments, split_arguments
+from imex_experiments.errors import ConfigError
 
 
 @dataclass

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imex_experiments.callbacks import History
-from imex_experiments.runs.errors import StorageError
-from imex_experiments.runs.files import GrowingTable
-from imex_experiments.runs.load_run import read_history
+from imex_experiments.errors import StorageError
+from imex_experiments.files import GrowingTable
+from imex_experiments.runs.load import read_history
 
 ROWS = [{"epoch": n, "val/loss": 1 / n} for n in range(1, 6)]
 

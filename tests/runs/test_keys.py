@@ -16,11 +16,12 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 
-from imex_experiments.runs.command import _told, without_null
-from imex_experiments.runs.errors import ConfigError, exit_code
-from imex_experiments.runs.keys import check_keys
-from imex_experiments.runs.preflight import preflight
-from imex_experiments.runs.trainable import check_trainer
+from imex_experiments.config.arguments import without_null
+from imex_experiments.config.keys import check_keys
+from imex_experiments.config.preflight import preflight
+from imex_experiments.config.trainer import check_trainer
+from imex_experiments.errors import ConfigError, exit_code
+from imex_experiments.process.command import _told
 
 FREE = (
     "callbacks.hparams.hparams",  # columns of a table

@@ -9,8 +9,8 @@ import pytest
 
 from imex_experiments import load_run
 from imex_experiments.data.qtips import QtipsRecipe, make_qtips, split_seed
+from imex_experiments.errors import CheckpointError, ConfigError, RunError
 from imex_experiments.runs.checkpoint_io import write_checkpoint
-from imex_experiments.runs.errors import CheckpointError, ConfigError, RunError
 from imex_experiments.tasks import Task
 from imex_experiments.tasks.metrics import segmentation_scores
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from imex_experiments.runs.errors import (
+from imex_experiments.errors import (
     CheckpointError,
     ConfigError,
     NumericsError,
@@ -20,9 +20,10 @@ from imex_experiments.runs.errors import (
     nearest,
     one_line,
 )
-from imex_experiments.runs.files import write_json
-from imex_experiments.runs.load_run import read_metrics
-from imex_experiments.runs.record import alone_in, recording
+from imex_experiments.files import write_json
+from imex_experiments.runs.folder import alone_in
+from imex_experiments.runs.load import read_metrics
+from imex_experiments.runs.status import recording
 
 
 def status(folder: Path) -> dict[str, object]:

@@ -15,10 +15,10 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from sweep_folders import make_sweep
 
-from imex_experiments.callbacks.reproduction_page import HEAD, write_page
+from imex_experiments.config.preflight import preflight
 from imex_experiments.data import QtipsData
-from imex_experiments.runs.preflight import preflight
-from imex_experiments.runs.reproduction import PARTS, Sweep
+from imex_experiments.results.published import PARTS, Sweep
+from imex_experiments.results.reproduction import HEAD, write_page
 from imex_experiments.tasks.metrics import PublishedIoU
 
 REPRODUCE = str(ROOT / "scripts" / "reproduce.py")

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from strangers import NOTE, OVERRIDES, forge
 
-from imex_experiments.runs.errors import CheckpointError
+from imex_experiments.errors import CheckpointError
 from imex_experiments.runs.strangers import CACHE, taken_words
 
 SOURCE = Path("overrides.yaml")

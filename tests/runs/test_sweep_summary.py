@@ -12,12 +12,12 @@ from omegaconf import OmegaConf
 from scipy import stats
 from sweep_folders import make_job, make_sweep
 
-from imex_experiments.runs.comparison import Comparison, Pair, compare
-from imex_experiments.runs.errors import CheckpointError, ConfigError, RunError
-from imex_experiments.runs.files import write_table
-from imex_experiments.runs.groups import Estimate
-from imex_experiments.runs.sweep_summary import Job, collect_jobs, result_rows
-from imex_experiments.runs.sweep_tables import best, commands, differences, failures
+from imex_experiments.errors import CheckpointError, ConfigError, RunError
+from imex_experiments.files import write_table
+from imex_experiments.results.comparison import Comparison, Pair, compare
+from imex_experiments.results.jobs import Job, collect_jobs, result_rows
+from imex_experiments.results.statistics import Estimate
+from imex_experiments.results.tables import best, commands, differences, failures
 
 T_975 = {1: 12.706204736432095, 2: 4.302652729911275}
 """Quantiles of Student's t, from a printed table: degrees of freedom -> t."""

@@ -6,9 +6,9 @@ import time
 import pytest
 import torch
 from conftest import ROOT, relative_error, rounding, sensitivity
+from timing import interleaved, peak_bytes
 
 from imex_experiments import ImplicitConv2d
-from timing import interleaved, peak_bytes
 
 
 def test_jobs_take_turns_and_the_first_rounds_do_not_count() -> None:

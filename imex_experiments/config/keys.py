@@ -1,0 +1,165 @@
+"""Refuse what nothing would read: keys of a configuration, however they came into it."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pytorch_lightning as pl
+from hydra.conf import HydraConf
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigKeyError
+from pytorch_lightning.loggers import Logger
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from imex_experiments.config.build import Part, check, check_arguments
+from imex_experiments.config.interpolations import check_unfolding, dotted
+from imex_experiments.config.trainer import OURS
+from imex_experiments.errors import ConfigError, nearest
+from imex_experiments.tasks import Task
+
+PARTS = {
+    "data": Part(pl.LightningDataModule),
+    "model": Part(nn.Module, given=("in_channels", "out_channels")),
+    "task": Part(Task, given=("network", "facts", "optimizer", "scheduler")),
+    "optimizer": Part(Optimizer, given=("params",), partial=True),
+    "scheduler": Part(LRScheduler, given=("optimizer", "total_steps"), partial=True),
+    "trainer": Part(
+        pl.Trainer,
+        given=(
+            *("callbacks", "logger", "plugins"),
+            *("enable_checkpointing", "enable_progress_bar"),  # as callbacks are there
+            *("limit_predict_batches", "model_registry", "enable_autolog_hparams"),
+            *("overfit_batches", "reload_dataloaders_every_n_epochs"),  # other loaders
+            "barebones",
+        ),
+        more=OURS,
+    ),
+    "logger": Part(Logger),
+}
+CALLBACK = Part(pl.Callback)
+
+CHANGED = "resume_changed"
+"""The key that allows a resumed run to be configured otherwise than it was."""
+
+
+@dataclass
+class Experiment:
+    """The keys of conf/train.yaml; those with a default may be left out (`~logger`)."""
+
+    seed: int
+    resume: Any
+    resume_changed: bool
+    check: bool
+    run_dir: str
+    data: Mapping[str, Any]
+    model: Mapping[str, Any]
+    task: Mapping[str, Any]
+    optimizer: Mapping[str, Any]
+    trainer: Mapping[str, Any]
+    scheduler: Mapping[str, Any] | None = None
+    callbacks: Mapping[str, Any] | None = None
+    logger: Mapping[str, Any] | None = None
+
+
+def check_keys(cfg: DictConfig) -> None:
+    """Check every key of a composed configuration, with Hydra's own if they are there.
+
+    ConfigError with the nearest name for the first key that nothing would read, and with
+    key and value for a class, a type or an interpolation that cannot work.
+    """
+    if "hydra" in cfg:
+        _check_hydra(cfg.hydra)
+    own = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
+    plain: Any = OmegaConf.to_container(own)
+    check_arguments(Experiment, plain, "")
+    for key, part in PARTS.items():
+        check(own.get(key), key, part)
+    for name, value in (plain.get("callbacks") or {}).items():
+        _check_callback(own.callbacks, name, value)
+    _check_references(dotted(own))
+    check_unfolding(plain)
+
+
+def _check_callback(callbacks: DictConfig, name: str, value: Any) -> None:
+    key = f"callbacks.{name}"
+    if isinstance(value, dict) and "_target_" in value:
+        check(callbacks[name], key, CALLBACK)
+    elif name not in (known := _known_callbacks()):
+        raise ConfigError(f"{key}: unknown key, {nearest(name, known)}")
+    elif value is not None:
+        raise ConfigError(f"{key}={value}: expected null or a node with _target_")
+
+
+def _known_callbacks() -> set[str]:
+    """Return the names that the files of the group `callbacks` have."""
+    loader: Any = GlobalHydra.instance().config_loader()
+    files = [f"callbacks/{name}" for name in loader.get_group_options("callbacks")]
+    return {
+        str(name)
+        for file in files
+        for name in loader.repository.load_config(file).config
+    }
+
+
+REFERENCE = re.compile(r"\$\{(\w[\w.]*)\}")
+
+
+def _check_references(flat: Mapping[str, object]) -> None:
+    """ConfigError for an interpolation of a key that was taken away."""
+    for key, value in flat.items():
+        for name in REFERENCE.findall(str(value)):
+            if not any(known == name or known.startswith(f"{name}.") for known in flat):
+                raise ConfigError(
+                    f"{name}: missing, {key} needs it; give it as {name}=<value>"
+                )
+
+
+LOGGING = re.compile(
+    r"version|incremental|disable_existing_loggers|(filters|handlers)\..+"
+    r"|formatters\.[^.]+\.(format|datefmt|style|validate|class|\(\)|defaults\..+)"
+    r"|(root|loggers\..+)\.(level|handlers|filters|propagate)"
+)
+"""Keys that logging.config reads; it ignores all others."""
+
+LOGGING_NAMES = (
+    *("version", "formatters", "filters", "handlers", "loggers", "root", "incremental"),
+    *("disable_existing_loggers", "level", "propagate", "format", "datefmt", "class"),
+)
+
+
+_passed: set[str] = set()
+
+
+def _check_hydra(node: DictConfig) -> None:
+    """Check Hydra's own keys, which `+hydra.<key>` widens without a word.
+
+    They are the same for all points of a sweep, so those that passed are remembered.
+    """
+    plain: Any = OmegaConf.to_container(node, resolve=False)
+    if (text := repr(plain)) in _passed:
+        return
+    known = {key: value for key, value in plain.items() if key != "env" or value}
+    try:
+        OmegaConf.merge(OmegaConf.structured(HydraConf), known)
+    except ConfigKeyError as error:
+        parent: Any = error.parent_node
+        raise ConfigError(
+            f"hydra.{error.full_key}: unknown key, {nearest(str(error.key), parent)}"
+        ) from error
+    for group in ("job_logging", "hydra_logging"):
+        for key in dotted(plain[group] or {}):
+            if key and not LOGGING.fullmatch(key):
+                hint = nearest(key.rpartition(".")[2], LOGGING_NAMES)
+                raise ConfigError(f"hydra.{group}.{key}: unknown key, {hint}")
+    for name, value in (plain["callbacks"] or {}).items():
+        if not (isinstance(value, dict) and "_target_" in value):
+            raise ConfigError(f"hydra.callbacks.{name}: expected a node with _target_")
+        if str(value["_target_"]).startswith("imex_experiments."):
+            check(node.callbacks[name], f"hydra.callbacks.{name}")
+    for group in ("launcher", "sweeper"):
+        check(node[group], f"hydra.{group}", allowed=("hydra", "hydra_plugins"))
+    _passed.add(text)

@@ -1,0 +1,1 @@
+"""Products with a symbol in kernels of our own; none knows the transforms above it."""

@@ -1,0 +1,1 @@
+"""One process: its exit code, its signals, its console and its memory."""

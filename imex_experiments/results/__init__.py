@@ -1,0 +1,1 @@
+"""Many runs read back: as rows, in groups, compared, drawn and written down."""

@@ -1,0 +1,105 @@
+"""The published experiments as sweeps of train.py, and the numbers that were published."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Published:
+    """What the paper gives for a network: trainable weights, and the score if it has one."""
+
+    parameters: int
+    score: float | None = None
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Networks that differ in one thing: `words` of train.py, repeated over the seeds."""
+
+    name: str
+    title: str
+    words: tuple[str, ...]
+    published: Mapping[str, Published] = field(default_factory=dict)
+
+
+TABLE1 = "experiment=qtips_table1"
+UNET = ("model=unet", "model.widths=[56,112,168,224]")
+"""Near the weights of the published networks: 2,664,312."""
+
+THEIRS = (
+    *("optimizer=sgd", "scheduler=constant"),
+    *("data.batch_size=8", "trainer.max_epochs=200"),
+)
+OURS = (
+    *("optimizer=adamw", "optimizer.lr=0.001", "scheduler=onecycle"),
+    *("data.batch_size=16", "trainer.max_epochs=30"),
+)
+"""The recipe of the main job; at this size the learning rate is a tenth of its 0.01."""
+
+FROM_LAPLACIAN = "model.diffusion.init=laplacian"
+WIDTHS = "model.widths=[1,2,4],[2,3,6],[2,4,8],[3,5,10],[3,6,12],[4,8,16],[6,12,24]"
+
+PARTS: Mapping[str, tuple[Sweep, ...]] = {
+    "table1": (
+        Sweep(
+            "published",
+            "Table 1, symmetric layers, published recipe",
+            (TABLE1, "model=resnet,imexnet,diffusion_reaction"),
+            {
+                "resnet": Published(2_691_648, 0.741),
+                "imexnet": Published(2_701_440, 0.926),
+            },
+        ),
+        Sweep(
+            "double",
+            "Table 1, layers of two kernels (eq. 2), published recipe",
+            (TABLE1, "model=resnet,imexnet", "model/layer=double"),
+        ),
+        Sweep(
+            "released",
+            "Table 1, the step of the released code, published recipe",
+            ("experiment=qtips_released",),
+        ),
+        Sweep(
+            "unet", "Table 1, a U-Net of that size, published recipe", (*UNET, *THEIRS)
+        ),
+        Sweep(
+            "recipe",
+            "Table 1, symmetric layers, our recipe",
+            (TABLE1, "model=resnet,imexnet", "model.alpha=100", FROM_LAPLACIAN, *OURS),
+        ),
+        Sweep(
+            "recipe_reaction",
+            "Table 1, diffusion-reaction, our recipe",
+            (
+                TABLE1,
+                "model=diffusion_reaction",
+                "model.alpha=10",
+                FROM_LAPLACIAN,
+                *OURS,
+            ),
+        ),
+        Sweep(
+            "recipe_unet", "Table 1, a U-Net of that size, our recipe", (*UNET, *OURS)
+        ),
+    ),
+    "nyu": (
+        Sweep(
+            "kitchen",
+            "Kitchens of NYU-Depth V2",
+            ("experiment=nyu_kitchen", "model=resnet_depth,imexnet_depth"),
+            {"resnet_depth": Published(506_928)},
+        ),
+    ),
+    "smallest": (
+        Sweep(
+            "widths",
+            "The smallest IMEXnet for 0.95 and 0.99",
+            ("model=imexnet", WIDTHS),
+        ),
+    ),
+}
+"""Part of a reproduction -> its sweeps."""
+
+TARGETS = (0.95, 0.99)
+"""Mean IoU that the smallest network is looked for."""

@@ -1,0 +1,147 @@
+"""From a run folder back to its trained task."""
+
+import csv
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, TypeVar
+
+from omegaconf import DictConfig
+
+from imex_experiments.config.build import REBUILDING, build, check
+from imex_experiments.config.keys import PARTS
+from imex_experiments.config.parts import build_network
+from imex_experiments.errors import CheckpointError, ConfigError
+from imex_experiments.files import read_regular
+from imex_experiments.runs.checkpoint_io import read_checkpoint
+from imex_experiments.runs.layout import CONFIG, HISTORY, METRICS
+from imex_experiments.runs.plain import check_folder, read_json, read_yaml
+from imex_experiments.runs.status import read_status
+from imex_experiments.runs.strangers import own_config
+from imex_experiments.runs.weights import no_more_weights
+from imex_experiments.tasks import DepthTask, SegmentationTask, Task
+
+METRIC = re.compile(r"\w[\w ./()+-]{0,199}")
+MOST_HISTORY = 2**26
+"""Names of metrics, and bytes of metrics.csv."""
+
+Trained = TypeVar("Trained", bound=Task)
+
+
+def load_config(run: str | Path) -> DictConfig:
+    """Return what can be rebuilt of a run's configuration, by `strangers.own_config`.
+
+    CheckpointError if it has none, or one that no run of ours has written.
+    """
+    path = Path(run) / CONFIG
+    if not path.is_file():
+        raise CheckpointError(f"{run}: not a run folder, it has no {CONFIG}")
+    check_folder(Path(run))
+    config = own_config(read_yaml(path), Path(run), path)
+    for key in ("data", "model", "task"):
+        check(config.get(key), key, PARTS[key], REBUILDING)
+    return config
+
+
+def load_run(
+    run: str | Path,
+    checkpoint: str = "best",
+    kind: type[Trained] = Task,  # type: ignore[assignment]
+) -> Trained:
+    """The trained task of a run, in evaluation mode on the CPU, ready to `predict`.
+
+    `checkpoint` is "best" (highest validation metric) or "last"; `kind` is the class of
+    task that the caller can work with. Only classes of imex_experiments are built and no
+    pickled code is run. CheckpointError if a file is missing, damaged, or does not fit the
+    network of the configuration; ConfigError for a run of another kind of task.
+    """
+    cfg = load_config(run)
+    path = Path(run) / "checkpoints" / f"{checkpoint}.ckpt"
+    state = read_checkpoint(path)
+    try:
+        facts = state["hyper_parameters"]["facts"]
+        with no_more_weights(state["state_dict"]):
+            build_network(cfg, SimpleNamespace(**facts), allowed=REBUILDING)
+        network = build_network(cfg, SimpleNamespace(**facts), allowed=REBUILDING)
+        task = build(cfg.task, "task", allowed=REBUILDING, network=network, facts=facts)
+        task.load_state_dict(state["state_dict"])
+    except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(
+            f"{path}: does not fit {Path(run) / CONFIG} ({reason})"
+        ) from error
+    if not isinstance(task, kind):
+        raise ConfigError(f"{run}: a run of {type(task).__name__}, not {kind.__name__}")
+    return task.eval()
+
+
+def load_dense(run: str | Path, checkpoint: str = "best") -> Task:
+    """`load_run` for tasks with an answer per pixel; ConfigError for another task."""
+    task: Task = load_run(run, checkpoint)
+    if not isinstance(task, SegmentationTask | DepthTask):
+        raise ConfigError(
+            f"{run}: a run of {type(task).__name__}, not of segmentation or depth"
+        )
+    return task
+
+
+def load_data(run: str | Path) -> Any:
+    """The data module of a run, set up."""
+    data = build(load_config(run).data, "data", allowed=REBUILDING)
+    data.setup()
+    return data
+
+
+def named(runs: Sequence[str], names: Sequence[str]) -> list[tuple[str, str]]:
+    """Runs with names to show, by default their models; a name may serve several seeds.
+
+    A pair that is given twice is one. ConfigError unless there is one name per run, or none.
+    """
+    if names and len(names) != len(runs):
+        raise ConfigError(
+            f"names: give one per run, {len(runs)}, or none; got {len(names)}"
+        )
+    models = [str(read_status(Path(run)).get("model", run)) for run in runs]
+    return list(dict.fromkeys(zip(runs, names or models, strict=True)))
+
+
+def read_metrics(run: str | Path) -> dict[str, float]:
+    """Return metrics.json of a finished run, with NaN where it has null.
+
+    CheckpointError if the run has none, ValueError for anything but an object of numbers.
+    """
+    path = Path(run) / METRICS
+    if not path.is_file():
+        raise CheckpointError(f"{run}: not a finished run, it has no {METRICS}")
+    metrics = read_json(path)
+    numbers = all(isinstance(value, int | float | None) for value in metrics.values())
+    if not (numbers and all(map(METRIC.fullmatch, metrics))):
+        raise ValueError("not an object of numbers")
+    return {
+        name: math.nan if value is None else value for name, value in metrics.items()
+    }
+
+
+def read_history(run: str | Path) -> list[dict[str, str]]:
+    """The rows of metrics.csv; CheckpointError if there are none, or not of numbers.
+
+    A last row that was cut off while it was written is left out.
+    """
+    path = Path(run) / HISTORY
+    rows: list[dict[str, str]] = []
+    if path.is_file():
+        try:
+            text = read_regular(path, MOST_HISTORY).decode()
+            lines = [line for line in text.splitlines(True) if line.endswith("\n")]
+            rows = list(csv.DictReader(lines))
+            for value in (value for row in rows for value in row.values()):
+                float(value or "nan")
+        except (OSError, ValueError, TypeError, csv.Error) as error:
+            raise CheckpointError(
+                f"{path}: not a table of numbers ({error})"
+            ) from error
+    if not rows:
+        raise CheckpointError(f"{run}: not a run that finished an epoch, no {HISTORY}")
+    return rows

@@ -1,0 +1,107 @@
+"""Read YAML and JSON of a folder as plain content: bounded, and never resolved."""
+
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf._utils import get_yaml_loader
+
+from imex_experiments.errors import CheckpointError
+from imex_experiments.files import read_regular
+from imex_experiments.runs.layout import BEST, FIGURES, HYDRA, TENSORBOARD
+
+MOST_YAML = 2**17
+MOST_JSON = 2**20
+MOST_DEPTH = 32
+MOST_NODES = 20_000
+MOST_ENTRIES = 100_000
+LARGEST = 2**63
+"""Bytes of a file, levels and nodes in it, entries of a folder, size of an integer."""
+
+
+def read_yaml(path: Path) -> Any:
+    """Return the plain content of a YAML file, interpolations as they are written.
+
+    CheckpointError for what is no regular file, too large or too deep, for aliases, tags,
+    and everything that is not text, a number, a truth value or null.
+    """
+    try:
+        text = read_regular(path, MOST_YAML).decode()
+        _measure(text)
+        content = yaml.load(text, get_yaml_loader())  # a SafeLoader
+        _plain(content)
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+        raise _unreadable(path, error) from error
+    return content
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object that a JSON file holds; CheckpointError for anything else."""
+    try:
+        content = json.loads(read_regular(path, MOST_JSON))
+        if not isinstance(content, dict):
+            raise ValueError("not an object")
+        _plain(content)
+    except (OSError, ValueError, RecursionError) as error:
+        raise _unreadable(path, error) from error
+    return content
+
+
+def _unreadable(path: Path, error: Exception) -> CheckpointError:
+    reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+    return CheckpointError(f"{path}: not readable ({reason[:200]})")
+
+
+def _measure(text: str) -> None:
+    """ValueError for YAML that would unfold to more than it says; recursion comes later."""
+    depth = 0
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    for number, event in enumerate(yaml.parse(text, Loader=loader)):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if isinstance(event, yaml.AliasEvent):
+            raise ValueError("it has an alias, which no run writes")
+        if depth > MOST_DEPTH or number > MOST_NODES:
+            raise ValueError(f"more than {MOST_DEPTH} levels or {MOST_NODES:,} nodes")
+
+
+def _plain(node: Any) -> None:
+    """ValueError for anything but mappings and lists of text, numbers and null."""
+    if isinstance(node, dict):
+        if not all(isinstance(key, str) for key in node):
+            raise ValueError("a key that is no text")
+        node = list(node.values())
+    if isinstance(node, list):
+        for item in node:
+            _plain(item)
+    elif isinstance(node, int) and abs(node) >= LARGEST:
+        raise ValueError("an integer of more than 64 bits")
+    elif not isinstance(node, str | int | float | None):
+        raise ValueError(f"a {type(node).__name__}, which no run writes")
+
+
+def check_folder(folder: Path) -> None:
+    """CheckpointError for a link, a FIFO or a device where a run reads or writes.
+
+    Other folders than those of a run, as loggers make them, are not looked into.
+    """
+    ours = {str(HYDRA), str(BEST.parent), str(FIGURES), str(TENSORBOARD)}
+    count = 0
+    for place, folders, files in os.walk(folder):
+        for name in [*folders, *files]:
+            path, count = Path(place, name), count + 1
+            mode = path.lstat().st_mode
+            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                kind = "a link" if stat.S_ISLNK(mode) else "not a regular file"
+                raise CheckpointError(
+                    f"{path}: {kind}, which no run makes; put the file itself there"
+                )
+            if count > MOST_ENTRIES:
+                raise CheckpointError(f"{folder}: more than {MOST_ENTRIES:,} entries")
+        if str(HYDRA) in folders:
+            folders[:] = [name for name in folders if name in ours]

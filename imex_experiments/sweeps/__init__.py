@@ -1,0 +1,1 @@
+"""Many runs: planned, launched, gone on with, searched."""

@@ -1,0 +1,106 @@
+"""Hydra's hooks: what happens before a run or a sweep, and after a sweep."""
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from shlex import quote
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+
+from imex_experiments.config.overrides import hydra_quoted
+from imex_experiments.config.preflight import preflight
+from imex_experiments.errors import SweepError, exit_code
+from imex_experiments.process.interrupts import INTERRUPTS
+from imex_experiments.results.jobs import collect_jobs
+from imex_experiments.results.report import write_answer
+from imex_experiments.results.tables import show_answer
+from imex_experiments.runs.folder import alone_in, claim, make_private, require_room
+from imex_experiments.runs.resume import is_finished, refuse_changes
+from imex_experiments.sweeps.launch import start_launcher
+from imex_experiments.sweeps.plan import (
+    check_points,
+    name_folders_by_swept,
+    points_of,
+    show_plan,
+)
+from imex_experiments.training.prepared import check_with_data, prepare_data
+
+_held = ExitStack()
+"""The lock of the sweep that this process launches; Ray copies the hooks to its workers."""
+
+
+class Hooks(Callback):
+    """Refuse before Hydra makes a folder; stop after that with check=true.
+
+    A sweep is held by one launcher, from before anything of it is written to its answer.
+    """
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        with _ending():
+            weights = preflight(config)
+            refuse_changes(config)
+        if is_finished(config):
+            print(f"resume={config.resume}: this run is finished, nothing to do")
+            raise SystemExit(0)
+        _stop_if_only_checking(config)
+        HydraConfig.instance().set_config(
+            config
+        )  # its name may hold the choice of model
+        place = Path(config.hydra.run.dir), "hydra.run.dir", weights
+        with _ending(), INTERRUPTS.raised():
+            require_room(*place)
+            check_with_data(config, prepare_data(config))
+            make_private(*place)
+            if config.resume is None:
+                claim(place[0])
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        with _ending():
+            points = points_of(config)
+            kinds = check_points(points)
+            name_folders_by_swept(config, points)
+            show_plan(config, points, kinds)
+        _stop_if_only_checking(config)
+        with _ending():
+            sweep = Path(config.hydra.sweep.dir)
+            make_private(sweep, "hydra.sweep.dir")
+            _held.enter_context(alone_in(sweep, seconds=1, kind="sweep"))
+            start_launcher(config.hydra.launcher)
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        with _ending(), _held:
+            end_sweep(Path(config.hydra.sweep.dir))
+
+
+def end_sweep(sweep: Path) -> None:
+    """Write and print the answer; SweepError if not all jobs finished."""
+    jobs = collect_jobs([sweep])
+    failed = sum(not job.finished for job in jobs)
+    if failed < len(jobs):
+        show_answer(write_answer([sweep], sweep))
+        print(f"written     {sweep}/summary.md, results.csv, pictures")
+    if failed:
+        again = quote(f"sweep.resume={hydra_quoted(Path(os.path.relpath(sweep)))}")
+        raise SweepError(
+            f"{failed} of {len(jobs)} jobs have no result; "
+            f"run only those with: python train.py {again}"
+        )
+
+
+@contextmanager
+def _ending() -> Iterator[None]:
+    """Hydra turns an Exception of a callback into a warning, but not SystemExit."""
+    try:
+        yield
+    except Exception as error:
+        raise SystemExit(exit_code(error)) from error
+
+
+def _stop_if_only_checking(config: DictConfig) -> None:
+    if config.check:
+        print("check=true: this can be run")
+        raise SystemExit(0)

@@ -1,0 +1,138 @@
+"""Jobs of a sweep: each one is the command of a single run, in a process of its own.
+
+So a job that is killed, that runs out of memory or that ends the interpreter takes nothing
+with it, the device's memory is free again after it, and its numbers are those of the same
+run outside of a sweep. Hydra's launchers only decide where and when a job starts.
+"""
+
+import logging
+import math
+import shutil
+import sys
+import time
+from collections.abc import Callable, Sequence
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from imex_experiments.config.overrides import hydra_quoted
+from imex_experiments.errors import StorageError, exit_code
+from imex_experiments.process.interrupts import INTERRUPTS
+from imex_experiments.process.tied import run_tied
+from imex_experiments.runs.checkpoint_io import has_checkpoint
+from imex_experiments.runs.folder import alone_in
+from imex_experiments.runs.layout import CONSOLE, HISTORY, STATUS
+from imex_experiments.runs.load import read_metrics
+from imex_experiments.runs.status import read_status, record_death, status_if_readable
+
+log = logging.getLogger(__name__)
+
+
+Task = Callable[[DictConfig], float]
+
+
+def job(script: str) -> Callable[[Task], Task]:
+    """The body of a Hydra application that is run as `python <script>`.
+
+    In a sweep it runs as a child process. In a single run it fails without words of
+    Hydra's: it prints a line of its own for an Exception, none for SystemExit.
+    """
+
+    def decorate(task: Task) -> Task:
+        @wraps(task)
+        def body(cfg: DictConfig) -> float:
+            if HydraConfig.get().mode is RunMode.MULTIRUN:
+                return run_job(script)
+            try:
+                return task(cfg)
+            except Exception as error:
+                raise SystemExit(exit_code(error)) from error
+
+        return body
+
+    return decorate
+
+
+ENDED = ("finished", "failed", "interrupted")
+"""States of a run that wrote its own end."""
+
+
+def run_job(script: str) -> float:
+    """Run the present job of a sweep; return its score, NaN if it failed.
+
+    The others go on, and the sweep tells of all failures at its end.
+    """
+    hydra = HydraConfig.get()
+    folder = Path(hydra.runtime.output_dir)
+    name = f"job {hydra.job.num} ({hydra.job.override_dirname.replace(',', ' ')})"
+    if status_if_readable(folder).get("state") == "finished":
+        log.info("%s was finished before", name)
+        return score_of(folder)
+    log.info("%s starts", name)
+    start = time.perf_counter()
+    status = run_in_child(script, list(hydra.overrides.task), folder)
+    if status["state"] == "finished":
+        seconds, score = time.perf_counter() - start, score_of(folder)
+        log.info("%s: %s %.4f, %.0f s", name, status["monitor"], score, seconds)
+        return score
+    log.error(
+        "%s %s with exit code %d: %s (see %s)",
+        name,
+        status["state"],
+        status["exit_code"],
+        status["reason"],
+        folder / CONSOLE,
+    )
+    return math.nan
+
+
+def run_in_child(script: str, words: Sequence[str], folder: Path) -> dict[str, Any]:
+    """`python <script> <words>` in a folder; status.json as it is at the end.
+
+    A run that was cut off goes on from its last checkpoint, a failed one starts anew. One
+    that another process is at is left as it is: what is returned says so.
+    """
+    place = hydra_quoted(folder)
+    try:
+        with alone_in(folder):
+            status = status_if_readable(folder)
+            state = status.get("state")
+            if state == "finished":  # by the process that was waited for
+                return status
+            if state in ("running", "interrupted") and has_checkpoint(folder):
+                words = [f"resume={place}"]
+            else:
+                _clear(folder)
+                words = [*words, f"hydra.run.dir={place}"]
+        with INTERRUPTS.raised(), (folder / CONSOLE).open("a", encoding="utf-8") as out:
+            code = run_tied([sys.executable, script, *words], out)
+        with alone_in(folder):
+            status = status_if_readable(folder)
+            if code < 0 or status.get("state") not in ENDED:
+                status = record_death(folder, code, _last_line(folder / CONSOLE))
+            return status
+    except StorageError as error:
+        return {"state": "failed", "exit_code": error.exit_code, "reason": str(error)}
+
+
+def score_of(folder: Path) -> float:
+    """The monitored metric of a finished run."""
+    return read_metrics(folder)[read_status(folder)["monitor"]]
+
+
+def _last_line(console: Path) -> str:
+    lines = console.read_text(encoding="utf-8", errors="replace").split("\n")
+    said = [line.strip() for line in lines if line.strip()]
+    return said[-1].removeprefix("error: ") if said else "it said nothing"
+
+
+def _clear(folder: Path) -> None:
+    """Take away what a failed attempt left, but for its logs."""
+    for name in ("checkpoints", "tensorboard", "figures"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    for path in (HISTORY, STATUS):
+        (folder / path).unlink(missing_ok=True)

@@ -1,0 +1,55 @@
+"""Launchers: how many jobs they run at once, and how Ray is started."""
+
+import os
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from imex_experiments.errors import ConfigError
+from imex_experiments.process.interrupts import INTERRUPTS
+
+
+def jobs_at_once(launcher: DictConfig) -> int | None:
+    """How many jobs a launcher runs at a time; None where a cluster decides.
+
+    ConfigError if it would wait for devices that are not there.
+    """
+    kind = str(launcher._target_).rpartition(".")[2]
+    if kind == "BasicLauncher":
+        return 1
+    if kind != "RayLauncher" or launcher.ray.init.get("address"):
+        return launcher.get("array_parallelism")
+    here = {"num_gpus": torch.cuda.device_count(), "num_cpus": os.cpu_count()}
+    told = {k: n for k, n in launcher.ray.init.items() if n is not None}
+    there = {key: told.get(key, number) for key, number in here.items()}
+    wanted = {key: launcher.ray.remote.get(key, 0) for key in there}
+    for key, number in wanted.items():
+        if number > there[key]:
+            raise ConfigError(
+                f"hydra.launcher.ray.remote.{key}={number}: a job asks for more than the "
+                f"{there[key]} that are here; hydra/launcher=ray_cpu needs no GPU"
+            )
+    return min(int(there[key] / n) for key, n in wanted.items() if n > 0)
+
+
+OBJECT_STORE = 75 * 2**20
+"""Bytes for what Ray shares between jobs: their words, and their scores."""
+
+
+def start_launcher(launcher: DictConfig) -> None:
+    """Start Ray, if it is the launcher, in such a way that a sweep can be ended.
+
+    Its C++ takes SIGTERM, and aborts; so our handlers are installed again. And what ends
+    its workers would kill their jobs, which end by themselves: see `end_with_parent`.
+    """
+    if not str(launcher._target_).endswith(".RayLauncher"):
+        return
+    import ray  # an optional dependency, and slow
+
+    os.environ.setdefault("RAY_kill_child_processes_on_worker_exit", "0")
+    init: Any = OmegaConf.to_container(launcher.ray.init, resolve=True)
+    if init.get("address") is None:
+        init.setdefault("object_store_memory", OBJECT_STORE)  # not to join a cluster
+    ray.init(**init)
+    INTERRUPTS.listen()

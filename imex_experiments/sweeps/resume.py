@@ -1,0 +1,61 @@
+"""sweep.resume=<dir>: the command of a sweep again, in the folder of that sweep."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from imex_experiments.config.overrides import hydra_quoted, single_value
+from imex_experiments.errors import CheckpointError, ConfigError
+from imex_experiments.results.jobs import sweep_words
+from imex_experiments.runs.layout import MULTIRUN
+from imex_experiments.runs.plain import check_folder
+from imex_experiments.runs.strangers import taken_words
+
+
+def resumed_sweep(arguments: list[str]) -> list[str]:
+    """The arguments themselves, or for `sweep.resume=<dir>` those of that sweep, then these.
+
+    ConfigError if there is no such sweep, CheckpointError for words that could run code.
+    """
+    given = [word for word in arguments if word.startswith("sweep.resume=")]
+    if not given:
+        return arguments
+    sweep = Path(single_value(given[-1]))
+    if not (sweep / MULTIRUN).is_file():
+        raise ConfigError(f"sweep.resume={sweep}: not a sweep, it has no {MULTIRUN}")
+    check_folder(sweep)
+    launch, words = sweep_words(sweep)
+    now = [word for word in arguments if word not in given]
+    return [
+        *_launch(launch, sweep, now),
+        *taken_words(words, sweep / MULTIRUN, now),
+        f"hydra.sweep.dir={hydra_quoted(sweep)}",
+        *now,
+    ]
+
+
+LAUNCH = re.compile(
+    r"hydra\.mode=\w+|hydra/launcher=\w+"
+    r"|hydra\.sweep\.subdir=(\$\{hydra\.job\.num\}_)?\$\{hydra\.job\.override_dirname\}"
+    r"|hydra\.job\.config\.override_dirname\.exclude_keys=[][\w./@,]*"
+    r"|hydra\.launcher\.(ray\.(init|remote)\.num_[cg]pus|partition|account|qos"
+    r"|constraint|timeout_min|nodes|tasks_per_node|cpus_per_task|gpus_per_node|gres"
+    r"|mem_gb|array_parallelism)=[\w.:+-]*"
+)
+"""Hydra's words that a sweep takes over from its folder: how many and where, no commands."""
+
+
+def _launch(words: Sequence[str], sweep: Path, now: Sequence[str]) -> list[str]:
+    """The launcher and its size, but for what is given anew; CheckpointError for the rest.
+
+    The folder of the sweep is the one that is resumed.
+    """
+    keys = {"hydra.sweep.dir", *(word.partition("=")[0] for word in now)}
+    kept = [word for word in words if word.partition("=")[0] not in keys]
+    for word in kept:
+        if not LAUNCH.fullmatch(word):
+            raise CheckpointError(
+                f"{sweep / MULTIRUN}: {word!r} is not taken from a folder, it could run "
+                "code; give it on the command line"
+            )
+    return kept

@@ -1,0 +1,109 @@
+"""Search over settings: Optuna asks, a run of its own answers."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import (
+    ChoiceSweep,
+    IntervalSweep,
+    Override,
+    RangeSweep,
+)
+from optuna.trial import BaseTrial, FixedTrial, TrialState
+
+from imex_experiments.config.build import REBUILDING, locate
+from imex_experiments.errors import ConfigError, NumericsError
+from imex_experiments.runs.folder import alone_in
+from imex_experiments.sweeps.jobs import run_in_child, score_of
+
+log = logging.getLogger(__name__)
+
+
+def tune(script: Path, folder: Path, words: Sequence[str], trials: int) -> optuna.Study:
+    """Go on with the study in `folder` until it has so many trials that ended.
+
+    `words` are those of `script`, and some of them are ranges: `model.h=choice(0.5,1)`,
+    `model.alpha=tag(log,interval(1,100))`, `model.steps=range(1,4)`. Each trial is a run in
+    `<folder>/<number>`, and the monitored validation metric is its score. A trial that
+    diverges is pruned; one that was cut off is finished first. The study is in
+    `<folder>/study.db`.
+
+    The point of trial n follows from the trials before it and from n, which seeds the
+    sampler: a study asks the same points however often it was stopped, and none because
+    a process began anew.
+    """
+    overrides = OverridesParser.create().parse_overrides(list(words))
+    space = [override for override in overrides if override.is_sweep_override()]
+    if not space:
+        raise ConfigError("nothing to tune: give a range, model.alpha=interval(1,100)")
+    fixed = [o.input_line or "" for o in overrides if not o.is_sweep_override()]
+    folder.mkdir(parents=True, exist_ok=True)
+    with alone_in(folder, seconds=1):
+        study = optuna.create_study(
+            study_name=folder.name,
+            storage=f"sqlite:///{folder.resolve()}/study.db",
+            direction=direction(script, fixed),
+            load_if_exists=True,
+        )
+        cut_off = study.get_trials(states=[TrialState.RUNNING])
+        for old in cut_off:
+            point = [suggest(FixedTrial(old.params), o) for o in space]
+            _answer(study, old.number, script, folder, [*fixed, *point])
+        while (number := len(study.trials)) < trials:
+            study.sampler = optuna.samplers.TPESampler(seed=number)
+            trial = study.ask()
+            point = [suggest(trial, override) for override in space]
+            _answer(study, trial.number, script, folder, [*fixed, *point])
+    return study
+
+
+def suggest(trial: BaseTrial, override: Override) -> str:
+    """One `key=value` word within the range of an override; ConfigError for other sweeps."""
+    key, values = override.get_key_element(), override.value()
+    name, logarithmic = key.lstrip("+"), "log" in getattr(values, "tags", ())
+    choice: Any
+    if isinstance(values, IntervalSweep):
+        low, high = float(values.start or 0), float(values.end or 0)
+        choice = trial.suggest_float(name, low, high, log=logarithmic)
+    elif isinstance(values, RangeSweep):
+        if not (isinstance(values.start, int) and isinstance(values.stop, int)):
+            raise ConfigError(f"{override.input_line}: a range is one of integers")
+        step = int(values.step)
+        last = values.start + (values.stop - 1 - values.start) // step * step
+        choice = trial.suggest_int(name, values.start, last, step=step)
+    elif isinstance(values, ChoiceSweep):
+        choice = trial.suggest_categorical(name, list(override.sweep_string_iterator()))
+    else:
+        raise ConfigError(
+            f"{override.input_line}: use choice(...), range(...) or interval(...)"
+        )
+    return f"{key}={choice}"
+
+
+def direction(script: Path, words: Sequence[str]) -> str:
+    """Whether the configured task maximises or minimises what it monitors."""
+    with initialize_config_dir(str(script.parent / "conf"), version_base="1.3"):
+        cfg = compose("train", overrides=list(words))
+    task: Any = locate(cfg.task._target_, "task", REBUILDING)
+    return {"max": "maximize", "min": "minimize"}[task.mode]
+
+
+def _answer(
+    study: optuna.Study, number: int, script: Path, folder: Path, words: Sequence[str]
+) -> None:
+    run = folder / str(number)
+    run.mkdir(exist_ok=True)
+    status = run_in_child(str(script), words, run)
+    if status["state"] == "finished":
+        study.tell(number, score_of(run))
+    elif status["exit_code"] == NumericsError.exit_code:
+        study.tell(number, state=TrialState.PRUNED)
+    else:
+        study.tell(number, state=TrialState.FAIL)
+    trial = study.trials[number]
+    log.info("trial %d %s: %s", number, trial.state.name.lower(), trial.params)

@@ -1,0 +1,1 @@
+"""One training: the trainer, the evaluation after it, and what is printed."""

@@ -1,0 +1,68 @@
+"""The predictions of several runs beside each other.
+
+`python scripts/side_by_side.py runs=[<run>,<run>] out=side_by_side.png` takes test
+images of the first run's data (`images=[0,1,2,3]`) and draws image | truth | one column per
+run (depth: with its error), headed by the model and the test value of its metric.
+"""
+
+from imex_experiments.process.interrupts import end_at_once
+
+if __name__ == "__main__":
+    end_at_once()  # until the imports are done, which takes seconds
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from omegaconf import MISSING
+from PIL import Image
+
+from imex_experiments.config.arguments import parse_arguments
+from imex_experiments.config.build import refusing
+from imex_experiments.errors import ConfigError
+from imex_experiments.process.command import run_command
+from imex_experiments.runs.load import load_data, load_run, read_metrics
+from imex_experiments.runs.status import read_status
+from imex_experiments.tasks import Task
+
+
+@dataclass
+class Arguments:
+    runs: list[str] = MISSING
+    out: str = MISSING
+    images: list[int] = field(default_factory=lambda: [0, 1, 2, 3])
+
+
+def main() -> None:
+    args = parse_arguments(Arguments)
+    if not args.runs or not args.images:
+        raise ConfigError(
+            "runs=[<run>,...] and images=[<number>,...] must not be empty"
+        )
+    tasks: dict[str, Task] = {run: load_run(run) for run in args.runs}
+    first = tasks[args.runs[0]]
+    for run, task in tasks.items():
+        if type(task) is not type(first):
+            raise ConfigError(
+                f"{run}: a run of {type(task).__name__}, not {type(first).__name__}"
+            )
+    data = load_data(args.runs[0])
+    test = data.splits["test"]
+    if not all(0 <= index < len(test) for index in args.images):
+        raise ConfigError(
+            f"images={args.images}: the test split has 0 ... {len(test) - 1}"
+        )
+    images, targets = test[args.images]
+    metric = first.monitor.replace("val/", "test/")
+    predictions = {
+        f"{read_status(Path(run))['model']} {read_metrics(run)[metric]:.3f}": (
+            task.predict(images)
+        )
+        for run, task in tasks.items()
+    }
+    with refusing("runs"):
+        sheet = first.comparison(images, targets, predictions)
+    Image.fromarray(sheet).save(args.out)
+
+
+if __name__ == "__main__":
+    run_command(main)
