@@ -68,8 +68,8 @@ test-slow: $(DEV) ## Run the tests that train to the end
 test-faults: $(DEV) ## Kill, fill, fuzz and forge, and take out every guard (an hour)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_faults.py tests/test_resume.py \
 		tests/test_malicious.py tests/test_guards.py tests/runs/test_checkpoint_io.py
-	OMP_NUM_THREADS=1 $(BIN)/python scripts/torture.py
-	OMP_NUM_THREADS=1 $(BIN)/python scripts/torture.py --at every-operation
+	OMP_NUM_THREADS=1 $(BIN)/python scripts/maintenance/torture.py
+	OMP_NUM_THREADS=1 $(BIN)/python scripts/maintenance/torture.py --at every-operation
 
 .PHONY: docs-check
 docs-check: $(DEV) ## Run every command and snippet of README.md and docs/
@@ -83,7 +83,7 @@ lint: $(DEV) ## Check format, style and types
 
 .PHONY: benchmark
 benchmark: $(READY) ## Measure what the implicit step costs (minutes): outputs/benchmark.json
-	$(BIN)/python scripts/benchmark.py out=outputs/benchmark.json
+	$(BIN)/python scripts/benchmarks/solve.py out=outputs/benchmark.json
 
 .PHONY: gpu-check
 gpu-check: $(READY) ## Check and measure all that needs a CUDA device (9 minutes): outputs/gpu

@@ -18,7 +18,7 @@ from imex_experiments.callbacks import History
 from imex_experiments.config.arguments import without_null
 from imex_experiments.config.keys import CHANGED
 from imex_experiments.config.parts import build_network, build_task
-from imex_experiments.operators.kernels import cpp as fused_cpp
+from imex_experiments.operators.kernels import cpp
 from imex_experiments.process.command import run_command
 from imex_experiments.process.rank import is_first_process
 from imex_experiments.process.tied import end_with_parent
@@ -48,7 +48,7 @@ def train(cfg: DictConfig) -> float:
     folder = Path(HydraConfig.get().runtime.output_dir)
     choices: Any = HydraConfig.get().runtime.choices
     facts = {"model": choices.model, "data": choices.data, "seed": cfg.seed}
-    facts["kernels"] = fused_cpp.library() is not None  # they round in their own order
+    facts["kernels"] = cpp.library() is not None  # they round in their own order
     with alone_in(folder), recording(folder, **facts) as status:
         if cfg.resume is None or cfg[CHANGED]:
             write_command(folder, cfg)

@@ -17,7 +17,7 @@ __version__ = "0.1.0"
 
 PLACES = {
     "imexify": "networks.imexify",
-    "load_run": "runs.load_run",
+    "load_run": "runs.load",
     "ImplicitConv2d": "terms.diffusion",
 }
 """Imported when they are asked for: a command is to know its signals before torch comes."""

@@ -174,9 +174,9 @@ def test_command(
     if words[0] == "scripts/reproduce.py" and "run=false" not in words:
         small = {"nyu": TINY_DEPTH, "table1": [*TINY, "model.widths=[2,4]"]}
         words += [*small.get(words[1], TINY), "check=true"]
-    if words[0] == "scripts/torture.py" and "--at" in words:
+    if words[0] == "scripts/maintenance/torture.py" and "--at" in words:
         words += ["--sample", "1"]
-    elif words[0] == "scripts/torture.py":
+    elif words[0] == "scripts/maintenance/torture.py":
         words = [
             words[0],
             "--kills",
@@ -188,13 +188,13 @@ def test_command(
             "--rounds",
             "1",
         ]
-    if words[0] == "scripts/cost_of_safety.py":
+    if words[0] == "scripts/benchmarks/cost_of_safety.py":
         words += ["pairs=2", "train=32"]
-    if words[0] == "scripts/benchmark.py":
+    if words[0] == "scripts/benchmarks/solve.py":
         words += TINY_BENCHMARK
         if "device=cuda" in words and not torch.cuda.is_available():
             words.append("device=cpu")
-    if words[0] == "scripts/scaling.py":
+    if words[0] == "scripts/benchmarks/scaling.py":
         words += TINY_SCALING
     if words[0] == "scripts/robustness.py":
         words += ["images=2", "steps=2", "restarts=1", "linf=[1]", "l2=[1]"]

@@ -81,7 +81,7 @@ def test_every_command_listens_before_its_imports() -> None:
         imports = [
             line for line in source.splitlines() if line[:5] in ("impor", "from ")
         ]
-        assert imports[0].endswith("runs.interrupts import end_at_once")
+        assert imports[0].endswith("process.interrupts import end_at_once")
         assert source.index("    end_at_once()") < source.index(imports[1])
 
 

@@ -1,6 +1,6 @@
 """What ends a run from outside: the right exit code, one line, and a folder that is sound.
 
-Each test runs train.py in a fork of this process; see scripts/torture.py.
+Each test runs train.py in a fork of this process; see scripts/maintenance/torture.py.
 """
 
 import json
@@ -269,7 +269,7 @@ def test_a_sample_of_all_file_operations(
     """Disturbed and resumed; `make test-faults` does so at all of them."""
     words = ["--at", "every-operation", "--how", "kill", "half", "--sample", "2"]
     done = subprocess.run(
-        [sys.executable, str(ROOT / "scripts/torture.py"), *words],
+        [sys.executable, str(ROOT / "scripts/maintenance/torture.py"), *words],
         env=environment | {"LD_PRELOAD": str(build(tmp_path))},
         capture_output=True,
         text=True,

@@ -31,13 +31,16 @@ class Guard:
 
 GUARDS = {
     "content is synced": Guard(
-        f"{RUNS}/files.py", "os.fsync(file.fileno())", "pass", f"{IO}_content_is_on"
+        "imex_experiments/files.py",
+        "os.fsync(file.fileno())",
+        "pass",
+        f"{IO}_content_is_on",
     ),
     "folder is synced": Guard(
-        f"{RUNS}/files.py", "os.fsync(handle)", "pass", f"{IO}_content_is_on"
+        "imex_experiments/files.py", "os.fsync(handle)", "pass", f"{IO}_content_is_on"
     ),
     "temporary file lies beside": Guard(
-        f"{RUNS}/files.py",
+        "imex_experiments/files.py",
         'path.with_name(f".',
         'Path(f"/tmp/.',
         f"{IO}_content_is_on",
@@ -73,7 +76,7 @@ GUARDS = {
         f"{IO}_whatever",
     ),
     "damaged is set aside": Guard(
-        f"{RUNS}/files.py",
+        "imex_experiments/files.py",
         "path.replace(path.with_name(aside))",
         "pass",
         f"{IO}_damaged_last_falls_back_to_the_newest_verified_one[cut]",
@@ -91,33 +94,33 @@ GUARDS = {
         "tests/test_resume.py::test_killed_in_the_only",
     ),
     "rows behind those of the checkpoint": Guard(
-        f"{RUNS}/files.py",
+        "imex_experiments/files.py",
         "file.truncate(self._length)",
         "pass",
         "tests/runs/test_growing_table.py::test_a_resumed_run",
     ),
     "rows of another file": Guard(
-        f"{RUNS}/files.py",
+        "imex_experiments/files.py",
         "if digest.hexdigest() == sha256:",
         "if True:",
         "tests/runs/test_growing_table.py::test_a_table_that_is_not_the_one_written_is_set"
         "_aside[edited]",
     ),
     "no table through a link": Guard(
-        f"{RUNS}/files.py",
+        "imex_experiments/files.py",
         "if self.path.is_symlink() or not self.path.is_file():",
         "if not self.path.is_file():",
         "tests/runs/test_growing_table.py::test_a_table_that_is_not_the_one_written_is_set"
         "_aside[a link]",
     ),
     "one run per folder": Guard(
-        f"{RUNS}/record.py",
+        "imex_experiments/runs/folder.py",
         "return (folder / STATUS).exists() or has_checkpoint(folder)",
         "return False",
         "tests/test_faults.py::test_a_folder_has_one_run",
     ),
     "a folder that is gone": Guard(
-        f"{RUNS}/files.py",
+        "imex_experiments/files.py",
         "        if folder.is_dir():\n            raise\n",
         "        raise\n",
         "tests/test_faults.py::test_a_folder_that_goes",
@@ -129,7 +132,7 @@ GUARDS = {
         "tests/test_resume.py::test_curves",
     ),
     ".hydra is synced": Guard(
-        f"{RUNS}/record.py",
+        "imex_experiments/runs/status.py",
         "sync_folder(folder / HYDRA)",
         "pass",
         "tests/test_faults.py::test_what_a_run_is",
@@ -141,25 +144,25 @@ GUARDS = {
         f"{IO}_full_disk",
     ),
     "the resolved object is checked": Guard(
-        f"{RUNS}/build.py",
+        "imex_experiments/config/build.py",
         "if not inspect.isclass(target) or not permitted(target.__module__):",
         "if not inspect.isclass(target):",
         "tests/runs/test_build.py::test_only_classes",
     ),
     "the name is checked before its import": Guard(
-        f"{RUNS}/build.py",
+        "imex_experiments/config/build.py",
         "if not isinstance(path, str) or not permitted(path):",
         "if not isinstance(path, str):",
         "tests/runs/test_build.py::test_foreign_module",
     ),
     "the narrow list": Guard(
-        f"{RUNS}/build.py",
+        "imex_experiments/config/build.py",
         'REBUILDING = ("imex_experiments",)',
         "REBUILDING = TRAINING",
         "tests/runs/test_build.py::test_rebuilding",
     ),
     "no wider list of Hydra's": Guard(
-        f"{RUNS}/command.py",
+        "imex_experiments/process/command.py",
         "os.environ.pop(ALLOW_MORE, None)",
         "pass",
         "tests/test_faults.py::test_setting_that",
@@ -168,7 +171,7 @@ GUARDS = {
         f"{RUNS}/strangers.py", "if NAMES_CODE.match(word):", "if False:", SIXTY
     ),
     "no commands from a sweep": Guard(
-        f"{RUNS}/sweep.py",
+        "imex_experiments/sweeps/resume.py",
         "if not LAUNCH.fullmatch(word):",
         "if False:",
         SIXTY,
@@ -198,7 +201,7 @@ GUARDS = {
         "tests/test_resume.py::test_change",
     ),
     "a resume is checked before it changes anything": Guard(
-        f"{RUNS}/preflight.py",
+        "imex_experiments/training/prepared.py",
         "if cfg.resume is not None:",
         "if False:",
         "tests/test_resume.py::test_a_resume_that",
@@ -210,7 +213,7 @@ GUARDS = {
         "tests/test_resume.py::test_change",
     ),
     "another machine is told": Guard(
-        f"{RUNS}/record.py",
+        "imex_experiments/runs/status.py",
         "if key in before and before[key] != now[key]",
         "if False",
         "tests/test_resume.py::test_another_number",
@@ -249,10 +252,13 @@ GUARDS = {
         "tests/test_resume.py::test_goes_on",
     ),
     "a signal waits for the step": Guard(
-        f"{RUNS}/interrupts.py", "self._held = True", "self._held = False", EVERY_STEP
+        "imex_experiments/process/interrupts.py",
+        "self._held = True",
+        "self._held = False",
+        EVERY_STEP,
     ),
     "a second signal does not": Guard(
-        f"{RUNS}/interrupts.py",
+        "imex_experiments/process/interrupts.py",
         "waits = self._held and self.pending is None",
         "waits = self._held",
         "tests/test_resume.py::test_second_signal",
@@ -270,19 +276,19 @@ GUARDS = {
         "tests/test_faults.py::test_nan_ends_before_the_update[gradient]",
     ),
     "errors of storage": Guard(
-        f"{RUNS}/errors.py",
+        "imex_experiments/errors.py",
         "if isinstance(error, OSError) and error.errno in STORAGE:",
         "if False:",
         "tests/runs/test_record.py::test_what_ran_out",
     ),
     "memory": Guard(
-        f"{RUNS}/errors.py",
+        "imex_experiments/errors.py",
         "isinstance(error, RuntimeError) and NO_MEMORY.search(message)",
         "False",
         "tests/test_faults.py::test_out_of_memory",
     ),
     "data workers": Guard(
-        f"{RUNS}/errors.py",
+        "imex_experiments/errors.py",
         "if isinstance(error, RuntimeError) and (dead := DEAD_WORKER.search(message)):",
         "if False:",
         "tests/test_faults.py::test_killed_data_worker",
@@ -294,55 +300,55 @@ GUARDS = {
         "tests/test_faults.py::test_disk_too_full",
     ),
     "a private folder": Guard(
-        f"{RUNS}/preflight.py",
+        "imex_experiments/runs/folder.py",
         "mode=0o700, ",
         "",
         "tests/test_faults.py::test_run_folder_is",
     ),
     "room on the disk": Guard(
-        f"{RUNS}/preflight.py",
+        "imex_experiments/runs/folder.py",
         "if free < needed:",
         "if False:",
         "tests/test_faults.py::test_nearly_full",
     ),
     "one process per folder": Guard(
-        f"{RUNS}/record.py",
+        "imex_experiments/runs/folder.py",
         "with FileLock(folder / LOCK, timeout=seconds):",
         "if True:",
         "tests/runs/test_record.py::test_folder_of_a_run",
     ),
     "leftovers are swept": Guard(
-        f"{RUNS}/record.py",
+        "imex_experiments/runs/folder.py",
         "sweep_partial(place)",
         "pass",
         "tests/runs/test_record.py::test_leftovers",
     ),
     "kernels of this user alone": Guard(
-        "imex_experiments/operators/fused_cpp.py",
+        "imex_experiments/operators/kernels/cpp.py",
         "if not _is_ours(folder.lstat(), stat.S_IFDIR):",
         "if False:",
         "tests/operators/test_fused.py::test_a_planted_library_is_not_loaded[everybody]",
     ),
     "digest of kernels": Guard(
-        "imex_experiments/operators/fused_cpp.py",
+        "imex_experiments/operators/kernels/cpp.py",
         'if hashlib.sha256(file.read()).hexdigest() != path.stem.rpartition("-")[2]:',
         "if False:",
         "tests/operators/test_fused.py::test_a_damaged_library_is_built_again[cut]",
     ),
     "one launcher per sweep": Guard(
-        f"{CALLBACKS}/hooks.py",
+        "imex_experiments/sweeps/hooks.py",
         '_held.enter_context(alone_in(sweep, seconds=1, kind="sweep"))',
         "pass",
         "tests/test_sweeps.py::test_a_sweep_has_one_launcher",
     ),
     "SIGHUP": Guard(
-        f"{RUNS}/interrupts.py",
+        "imex_experiments/process/interrupts.py",
         'NAMES = ("SIGINT", "SIGTERM", "SIGHUP")',
         'NAMES = ("SIGINT", "SIGTERM")',
         "tests/test_ends.py::test_sighup",
     ),
     "a reader that goes": Guard(
-        f"{RUNS}/console.py",
+        "imex_experiments/process/console.py",
         "if error.errno not in GONE:",
         "if True:",
         "tests/test_ends.py::test_training_outlives",

@@ -82,10 +82,10 @@ TARGETS = (
         "subprocess.Popen",
         "shutil.rmtree",
     ),
-    *("imex_experiments.runs.files.os.system", "torch.load", "torch.hub.load"),
-    *("imex_experiments.runs.record.subprocess.Popen", "hydra.utils.instantiate"),
-    *("imex_experiments.runs.load_run.load_run", "pytorch_lightning.Trainer"),
-    *("torch.optim.SGD", "imex_experiments.runs.build.build", "pickle.loads"),
+    *("imex_experiments.files.os.system", "torch.load", "torch.hub.load"),
+    *("imex_experiments.runs.status.subprocess.Popen", "hydra.utils.instantiate"),
+    *("imex_experiments.runs.load.load_run", "pytorch_lightning.Trainer"),
+    *("torch.optim.SGD", "imex_experiments.config.build.build", "pickle.loads"),
 )
 
 WORDS = (
@@ -252,7 +252,7 @@ def _read_mat(path: Path, kind: str) -> None:
 def read_all(table: dict[str, Callable[[], object]], out: Path) -> None:
     """In a process of its own, because a hook stays for ever: what came of each input."""
     events: list[str] = []
-    reader = str(Path("imex_experiments/data/nyu_reader.py"))
+    reader = str(Path("imex_experiments/data/nyu/reader.py"))
 
     def watch(event: str, arguments: tuple[object, ...]) -> None:
         if event in WATCHED and reader not in str(arguments):

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from imex_experiments.operators.precision import without_autocast
-from imex_experiments.operators.select import (
-    choose,
+from imex_experiments.operators.kernels.available import (
     kernels_for,
     needs_plain_operations,
 )
+from imex_experiments.operators.precision import without_autocast
+from imex_experiments.operators.select import choose
 from imex_experiments.operators.stencils import gram_symbol
 from imex_experiments.operators.tracing import torch_derives
 from imex_experiments.operators.transforms import (

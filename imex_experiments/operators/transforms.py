@@ -16,8 +16,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from imex_experiments.operators.kernels import cpp as fused_cpp
-from imex_experiments.operators.precision import angles, constant, made_on
+from imex_experiments.operators.kernels import cpp
+from imex_experiments.operators.waves import (
+    column_weights,
+    dct,
+    dst,
+    half_sample_shifts,
+    hartley,
+)
 
 
 @dataclass(frozen=True)
@@ -100,7 +106,7 @@ class PeriodicFft(Periodic):
             total.add_(parts[..., 0]).add_(parts[..., 1])
 
     def weights(self, like: Tensor) -> Tensor:
-        return _column_weights(self.size, like.dtype, like.device)
+        return column_weights(self.size, like.dtype, like.device)
 
 
 class PeriodicGemm(Periodic):
@@ -120,10 +126,7 @@ class PeriodicGemm(Periodic):
 
     def matrices(self, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """M, N, and C over S, (2 K, W)."""
-        height, width = self.size
-        dtype, device = like.dtype, like.device
-        M, N = (_cas(height, sign, dtype, device) for sign in (1, -1))
-        return M, N, _cosines_and_sines(width, dtype, device)
+        return hartley(*self.size, like.dtype, like.device)
 
     def new_spectrum(self, x: Tensor) -> Tensor:
         return x.new_empty((*x.shape[:-1], 2 * self.half))
@@ -181,7 +184,7 @@ class Fused(Periodic):
 
 
 class PeriodicTriton(PeriodicGemm, Fused):
-    """The kernels of `fused_triton`, for CUDA devices."""
+    """The kernels of `kernels.triton`, for CUDA devices."""
 
     def factors(self, symbol: Tensor) -> Tensor:
         """(C, 2, H, K): p, and q with p of the wave W / 2 in its empty first column."""
@@ -190,21 +193,21 @@ class PeriodicTriton(PeriodicGemm, Fused):
 
     def gram_factors(self, taps: Tensor) -> Tensor:
         """Return the factors of (I + B^T B)^-1 for taps (C, kh, kw)."""
-        from imex_experiments.operators import gram_triton  # needs triton
+        from imex_experiments.operators.kernels import gram_triton  # needs triton
 
         return gram_triton.gram_factors(taps.float(), *self.size)
 
     def product(self, x: Tensor, t: Tensor) -> Tensor:
-        from imex_experiments.operators import fused_triton  # needs triton
+        from imex_experiments.operators.kernels import triton  # needs triton
 
-        return fused_triton.product(x, t)
+        return triton.product(x, t)
 
 
 class PeriodicCpp(PeriodicFft, Fused):
     """The kernels of `fused.cpp`, for CPUs."""
 
     def product(self, x: Tensor, t: Tensor) -> Tensor:
-        return fused_cpp.product(x.to(t.dtype), t).to(x.dtype)
+        return cpp.product(x.to(t.dtype), t).to(x.dtype)
 
 
 class ClosedGemm(Transform):
@@ -221,58 +224,16 @@ class ClosedGemm(Transform):
         return rows.mT @ (X @ columns)
 
 
-@constant
-def _cas(n: int, sign: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Hartley's matrix, (cos + sign sin)(2 pi j k / n) / sqrt(n)."""
-    j = torch.arange(n, device=made_on(device))
-    angle = angles(j, j, n)
-    return ((angle.cos() + sign * angle.sin()) / n**0.5).to(device, dtype)
-
-
-@constant
-def _cosines_and_sines(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Orthonormal waves k < n / 2 as rows: cosines, then sines.
-
-    The place of the sine of k = 0 takes the cosine of n / 2, or zeros where n is odd.
-    """
-    half = (n + 1) // 2
-    on = made_on(device)
-    k, j = torch.arange(half, device=on), torch.arange(n, device=on)
-    angle = angles(k, j, n)
-    cosines, sines = angle.cos(), angle.sin()
-    cosines[0] /= 2**0.5
-    even = n + 1 - 2 * half  # 1 or 0, and no branch: a compiled graph takes any n
-    sines[0] = even * (1 - 2 * (j % 2)).double() / 2**0.5
-    return (torch.cat([cosines, sines]) * (2 / n) ** 0.5).to(device, dtype)
-
-
-@constant
-def _dct(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """DCT-II, orthonormal: rows cos(pi k (2 j + 1) / 2 n)."""
-    k = torch.arange(n, device=made_on(device))
-    matrix = angles(k, 2 * k + 1, 4 * n).cos() * (2 / n) ** 0.5
-    matrix[0] /= 2**0.5
-    return matrix.to(device, dtype)
-
-
-@constant
-def _dst(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """DST-I, orthonormal and symmetric: sin(pi (k + 1) (j + 1) / (n + 1))."""
-    k = torch.arange(1, n + 1, device=made_on(device))
-    sines = angles(k, k, 2 * (n + 1)).sin()
-    return (sines * (2 / (n + 1)) ** 0.5).to(device, dtype)
-
-
 class NeumannGemm(ClosedGemm):
     """DCT-II: waves with even extension about the edges of the outermost pixels."""
 
-    matrix = staticmethod(_dct)
+    matrix = staticmethod(dct)
 
 
 class DirichletGemm(ClosedGemm):
     """DST-I: waves that vanish one pixel outside of the image."""
 
-    matrix = staticmethod(_dst)
+    matrix = staticmethod(dst)
 
 
 class NeumannFft(Transform):
@@ -287,13 +248,13 @@ class NeumannFft(Transform):
     @staticmethod
     def _along_width(x: Tensor) -> Tensor:
         n = x.shape[-1]
-        shift, _ = _half_sample_shifts(n, x.dtype, x.device)
+        shift, _ = half_sample_shifts(n, x.dtype, x.device)
         return (torch.fft.rfft(torch.cat([x, x.flip(-1)], -1))[..., :n] * shift).real
 
     @staticmethod
     def _back_along_width(X: Tensor) -> Tensor:
         n = X.shape[-1]
-        _, shift = _half_sample_shifts(n, X.dtype, X.device)
+        _, shift = half_sample_shifts(n, X.dtype, X.device)
         return torch.fft.irfft(X * shift, n=2 * n)[..., :n]
 
 
@@ -312,36 +273,6 @@ class DirichletFft(Transform):
         nothing = x.new_zeros(*x.shape[:-1], 1)
         extended = torch.cat([nothing, x, nothing, -x.flip(-1)], -1)
         return torch.fft.rfft(extended).imag[..., 1:-1] * -((2 * n + 2) ** -0.5)
-
-
-@constant
-def _half_sample_shifts(
-    n: int, dtype: torch.dtype, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """What moves the even extension by half a pixel and scales it, there and back."""
-    k = torch.arange(n)
-    back = torch.polar(
-        torch.full((n,), (2 * n) ** 0.5, dtype=torch.float64),
-        torch.pi * k.double() / (2 * n),
-    )
-    there = back.conj().resolve_conj() / (2 * n)
-    back[0] *= 2**0.5
-    there[0] /= 2**0.5
-    kind = torch.promote_types(dtype, torch.complex32)
-    return there.to(device, kind), back.to(device, kind)
-
-
-@constant
-def _column_weights(
-    size: tuple[int, int], dtype: torch.dtype, device: torch.device
-) -> Tensor:
-    """w of the inner product of half spectra."""
-    height, width = size
-    weights = torch.full((width // 2 + 1,), 2 / (height * width), dtype=torch.float64)
-    weights[0] /= 2
-    if width % 2 == 0:
-        weights[-1] /= 2
-    return weights.to(device, dtype)
 
 
 def _doubled(t: Tensor) -> Tensor:

@@ -40,7 +40,7 @@ INSTALL_CLUSTER = "pip install -c constraints.txt -e '.[cluster]'"
 
 
 def run_command(main: Callable[[], object]) -> NoReturn:
-    """Run a command and end the process by the contract of `runs.errors`.
+    """Run a command and end the process by the contract of `errors`.
 
     A failure is one line on stderr; HYDRA_FULL_ERROR=1 adds the traceback.
     """

@@ -1,6 +1,6 @@
 """What checkpoints, checks and exact resume cost beside plain Lightning, in pairs.
 
-`python scripts/cost_of_safety.py` trains the main job for `epochs` epochs, in turns with and
+`python scripts/benchmarks/cost_of_safety.py` trains the main job for `epochs` epochs, in turns with and
 without: a finite check of loss and gradients, the states of the random generators, and
 checkpoints that are synced, hashed and kept twice, where plain Lightning has a
 ModelCheckpoint. It prints the median of the ratios of each pair, and the seconds of the

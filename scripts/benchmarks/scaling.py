@@ -1,4 +1,4 @@
-"""What a training step costs on paper: `python scripts/scaling.py out=<folder>`.
+"""What a training step costs on paper: `python scripts/benchmarks/scaling.py out=<folder>`.
 
 Counts operations and bytes of blocks and of the published network, measures blocks over
 side, channels and batch on one CPU thread, in seconds computed, puts a roofline made of

@@ -229,7 +229,7 @@ def equalities(backend: str, device: str) -> dict[str, Any]:
 
 
 def run_benchmark(args: Arguments, until: float) -> Iterator[tuple[str, Any]]:
-    """Run scripts/benchmark.py, eager and compiled, in bfloat16 and in float32."""
+    """Run scripts/benchmarks/solve.py, eager and compiled, in bfloat16 and in float32."""
     if args.device == "cpu":
         common = ["shapes=[[2,4,16,16]]", "sides=[16]", "between=[16]", "rounds=3"]
         ways = {"float32": ["dtype=float32", "pixels=512"]}

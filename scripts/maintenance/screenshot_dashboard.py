@@ -1,6 +1,6 @@
 """A picture of TensorBoard's HParams tab, drawn by headless Chromium.
 
-`python scripts/screenshot_dashboard.py logdir=<sweep> out=dashboard.png`
+`python scripts/maintenance/screenshot_dashboard.py logdir=<sweep> out=dashboard.png`
 """
 
 from imex_experiments.process.interrupts import end_at_once

@@ -1,4 +1,4 @@
-/* Disturbs the N-th file operation inside one folder; for scripts/torture.py, Linux.
+/* Disturbs the N-th file operation inside one folder; for scripts/maintenance/torture.py, Linux.
 
    Loaded by LD_PRELOAD and armed by the process that is to be disturbed. An operation is
    a call that changes what the folder holds: opening for writing, write, rename, link,

@@ -1,10 +1,10 @@
 """Try to lose a run: kill -9, fuzzed checkpoints, a cache made by many at once.
 
-    python scripts/torture.py                     # one pass: 100 kills, 2,000 files, 20 rounds
-    python scripts/torture.py --minutes 60        # passes until the time is over
-    python scripts/torture.py --kills 10 --inside 3 --fuzzed 200 --rounds 2
-    python scripts/torture.py --at every-operation        # an hour; Linux, with cc
-    python scripts/torture.py --at every-operation --sample 20
+    python scripts/maintenance/torture.py                     # one pass: 100 kills, 2,000 files, 20 rounds
+    python scripts/maintenance/torture.py --minutes 60        # passes until the time is over
+    python scripts/maintenance/torture.py --kills 10 --inside 3 --fuzzed 200 --rounds 2
+    python scripts/maintenance/torture.py --at every-operation        # an hour; Linux, with cc
+    python scripts/maintenance/torture.py --at every-operation --sample 20
 
 The last two disturb a run at each of its file operations: it is killed before the call or
 after half a write, the disk is full or fails, SIGTERM arrives. Then it is resumed.

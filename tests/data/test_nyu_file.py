@@ -421,8 +421,8 @@ def test_the_command_itself_ends_with_code_3(small: Path) -> None:
     """As a user starts it: a fresh interpreter, nothing inherited."""
     os.truncate(small, 2000)
     words = (
-        "import sys; from imex_experiments.runs.command import run_command; "
-        "from imex_experiments.data.nyu_data import NyuData; "
+        "import sys; from imex_experiments.process.command import run_command; "
+        "from imex_experiments.data.nyu.data_module import NyuData; "
         "run_command(lambda: NyuData(sys.argv[2], sys.argv[1]).setup())"
     )
     done = subprocess.run(
@@ -438,7 +438,7 @@ def test_the_command_itself_ends_with_code_3(small: Path) -> None:
 MEMORY = """
 import sys
 from pathlib import Path
-from imex_experiments.data.nyu_data import NyuData
+from imex_experiments.data.nyu.data_module import NyuData
 import resource
 data = NyuData(sys.argv[2], sys.argv[1], counts=[8, 2, 1], image_size=[480, 640])
 data.setup()

@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 
 from imex_experiments.operators import transforms
 from imex_experiments.operators.implicit_conv import symbol_product, transform_of
-from imex_experiments.operators.kernels import cpp as fused_cpp
-from imex_experiments.operators.select import TRITON, choose
+from imex_experiments.operators.kernels import cpp
+from imex_experiments.operators.kernels.available import TRITON
+from imex_experiments.operators.select import choose
 from imex_experiments.operators.stencils import gram_symbol
 from imex_experiments.operators.transforms import (
     PeriodicCpp,
@@ -64,11 +65,11 @@ def test_programs_of_a_hopper_multiprocessor(
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from imex_experiments.operators.kernels import triton as fused_triton
+    from imex_experiments.operators.kernels import triton as kernels_of
 
     sizes: dict[str, Any] = {"H": 64, "W": 64}
     constants = sizes | {"precision": "float16" if dtype == "bf16" else "tf32x3"}
-    kernels = fused_triton._product_kernel, fused_triton._gradients_kernel
+    kernels = kernels_of._product_kernel, kernels_of._gradients_kernel
     for kernel, stages in zip(kernels, (2, 1), strict=True):
         types = dict.fromkeys(kernel.arg_names, "*fp32")
         types |= dict.fromkeys(types.keys() & {*"xyg", "grad_x"}, f"*{dtype}")
@@ -164,8 +165,8 @@ def test_kernels_for_cpus_are_known_to_torch() -> None:
     x = torch.randn(3, 2, 8, 12, dtype=torch.float64, requires_grad=True)
     t = torch.rand(2, 8, 7, dtype=torch.float64, requires_grad=True)
     g = torch.randn_like(x).requires_grad_()
-    torch.library.opcheck(fused_cpp.product, (x, t))
-    torch.library.opcheck(fused_cpp.gradients, (g, x, t))
+    torch.library.opcheck(cpp.product, (x, t))
+    torch.library.opcheck(cpp.gradients, (g, x, t))
 
 
 @needs_kernels
@@ -248,9 +249,9 @@ ANEW = """
 import logging, sys
 logging.basicConfig(level="INFO", format="%(message)s", stream=sys.stdout, force=True)
 import torch
-from imex_experiments.operators import fused_cpp
-fused_cpp.library.cache_clear()
-print(fused_cpp.product(torch.ones(2, 2, 8, 8), torch.ones(2, 8, 5)).sum().item())
+from imex_experiments.operators.kernels import cpp
+cpp.library.cache_clear()
+print(cpp.product(torch.ones(2, 2, 8, 8), torch.ones(2, 8, 5)).sum().item())
 """
 
 
@@ -336,13 +337,14 @@ def test_a_planted_library_is_not_loaded(
 
 TOO_LARGE = """
 import resource, torch
-from imex_experiments.operators import fused_cpp, transforms
+from imex_experiments.operators import transforms
+from imex_experiments.operators.kernels import cpp
 x, t = torch.zeros(1, 1, 4096, 4096), torch.ones(1, 4096, 2049)
-fused_cpp.product(x[..., :8, :8], t[:, :8, :5])
+cpp.product(x[..., :8, :8], t[:, :8, :5])
 (used,) = (line for line in open("/proc/self/status") if line.startswith("VmSize"))
 limit = 1024 * int(used.split()[1]) + 2**27  # the result, and not the room to work in
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-fused_cpp.product(x, t)
+cpp.product(x, t)
 """
 
 

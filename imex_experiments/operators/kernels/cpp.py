@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from imex_experiments.operators.kernels import autograd as fused
+from imex_experiments.operators.kernels.autograd import make_differentiable
 
 log = logging.getLogger(__name__)
 
@@ -150,7 +150,7 @@ def gradients(g: Tensor, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
     return grad_x, grad_t.sum(0) if chunks > 1 else grad_t[0]
 
 
-fused.make_differentiable(product, gradients)
+make_differentiable(product, gradients)
 
 
 def kernels() -> ctypes.CDLL:

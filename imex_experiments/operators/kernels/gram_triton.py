@@ -1,6 +1,6 @@
 """Make the factors of (I + B^T B)^-1 from the taps of B, in Triton kernels.
 
-Shapes: taps b (C, kh, kw) float32; factors t (C, 2, H, K) as `fused_triton` takes them;
+Shapes: taps b (C, kh, kw) float32; factors t (C, 2, H, K) as `kernels.triton` takes them;
 RC, RS (kh, H) and CC, CS (kw, W // 2 + 1) are cosines and sines of k d along the height and
 along the width. B^(k) = sum_d b_d exp(i k.d) is summed along the width first.
 

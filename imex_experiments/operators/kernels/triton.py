@@ -1,6 +1,6 @@
 """Multiply spectra by factors in Triton kernels: the product of `fused` for CUDA devices.
 
-The transform is that of `PeriodicGemm`.
+The transform is that of `transforms.PeriodicGemm`.
 
 Shapes: images x, y, g (B, C, H, W) bfloat16, float16 or float32; factors t (C, 2, H, K)
 float32, K = ceil(W / 2): p, and q with p of the wave W / 2 in its first column, which has
@@ -26,9 +26,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from imex_experiments.operators.kernels import autograd as fused
-from imex_experiments.operators.select import in_one_pass
-from imex_experiments.operators.transforms import PeriodicGemm
+from imex_experiments.operators.kernels.autograd import make_differentiable
+from imex_experiments.operators.kernels.available import in_one_pass
+from imex_experiments.operators.waves import hartley
 
 PROGRAMS, GRADIENT_PROGRAMS = 8, 2
 """Per multiprocessor: chunks of a batch are as long as leaves about so many. Gradients hold
@@ -346,11 +346,11 @@ def gradients(g: Tensor, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
     return grad_x, grad_t.sum(0)
 
 
-fused.make_differentiable(product, gradients)
+make_differentiable(product, gradients)
 
 
 def _matrices_of(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    return PeriodicGemm((x.shape[-2], x.shape[-1])).matrices(x.new_empty(0).float())
+    return hartley(x.shape[-2], x.shape[-1], torch.float32, x.device)
 
 
 def _precision(x: Tensor) -> str:

@@ -69,9 +69,9 @@ def test_missing_argument_is_named() -> None:
         "subprocess.Popen",
         "builtins.eval",
         "torch.load",
-        "imex_experiments.runs.record.subprocess.Popen",  # an alias inside of the package
-        "imex_experiments.runs.files.os.system",
-        "imex_experiments.runs.build.build",  # a function
+        "imex_experiments.runs.status.subprocess.Popen",  # an alias inside of the package
+        "imex_experiments.files.os.system",
+        "imex_experiments.config.build.build",  # a function
         "imex_experiments.terms",  # a module
         "imex_experiments_evil.Class",
         "pytorch_lightning.trainer.trainer.os.system",
