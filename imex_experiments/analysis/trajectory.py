@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from imex_experiments.integrators import Integrator, Multistep, System
+from imex_experiments.integrators import Integrator, System
 from imex_experiments.networks import DynamicBlock, DynamicNet
 
 
@@ -50,7 +50,7 @@ def trajectory(network: DynamicNet, images: Tensor) -> Iterator[Step]:
         if not isinstance(stage, DynamicBlock):
             y = stage(y)
             continue
-        if isinstance(stage.integrator, Multistep):
+        if stage.integrator.looks_back:
             name = type(stage.integrator).__name__
             raise ValueError(f"{name}: a step depends on the one before it")
         for number, (t0, t1) in enumerate(stage.grid.steps()):

@@ -18,7 +18,6 @@ from imex_experiments.integrators.semi_implicit import (
 from imex_experiments.integrators.system import (
     Dynamics,
     Integrator,
-    Multistep,
     Operator,
     System,
 )
@@ -35,7 +34,6 @@ __all__ = [
     "Imex",
     "Integrator",
     "Midpoint",
-    "Multistep",
     "Operator",
     "System",
     "Theta",

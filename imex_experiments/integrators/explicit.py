@@ -3,26 +3,26 @@
 import torch
 from torch import Tensor
 
-from imex_experiments.integrators.system import System
+from imex_experiments.integrators.system import Integrator, System
 
 
-class ForwardEuler:
+class ForwardEuler(Integrator):
     """Y + h f(Y): the residual network. Order 1. Source: IMEXnet eq. 1."""
 
-    uses_operator = False
+    order = 1
 
     def step(self, system: System, t0: float, t1: float, y: Tensor) -> Tensor:
         f, h = system.f, t1 - t0
         return y + h * f(t0, y)
 
 
-class Midpoint:
+class Midpoint(Integrator):
     """Y + h f(t + h/2, Y + h/2 f(t, Y)). Order 2.
 
     Source: Hairer, Norsett, Wanner, Solving ODEs I, eq. II.1.4 (Runge 1895).
     """
 
-    uses_operator = False
+    order = 2
 
     def step(self, system: System, t0: float, t1: float, y: Tensor) -> Tensor:
         f, h = system.f, t1 - t0
@@ -30,13 +30,13 @@ class Midpoint:
         return y + h * f(middle, y + h / 2 * f(t0, y))
 
 
-class ClassicRK4:
+class ClassicRK4(Integrator):
     """Y + h/6 (k1 + 2 k2 + 2 k3 + k4), the classical scheme of Kutta. Order 4.
 
     Source: Hairer, Norsett, Wanner, Solving ODEs I, Table II.1.2; DynamicBlocks, RK4.
     """
 
-    uses_operator = False
+    order = 4
 
     def step(self, system: System, t0: float, t1: float, y: Tensor) -> Tensor:
         f, h = system.f, t1 - t0
@@ -48,7 +48,7 @@ class ClassicRK4:
         return y + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
 
 
-class Verlet:
+class Verlet(Integrator):
     """Leapfrog for Q'' = f(t, Q) on Y = (Q, P), P = Q', halves of the channels. Order 2.
 
     Q+h/2 = Q + h/2 P, P+ = P + h f(t + h/2, Q+h/2), Q+ = Q+h/2 + h/2 P+: one f per step.
@@ -58,7 +58,7 @@ class Verlet:
     Integration, sec. I.1.4.
     """
 
-    uses_operator = False
+    order = 2
     splits_state = True
 
     def step(self, system: System, t0: float, t1: float, y: Tensor) -> Tensor:

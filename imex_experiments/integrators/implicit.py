@@ -7,14 +7,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from imex_experiments.integrators.system import System
+from imex_experiments.integrators.system import Integrator, System
 from imex_experiments.solvers import SOLVERS, SolveInfo, attach, newton_step
 
 Map = Callable[[Tensor], Tensor]
 Precondition = Callable[[Tensor], Tensor] | None
 
 
-class Theta:
+class Theta(Integrator):
     """Forward Euler at theta = 0, order 2 at 1/2, backward Euler at 1; order 1 elsewhere.
 
     `form="midpoint"`: Y+ = Y + h f(t + theta h, (1-theta) Y + theta Y+);
@@ -62,6 +62,7 @@ class Theta:
                 raise ValueError(
                     f"{name} must be one of {', '.join(choices)}, got {value!r}"
                 )
+        self.order = 2 if theta == 0.5 else 1
         self.theta, self.form, self.guess = theta, form, guess
         self.solve = SOLVERS[solver]
         self.tol, self.max_iterations = tol, max_iterations

@@ -1,4 +1,4 @@
-"""Multistep schemes: they remember what they have seen since the block began."""
+"""Multistep schemes: a step uses what earlier steps of the block have seen."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from torch import Tensor
 from imex_experiments.integrators.system import Integrator, System
 
 
-class SBDF2:
+class SBDF2(Integrator):
     """Second-order backward differences, f extrapolated, for Y' = f(Y) - L Y. Order 2.
 
     For a constant step (3 Y+ - 4 Y + Y-) / 2 = h (2 f(Y) - f(Y-) - L Y+); with w = h / h-
@@ -20,31 +20,28 @@ class SBDF2:
     (2008), eq. 2.7 with gamma = 1, c = 0.
     """
 
+    order = 2
     uses_operator = True
+    looks_back = True
 
-    def begin(self) -> Integrator:
-        return _SBDF2()
+    def step(self, system: System, t0: float, t1: float, y: Tensor) -> Tensor:
+        return self.advance(system, t0, t1, y, None)[0]
+
+    def advance(
+        self, system: System, t0: float, t1: float, y: Tensor, past: "_Past | None"
+    ) -> tuple[Tensor, "_Past"]:
+        f, L, h = system.f(t0, y), system.L(t0), t1 - t0
+        now = _Past(t0, y, f)
+        if past is None:
+            return L.solve(y + h * f, h), now
+        w = h / (t0 - past.t)
+        a = (1 + 2 * w) / (1 + w)
+        known = (1 + w) * y - w**2 / (1 + w) * past.y + h * ((1 + w) * f - w * past.f)
+        return L.solve(known / a, h / a), now
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Past:
     t: float
     y: Tensor
     f: Tensor
-
-
-class _SBDF2:
-    uses_operator = True
-
-    def __init__(self) -> None:
-        self.past: _Past | None = None
-
-    def step(self, system: System, t0: float, t1: float, y: Tensor) -> Tensor:
-        f, L, h = system.f(t0, y), system.L(t0), t1 - t0
-        past, self.past = self.past, _Past(t0, y, f)
-        if past is None:
-            return L.solve(y + h * f, h)
-        w = h / (t0 - past.t)
-        a = (1 + 2 * w) / (1 + w)
-        known = (1 + w) * y - w**2 / (1 + w) * past.y + h * ((1 + w) * f - w * past.f)
-        return L.solve(known / a, h / a)

@@ -12,8 +12,10 @@ from imex_experiments.integrators.system import Dynamics, Integrator, System
 from imex_experiments.integrators.time_grid import TimeGrid
 
 
-class Reversible(Integrator, Protocol):
+class Reversible(Protocol):
     """A symmetric scheme: a step from (t1, y1) to t0 undoes the one from (t0, y0)."""
+
+    def step(self, system: System, t0: float, t1: float, y: Tensor) -> Tensor: ...
 
     def attach(
         self, system: System, t0: float, t1: float, y: Tensor, x: Tensor

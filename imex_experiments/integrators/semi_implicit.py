@@ -5,16 +5,17 @@ import math
 import torch
 from torch import Tensor
 
-from imex_experiments.integrators.system import System
+from imex_experiments.integrators.system import Integrator, System
 
 
-class Imex:
+class Imex(Integrator):
     """Y + h S f(Y), consistent with Y' = f(Y). Order 1. Source: IMEXnet eq. 6.
 
     The paper prints S (Y + h L Y + h f(Y)); since S (I + h L) = I both are the same, and
     this form needs no L Y.
     """
 
+    order = 1
     uses_operator = True
 
     def step(self, system: System, t0: float, t1: float, y: Tensor) -> Tensor:
@@ -22,12 +23,13 @@ class Imex:
         return y + h * L.solve(f(t0, y), h)
 
 
-class DiffusionReaction:
+class DiffusionReaction(Integrator):
     """S (Y + h f(Y)), consistent with Y' = f(Y) - L Y. Order 1. Source: IMEXnet eq. 11.
 
     The paper prints I + h f, which is Y + h f(Y).
     """
 
+    order = 1
     uses_operator = True
 
     def step(self, system: System, t0: float, t1: float, y: Tensor) -> Tensor:
@@ -35,7 +37,7 @@ class DiffusionReaction:
         return L.solve(y + h * f(t0, y), h)
 
 
-class ARS222:
+class ARS222(Integrator):
     """Two stages, stiffly accurate and L-stable in L, for Y' = f(Y) - L Y. Order 2.
 
     U = S_gh (Y + g h f(Y)) at t + g h, then
@@ -44,6 +46,7 @@ class ARS222:
     time-dependent PDEs (1997), sec. 2.6.
     """
 
+    order = 2
     uses_operator = True
 
     def step(self, system: System, t0: float, t1: float, y: Tensor) -> Tensor:
@@ -56,13 +59,14 @@ class ARS222:
         return L.solve(y + h * (d * f_y + (1 - d) * f_u) - (1 - g) * h * L(u), g * h)
 
 
-class ETD1:
+class ETD1(Integrator):
     """exp(-h L) Y + h phi(h L) f(Y), phi(z) = (1 - exp(-z)) / z, for Y' = f(Y) - L Y.
 
     Exact for f = 0 and for constant f. Order 1. Source: Cox and Matthews, Exponential
     time differencing for stiff systems (2002), eq. 4.
     """
 
+    order = 1
     uses_operator = True
 
     def step(self, system: System, t0: float, t1: float, y: Tensor) -> Tensor:

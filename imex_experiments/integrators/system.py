@@ -1,7 +1,8 @@
-"""What an integrator may ask of a network: the right-hand side f and the operator L."""
+"""What a scheme is, and what it may ask of a network: the right-hand side f and L."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -32,25 +33,36 @@ class Dynamics(Protocol):
         """The system of the step from t0 to t1: a jump at t1 belongs to the next step."""
 
 
-class Integrator(Protocol):
-    """One step of a scheme, from (t0, y) to t1. It holds no weights and no step size.
+class Integrator(ABC):
+    """One scheme. It holds no weights, no step size, and no memory of a trajectory."""
 
-    Two optional attributes tell the block what the scheme needs: `splits_state = True`
-    if f maps one half of the channels (see `Verlet`), `solves_samples = True` if the
-    samples of a batch are solved for one by one (see `Theta`).
-    """
+    order: int
+    """Order of accuracy for the problem that the class names."""
 
-    uses_operator: bool
-    """Whether the step asks for L. Where it does not, the network makes no L."""
+    uses_operator = False
+    """The step asks for L. Where no step does, the network makes no L."""
 
-    def step(self, system: System, t0: float, t1: float, y: Tensor) -> Tensor: ...
+    splits_state = False
+    """f maps one half of the channels to the same (see `Verlet`)."""
 
+    solves_samples = False
+    """The samples of a batch are solved for one by one (see `Theta`)."""
 
-@runtime_checkable
-class Multistep(Protocol):
-    """A scheme that looks back: each integration gets an integrator with a memory."""
+    reversible = False
+    """The backward pass may step back in time (see `integrate_reversibly`)."""
 
-    uses_operator: bool
+    looks_back = False
+    """A step needs what the one before it has seen (see `SBDF2`)."""
 
-    def begin(self) -> Integrator:
-        """An integrator that has seen nothing yet."""
+    @abstractmethod
+    def step(self, system: System, t0: float, t1: float, y: Tensor) -> Tensor:
+        """Return Y(t1) from Y(t0) = y; the first step of a scheme that looks back."""
+
+    def advance(
+        self, system: System, t0: float, t1: float, y: Tensor, past: Any
+    ) -> tuple[Tensor, Any]:
+        """Return Y(t1), and what the next step needs to know of this one.
+
+        `past` is what the step before has returned, None at the begin of a block.
+        """
+        return self.step(system, t0, t1, y), None

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from imex_experiments.integrators import (
     Integrator,
-    Multistep,
     Operator,
     System,
     TimeGrid,
@@ -42,7 +41,7 @@ class DynamicBlock(nn.Module):
         self,
         channels: int,
         grid: TimeGrid,
-        integrator: Integrator | Multistep,
+        integrator: Integrator,
         layer: Callable[[int], nn.Module],
         diffusion: Callable[[int], nn.Module],
         interpolation: str = "constant",
@@ -50,6 +49,10 @@ class DynamicBlock(nn.Module):
         learns_unit: bool = False,
     ) -> None:
         super().__init__()
+        if not isinstance(integrator, Integrator):
+            raise ValueError(
+                f"integrator must derive from integrators.Integrator, got {integrator!r}"
+            )
         if interpolation not in PATHS:
             raise ValueError(
                 f"interpolation must be one of {', '.join(PATHS)}, got {interpolation!r}"
@@ -76,12 +79,12 @@ class DynamicBlock(nn.Module):
             )
         if knots is not None:
             refuse_batch_norm(self.layers, "with knots a module may serve many steps")
-        if self.unit is not None and getattr(self.integrator, "splits_state", False):
+        if self.unit is not None and self.integrator.splits_state:
             raise ValueError(
                 f"h=learned: the f of {type(self.integrator).__name__} is a second "
                 "derivative in time; give a number"
             )
-        if getattr(self.integrator, "solves_samples", False):
+        if self.integrator.solves_samples:
             refuse_batch_norm(self.layers, "the step is solved sample by sample")
 
     def during(self, t0: float, t1: float) -> System:
@@ -90,7 +93,7 @@ class DynamicBlock(nn.Module):
         return step if self.unit is None else Rescaled(step, self.unit())
 
     def forward(self, y: Tensor) -> Tensor:
-        if getattr(self.integrator, "reversible", False) and torch.is_grad_enabled():
+        if self.integrator.reversible and torch.is_grad_enabled():
             scheme, weights = cast(Reversible, self.integrator), list(self.parameters())
             return integrate_reversibly(scheme, self, self.grid, y, weights)
         return integrate(self.integrator, self, self.grid, y)
@@ -114,9 +117,9 @@ class _Step:
         return cast(Operator, operators.at(t, self.end))
 
 
-def _channels_of_f(integrator: Integrator | Multistep, channels: int) -> int:
+def _channels_of_f(integrator: Integrator, channels: int) -> int:
     """Half of the channels for a scheme that splits them, else all."""
-    if not getattr(integrator, "splits_state", False):
+    if not integrator.splits_state:
         return channels
     if channels % 2:
         raise ValueError(

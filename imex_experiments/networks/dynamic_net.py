@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from imex_experiments.integrators import Integrator, Multistep, TimeGrid
+from imex_experiments.integrators import Integrator, TimeGrid
 from imex_experiments.networks.connectors import HEADS, Connector
 from imex_experiments.networks.dynamic_block import DynamicBlock
 from imex_experiments.terms.constraints import constrain
@@ -52,7 +52,7 @@ class DynamicNet(nn.Module):
         in_channels: int,
         out_channels: int,
         widths: Sequence[int],
-        integrator: Integrator | Multistep,
+        integrator: Integrator,
         layer: MakeLayer | Sequence[MakeLayer],
         diffusion: Callable[..., nn.Module],
         steps: int | Sequence[int] = 1,

@@ -9,7 +9,13 @@ import torch
 from conftest import rounding
 from torch import Tensor, nn
 
-from imex_experiments.integrators import ForwardEuler, Theta, TimeGrid, integrate
+from imex_experiments.integrators import (
+    ForwardEuler,
+    Integrator,
+    Theta,
+    TimeGrid,
+    integrate,
+)
 from imex_experiments.networks import DynamicBlock
 from imex_experiments.solvers import SOLVERS, SolveInfo
 from imex_experiments.terms import (
@@ -44,10 +50,10 @@ def gradients(network: DynamicBlock, y: Tensor) -> list[Tensor]:
     return list(torch.autograd.grad(loss, (y, *network.parameters())))
 
 
-class Unrolled:
+class Unrolled(Integrator):
     """The same equation by 200 fixed-point iterations that autograd sees."""
 
-    uses_operator = False
+    order = 1
 
     def __init__(self, theta: float, form: str) -> None:
         self.theta, self.form = theta, form

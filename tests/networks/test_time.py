@@ -13,7 +13,6 @@ from imex_experiments.integrators import (
     ForwardEuler,
     Imex,
     Integrator,
-    Multistep,
     TimeGrid,
     Verlet,
 )
@@ -35,7 +34,7 @@ tv_layer = partial(DoubleLayer, norm="tv", activation="tanh")
 
 
 def block(
-    integrator: Integrator | Multistep, channels: int = 2, **options: object
+    integrator: Integrator, channels: int = 2, **options: object
 ) -> DynamicBlock:
     torch.manual_seed(0)
     make_l = partial(GramDiffusion, alpha=1.0)
