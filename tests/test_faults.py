@@ -262,6 +262,7 @@ def test_what_a_run_is_outlives_a_loss_of_power(
     assert {run, run / ".hydra"} <= set(paths[:first])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("cc") is None, reason="the shim needs a C compiler")
 def test_a_sample_of_all_file_operations(
     environment: dict[str, str], tmp_path: Path

@@ -312,15 +312,15 @@ def test_second_signal_ends_at_once(tmp_path: Path) -> None:
     assert train([f"resume={run}"]) == 4
 
 
-def test_ten_kills_lose_nothing(tmp_path: Path) -> None:
-    """kill -9, three times inside of a checkpoint write; `make test-faults` does a hundred."""
+def test_kills_lose_nothing(tmp_path: Path) -> None:
+    """kill -9, twice inside of a checkpoint write; `make test-faults` does a hundred."""
     whole = Whole(tmp_path / "whole")
     rng = random.Random(1)
     counts: Counter[str] = Counter()
-    for number in range(10):
-        counts += whole.kill(tmp_path / str(number), rng, inside=number < 3)
-    assert counts["ended bit-identical"] == 10, counts
-    assert counts["killed in a write"] >= 3
+    for number in range(4):
+        counts += whole.kill(tmp_path / str(number), rng, inside=number < 2)
+    assert counts["ended bit-identical"] == 4, counts
+    assert counts["killed in a write"] >= 2
     assert not any("LOST" in name for name in counts), counts
     counts = fuzz(whole.run, rng, 100)
     assert sum(counts.values()) == 100

@@ -417,7 +417,7 @@ def test_benchmark_measures_and_draws(forked: Command, tmp_path: Path) -> None:
         "seconds=0",
         "epochs=0",
     ]
-    done = forked(script("benchmark"), f"out={out}", "dtype=bfloat16", *sizes)
+    done = forked(script("benchmarks/solve"), f"out={out}", "dtype=bfloat16", *sizes)
     assert done.returncode == 0, done.stderr
     results = json.loads(out.read_text())
     (row,) = results["shapes"]
@@ -603,7 +603,7 @@ def test_scaling_measures_predicts_and_extrapolates(
     """Every measured point has a prediction; convolutions win with the channels."""
     small = ["sides=[32,64]", "channels=[8,32]", "batches=[2,4]", "rounds=3"]
     small += ["seconds=0", "far_sides=[64,128]", "far_channels=[16,512]", "launch=0"]
-    done = forked(script("scaling"), f"out={tmp_path}", *small)
+    done = forked(script("benchmarks/scaling"), f"out={tmp_path}", *small)
     assert done.returncode == 0, done.stderr
 
     def rows(name: str) -> list[dict[str, str]]:

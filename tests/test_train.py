@@ -431,6 +431,7 @@ def test_signals_end_in_order_and_the_run_goes_on_in_its_folder(
     tmp_path: Path,
 ) -> None:
     words = [TRAIN, *QUICK, "trainer.max_epochs=4", "data.train=96"]
+    words += ["model.widths=[4,8]"]
     process = subprocess.Popen(
         [sys.executable, *words],
         cwd=tmp_path,

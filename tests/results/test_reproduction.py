@@ -56,6 +56,7 @@ def test_every_sweep_can_be_run_and_has_the_published_sizes(cache: Path) -> None
     assert weights["widths"] == sorted(weights["widths"])
 
 
+@pytest.mark.slow
 def test_a_reproduction_that_is_stopped_goes_on_and_repeats_nothing(
     forked: Command, trained: Path, tmp_path: Path
 ) -> None:
