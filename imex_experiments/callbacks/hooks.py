@@ -46,7 +46,7 @@ class Hooks(Callback):
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         with _ending():
-            weights = preflight(config)
+            network, _ = preflight(config)
         if is_finished(config):
             print(f"resume={config.resume}: this run is finished, nothing to do")
             raise SystemExit(0)
@@ -54,6 +54,7 @@ class Hooks(Callback):
         HydraConfig.instance().set_config(
             config
         )  # its name may hold the choice of model
+        weights = sum(parameter.numel() for parameter in network.parameters())
         place = Path(config.hydra.run.dir), "hydra.run.dir", weights
         with _ending(), INTERRUPTS.raised():
             require_room(*place)

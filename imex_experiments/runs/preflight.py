@@ -3,6 +3,7 @@
 import copy
 import shutil
 import tempfile
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from omegaconf import DictConfig
 from torch import nn
 
+from imex_experiments.networks.structure import structure
 from imex_experiments.runs.assemble import build_network, build_task, check_ours
 from imex_experiments.runs.build import build, refusing
 from imex_experiments.runs.errors import ConfigError, StorageError
@@ -24,11 +26,12 @@ LOGS = 16 * 2**20
 """Bytes for everything else in a run folder."""
 
 
-def preflight(cfg: DictConfig) -> int:
+def preflight(cfg: DictConfig) -> tuple[nn.Module, Any]:
     """Check every class, key and type; build data module, network, optimizer; try a batch.
 
-    Return the number of weights. ConfigError with key and value for the first thing that
-    cannot work. No data are read, so that the batch has the size that they should have.
+    Return the network and the data module. ConfigError with key and value for the first
+    thing that cannot work. No data are read, so that the batch has the size that they
+    should have.
     """
     check_keys(cfg)
     check_seed(cfg.seed)
@@ -44,7 +47,7 @@ def preflight(cfg: DictConfig) -> int:
     with refusing("scheduler"):
         if make_scheduler := build(cfg.get("scheduler"), "scheduler"):
             make_scheduler(optimizer, total_steps=100)
-    return sum(parameter.numel() for parameter in network.parameters())
+    return network, data
 
 
 def check_with_data(cfg: DictConfig, data: Any) -> None:
@@ -58,11 +61,21 @@ def check_with_data(cfg: DictConfig, data: Any) -> None:
         refuse_unfit(cfg, build_task(cfg, network, data.facts))
 
 
+_passed: set[Hashable] = set()
+
+
 def _try_batch(network: nn.Module, data: Any) -> None:
-    """Run the shapes of a batch through the network; ConfigError if it refuses them."""
+    """Run the shapes of a batch through the network; ConfigError if it refuses them.
+
+    Networks of one structure pass or fail together, so one that passed is remembered.
+    """
+    shape = (data.batch_size, *data.image_shape)
+    if (key := (structure(network), shape)) in _passed:
+        return
     with refusing("model"):
         shadow = copy.deepcopy(network).to("meta").eval()
-        shadow(torch.empty(data.batch_size, *data.image_shape, device="meta"))
+        shadow(torch.empty(shape, device="meta"))
+    _passed.add(key)
 
 
 def _refuse_missing_callbacks(cfg: DictConfig) -> None:
