@@ -6,82 +6,49 @@ if __name__ == "__main__":
     end_at_once()  # until the imports are done, which takes seconds
 
 import sys
-from pathlib import Path
-from typing import Any
 
 import hydra
-import pytorch_lightning as pl
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from imex_experiments.callbacks import History
 from imex_experiments.config.arguments import without_null
-from imex_experiments.config.keys import CHANGED
-from imex_experiments.config.parts import build_network, build_task
-from imex_experiments.operators.kernels import cpp
 from imex_experiments.process.command import run_command
 from imex_experiments.process.rank import is_first_process
 from imex_experiments.process.tied import end_with_parent
-from imex_experiments.runs.checkpoint_io import going_on_from, read_checkpoint
-from imex_experiments.runs.folder import alone_in
-from imex_experiments.runs.layout import BEST, FIGURES, LAST
 from imex_experiments.runs.resume import resumed_arguments
-from imex_experiments.runs.status import recording, write_command
 from imex_experiments.sweeps.jobs import job
 from imex_experiments.sweeps.resume import resumed_sweep
-from imex_experiments.training.evaluation import alone_after_fit, evaluate
-from imex_experiments.training.prepared import prepared_data
-from imex_experiments.training.report import (
-    save_figures,
-    save_results,
-    show_metrics,
-    show_network,
-    show_next_commands,
+from imex_experiments.training.prepared import prepared
+from imex_experiments.training.report import show_network
+from imex_experiments.training.run import opened
+from imex_experiments.training.trainer import (
+    build_callbacks,
+    build_logger,
+    build_trainer,
+    speed_up,
 )
-from imex_experiments.training.trainer import build_trainer, speed_up
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 @job(script=__file__)
 def train(cfg: DictConfig) -> float:
     """Fit, keep the checkpoint that is best on validation, evaluate it; return its score."""
-    folder = Path(HydraConfig.get().runtime.output_dir)
-    choices: Any = HydraConfig.get().runtime.choices
-    facts = {"model": choices.model, "data": choices.data, "seed": cfg.seed}
-    facts["kernels"] = cpp.library() is not None  # they round in their own order
-    with alone_in(folder), recording(folder, **facts) as status:
-        if cfg.resume is None or cfg[CHANGED]:
-            write_command(folder, cfg)
-        pl.seed_everything(cfg.seed, workers=True, verbose=False)
-        data = prepared_data()
-        network = build_network(cfg, data)
+    with opened(cfg) as run:
+        data, network, task = prepared()
         cost = show_network(network, data.image_shape)
-        task = build_task(cfg, network, data.facts)
-        status |= {"h": network.h, "alpha": network.alpha}
-        status |= {"monitor": task.monitor, "mode": task.mode}
         speed_up(network, cfg.trainer)
-        trainer: Any = build_trainer(cfg, instead=History(path=None))
-        (history,) = (c for c in trainer.callbacks if isinstance(c, History))
+        callbacks = build_callbacks(cfg, otherwise=History(path=None))
+        logger = build_logger(cfg)
+        trainer = build_trainer(cfg, callbacks, logger)
 
-        trainer.fit(task, data, ckpt_path=going_on_from(folder) if cfg.resume else None)
+        trainer.fit(task, data, ckpt_path=run.begin(task))
 
-        if not alone_after_fit(trainer):
-            return 0.0
-        if trainer.checkpoint_callback:
-            task.load_state_dict(read_checkpoint(folder / BEST)["state_dict"])
-        kept = evaluate(task, data, cfg.trainer)
-        seconds = {"train_seconds": history.elapsed()}
-        save_results(folder, trainer, {**kept, **history.last(), **cost, **seconds})
-        save_figures(task, data.samples("val", 6), folder / FIGURES)
-        if trainer.checkpoint_callback:
-            read_checkpoint(folder / LAST)  # it verifies, or the run has not finished
-    show_metrics(kept)
-    show_next_commands(folder)
-    return kept[task.monitor]
+        (history,) = (c for c in callbacks if isinstance(c, History))
+        return run.conclude(trainer, task, data, {**history.measured(), **cost})
 
 
 def main() -> None:
-    """Hydra reads sys.argv; a resumed run or sweep gets the words of its first command."""
+    """Hand sys.argv to Hydra; a resumed run or sweep gets those of its first command."""
     end_with_parent()
     if is_first_process():
         sys.argv[1:] = without_null(resumed_sweep(resumed_arguments(sys.argv[1:])))

@@ -119,7 +119,7 @@ def test_rows_of_a_disk_that_was_full_are_written_when_it_is_not(
     assert [row["epoch"] for row in read_history(tmp_path)] == ["1"]
     resumed = History(str(tmp_path / "metrics.csv"))
     resumed.load_state_dict(history.state_dict())
-    assert resumed.last() == {"last/val/loss": 3.0}
+    assert resumed.measured()["last/val/loss"] == 3.0
     validate(resumed, 4)
     assert [row["epoch"] for row in read_history(tmp_path)] == ["1", "2", "3", "4"]
 

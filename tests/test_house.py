@@ -26,7 +26,7 @@ ALLOWED: dict[str, set[str]] = {
     "data": {"errors", "files"},
     "tasks": {"plots"},
     "config": {"errors", "tasks", "networks"},
-    "runs": {"config", "errors", "files", "process", "tasks"},
+    "runs": {"config", "errors", "files", "process", "tasks", "operators"},
     "callbacks": {
         *("runs", "config", "errors", "files", "process", "networks", "analysis"),
     },

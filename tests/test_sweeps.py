@@ -14,11 +14,14 @@ from typing import Any
 
 import optuna
 import pytest
+import torch
 from conftest import ROOT, Command
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf, open_dict
 
+from imex_experiments.errors import ConfigError
+from imex_experiments.networks import DynamicNet
 from imex_experiments.runs.folder import alone_in
 from imex_experiments.sweeps import search as tuning
 from imex_experiments.sweeps.jobs import run_in_child
@@ -259,6 +262,30 @@ def test_points_are_those_that_hydra_makes() -> None:
             for model in ("imexnet", "resnet")
             for lr in (0.1, 0.2)
         ]
+
+
+def test_points_that_differ_in_numbers_alone_are_tried_once() -> None:
+    """And are all built: the last one is refused, with its name."""
+    alphas = [*range(2, 20), -1]
+    swept = [f"model.alpha={','.join(map(str, alphas))}", "model.h=0.5", *TINY]
+    passes: list[str] = []
+
+    def count(module: torch.nn.Module, inputs: Any) -> None:
+        if isinstance(module, DynamicNet):
+            passes.append(type(module).__name__)
+
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        config = compose("train", return_hydra_config=True)
+        with open_dict(config):
+            config.hydra.job.config_name = "train"
+            config.hydra.overrides.task = swept
+        hook = torch.nn.modules.module.register_module_forward_pre_hook(count)
+        with (
+            hook,
+            pytest.raises(ConfigError, match=r"^point model\.alpha=-1: model: alpha"),
+        ):
+            check_points(points_of(config))
+    assert len(passes) <= 2  # a batch, and an image whose arithmetic is counted
 
 
 @pytest.mark.parametrize(

@@ -55,13 +55,14 @@ class History(pl.Callback):
             time.perf_counter() - self._since if self._since else 0.0
         )
 
-    def last(self) -> dict[str, float]:
-        """Return `last/val/*`, what the final validation gave; nothing without one."""
-        return {
+    def measured(self) -> dict[str, float]:
+        """Return `train_seconds`, and the `last/val/*` of the final validation, if any."""
+        last = {
             f"last/{name}": value
             for name, value in self.row.items()
             if name.startswith("val/")
         }
+        return {**last, "train_seconds": self.elapsed()}
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         self._since = time.perf_counter()

@@ -73,21 +73,24 @@ def check_keys(cfg: DictConfig) -> None:
     """
     if "hydra" in cfg:
         _check_hydra(cfg.hydra)
-    own = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
-    plain: Any = OmegaConf.to_container(own)
+    plain: dict[str, Any] = {
+        str(key): OmegaConf.to_container(node) if OmegaConf.is_config(node) else node
+        for key, node in cfg.items_ex(resolve=False)
+        if key != "hydra"
+    }
     check_arguments(Experiment, plain, "")
     for key, part in PARTS.items():
-        check(own.get(key), key, part)
+        check(cfg.get(key), key, part)
     for name, value in (plain.get("callbacks") or {}).items():
-        _check_callback(own.callbacks, name, value)
-    _check_references(dotted(own))
+        _check_callback(name, value)
+    _check_references(dotted(plain))
     check_unfolding(plain)
 
 
-def _check_callback(callbacks: DictConfig, name: str, value: Any) -> None:
+def _check_callback(name: str, value: Any) -> None:
     key = f"callbacks.{name}"
     if isinstance(value, dict) and "_target_" in value:
-        check(callbacks[name], key, CALLBACK)
+        check(value, key, CALLBACK)
     elif name not in (known := _known_callbacks()):
         raise ConfigError(f"{key}: unknown key, {nearest(name, known)}")
     elif value is not None:

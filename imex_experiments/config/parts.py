@@ -1,8 +1,10 @@
-"""Build the network and the task of a configuration."""
+"""Build the parts of an experiment from its configuration."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import pytorch_lightning as pl
 from omegaconf import DictConfig
 from torch import nn
 
@@ -10,21 +12,51 @@ from imex_experiments.config.build import TRAINING, build
 from imex_experiments.tasks import Task
 
 
+@dataclass
+class Parts:
+    """Hold what one configuration is built into, once.
+
+    `optimizer` takes the weights, `scheduler` the optimizer and the number of steps.
+    """
+
+    data: Any
+    network: nn.Module
+    optimizer: Callable[..., Any]
+    scheduler: Callable[..., Any] | None
+
+
+def build_parts(cfg: DictConfig) -> Parts:
+    """Build all parts; the weights follow from the seed alone. ConfigError as in `build`."""
+    data = build(cfg.data, "data")
+    return Parts(
+        data,
+        build_seeded_network(cfg, data),
+        build(cfg.optimizer, "optimizer"),
+        build(cfg.get("scheduler"), "scheduler"),
+    )
+
+
+def build_seeded_network(cfg: DictConfig, data: Any) -> nn.Module:
+    """Build the network with the weights of `cfg.seed`."""
+    pl.seed_everything(cfg.seed, workers=True, verbose=False)
+    return build_network(cfg, data)
+
+
 def build_network(
     cfg: DictConfig, data: Any, allowed: Sequence[str] = TRAINING
 ) -> nn.Module:
-    """The network, with the channels of its data."""
+    """Build the network with the channels of its data."""
     channels = {"in_channels": data.in_channels, "out_channels": data.out_channels}
     return build(cfg.model, "model", allowed, **channels)
 
 
-def build_task(cfg: DictConfig, network: nn.Module, facts: Mapping[str, Any]) -> Task:
-    """The task around a network, with optimizer and scheduler."""
+def build_task(cfg: DictConfig, parts: Parts) -> Task:
+    """Build the task around the network, with optimizer and scheduler."""
     return build(
         cfg.task,
         "task",
-        network=network,
-        facts=facts,
-        optimizer=build(cfg.optimizer, "optimizer"),
-        scheduler=build(cfg.get("scheduler"), "scheduler"),
+        network=parts.network,
+        facts=parts.data.facts,
+        optimizer=parts.optimizer,
+        scheduler=parts.scheduler,
     )

@@ -1,46 +1,57 @@
 """Refuse a configuration before a folder is made, data is read or a device is touched."""
 
 import copy
+from collections.abc import Hashable
 from typing import Any
 
 import torch
 from omegaconf import DictConfig
 from torch import nn
 
-from imex_experiments.config.build import build, refusing
+from imex_experiments.config.build import refusing
 from imex_experiments.config.keys import CHANGED, check_keys
-from imex_experiments.config.parts import build_network
+from imex_experiments.config.parts import Parts, build_parts
 from imex_experiments.config.trainer import check_ours, check_trainer
 from imex_experiments.errors import ConfigError
+from imex_experiments.networks.structure import structure
 
 
-def preflight(cfg: DictConfig) -> int:
-    """Check every class, key and type; build data module, network, optimizer; try a batch.
+def preflight(cfg: DictConfig) -> Parts:
+    """Check every class, key and type, build all parts, and try them; return the parts.
 
-    Return the number of weights. ConfigError with key and value for the first thing that
-    cannot work. No data are read, so that the batch has the size that they should have.
+    ConfigError with key and value for the first thing that cannot work. No data are read,
+    so that the batch that is tried has the size that they should have.
     """
     check_keys(cfg)
     check_seed(cfg.seed)
     check_ours(cfg.trainer)
     check_trainer(cfg.trainer)
     _refuse_missing_callbacks(cfg)
-    data = build(cfg.data, "data")
-    network = build_network(cfg, data)
-    try_batch(network, data)
+    parts = build_parts(cfg)
+    try_batch(parts.network, parts.data)
     with refusing("optimizer"):
-        optimizer = build(cfg.optimizer, "optimizer")(network.parameters())
+        optimizer = parts.optimizer(parts.network.parameters())
     with refusing("scheduler"):
-        if make_scheduler := build(cfg.get("scheduler"), "scheduler"):
-            make_scheduler(optimizer, total_steps=100)
-    return sum(parameter.numel() for parameter in network.parameters())
+        if parts.scheduler:
+            parts.scheduler(optimizer, total_steps=100)
+    return parts
+
+
+_passed: set[Hashable] = set()
 
 
 def try_batch(network: nn.Module, data: Any) -> None:
-    """Run the shapes of a batch through the network; ConfigError if it refuses them."""
+    """Run the shapes of a batch through the network; ConfigError if it refuses them.
+
+    Networks of one structure pass or fail together, so one that passed is remembered.
+    """
+    shape = (data.batch_size, *data.image_shape)
+    if (key := (structure(network), shape)) in _passed:
+        return
     with refusing("model"):
         shadow = copy.deepcopy(network).to("meta").eval()
-        shadow(torch.empty(data.batch_size, *data.image_shape, device="meta"))
+        shadow(torch.empty(shape, device="meta"))
+    _passed.add(key)
 
 
 def _refuse_missing_callbacks(cfg: DictConfig) -> None:

@@ -1,22 +1,22 @@
 """The time loop of a scheme that can be run backwards, in memory that no depth changes."""
 
+from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from imex_experiments.integrators.integrate import integrate
-from imex_experiments.integrators.system import Dynamics, Integrator, System
+from imex_experiments.integrators.system import Dynamics, System
 from imex_experiments.integrators.time_grid import TimeGrid
 
 
-class Reversible(Protocol):
+class Reversible(Integrator):
     """A symmetric scheme: a step from (t1, y1) to t0 undoes the one from (t0, y0)."""
 
-    def step(self, system: System, t0: float, t1: float, y: Tensor) -> Tensor: ...
-
+    @abstractmethod
     def attach(
         self, system: System, t0: float, t1: float, y: Tensor, x: Tensor
     ) -> Tensor:

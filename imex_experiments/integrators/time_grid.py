@@ -27,7 +27,7 @@ class TimeGrid:
     def uniform(cls, h: float, steps: int) -> "TimeGrid":
         """t_k = k h for k = 0 ... steps; ValueError unless h > 0 is finite and steps >= 1."""
         _check(h, steps)
-        return cls(tuple(k * h for k in range(steps + 1)))
+        return cls(tuple(float(k * h) for k in range(steps + 1)))
 
     @classmethod
     def geometric(cls, h: float, steps: int, ratio: float) -> "TimeGrid":

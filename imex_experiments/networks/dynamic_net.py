@@ -80,7 +80,7 @@ class DynamicNet(nn.Module):
         self.checkpoint_blocks = checkpoint_blocks
         padding = boundary if padding is None else padding
         learns_h = h == "learned"
-        self.first_h = FIRST_H if isinstance(h, str) else h
+        self.first_h = FIRST_H if isinstance(h, str) else float(h)
         self.time_penalty = time_penalty
         _check(widths, closing, time_penalty, pool, head)
         diffusion = _fixed("diffusion", diffusion, alpha=alpha, boundary=boundary)

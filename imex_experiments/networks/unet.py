@@ -33,7 +33,7 @@ class UNet(nn.Module):
         activation: str = "relu",
     ) -> None:
         super().__init__()
-        self.h, self.alpha = FIRST_H if isinstance(h, str) else h, 0.0
+        self.h, self.alpha = FIRST_H if isinstance(h, str) else float(h), 0.0
         if len(widths) < 2 or min(widths) < 1:
             raise ValueError(
                 f"widths must be two or more positive integers, got {list(widths)}"

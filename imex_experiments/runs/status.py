@@ -25,6 +25,7 @@ from imex_experiments.errors import (
     root_cause,
 )
 from imex_experiments.files import as_json, staying, sync_folder, write_json, write_text
+from imex_experiments.operators.kernels import cpp
 from imex_experiments.process.interrupts import INTERRUPTS
 from imex_experiments.process.rank import is_first_process
 from imex_experiments.runs.checkpoint_io import has_checkpoint
@@ -155,6 +156,7 @@ def _surroundings() -> dict[str, Any]:
         "visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
         "threads": torch.get_num_threads(),
         "vectors": torch.backends.cpu.get_cpu_capability(),
+        "kernels": cpp.library() is not None,  # they round in their own order
         "python": platform.python_version(),
         "versions": {package: _version(package) for package in PACKAGES},
         "git_commit": _git_commit(),

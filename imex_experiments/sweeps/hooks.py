@@ -27,7 +27,7 @@ from imex_experiments.sweeps.plan import (
     points_of,
     show_plan,
 )
-from imex_experiments.training.prepared import check_with_data, prepare_data
+from imex_experiments.training.prepared import prepare
 
 _held = ExitStack()
 """The lock of the sweep that this process launches; Ray copies the hooks to its workers."""
@@ -41,7 +41,7 @@ class Hooks(Callback):
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         with _ending():
-            weights = preflight(config)
+            parts = preflight(config)
             refuse_changes(config)
         if is_finished(config):
             print(f"resume={config.resume}: this run is finished, nothing to do")
@@ -50,10 +50,11 @@ class Hooks(Callback):
         HydraConfig.instance().set_config(
             config
         )  # its name may hold the choice of model
+        weights = sum(weight.numel() for weight in parts.network.parameters())
         place = Path(config.hydra.run.dir), "hydra.run.dir", weights
         with _ending(), INTERRUPTS.raised():
             require_room(*place)
-            check_with_data(config, prepare_data(config))
+            prepare(config, parts)
             make_private(*place)
             if config.resume is None:
                 claim(place[0])

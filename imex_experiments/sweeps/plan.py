@@ -6,7 +6,7 @@ import pickle
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,12 +22,12 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from rich.console import Console
 from rich.table import Table
 
-from imex_experiments.config.build import build
-from imex_experiments.config.parts import build_network, build_task
+from imex_experiments.config.parts import build_parts, build_task
 from imex_experiments.config.preflight import check_seed, preflight
 from imex_experiments.config.trainer import quiet_trainer
 from imex_experiments.errors import ConfigError
 from imex_experiments.networks.cost import count_flops
+from imex_experiments.networks.structure import structure
 from imex_experiments.process.command import hush_lightning
 from imex_experiments.runs.status import status_if_readable
 from imex_experiments.sweeps.launch import jobs_at_once
@@ -127,10 +127,12 @@ def _check_names(config: DictConfig, points: Sequence[Point]) -> None:
 def check_points(points: Sequence[Point]) -> list[Point]:
     """ConfigError, which names the point, for the first that cannot work.
 
-    Return those that are left of points that differ in the seed alone: the networks of the
-    others are the same, and are built once.
+    Return the others by the arithmetic of their networks, the most first. Of points that
+    differ in the seed alone one is left: their networks are the same, and built once.
     """
     kinds: dict[str, Point] = {}
+    flops: dict[str, int] = {}
+    counted: dict[Hashable, int] = {}
     for point in points:
         plain: Any = OmegaConf.to_container(point.config)
         kind = repr({**plain, "hydra": None, "seed": type(plain["seed"])})
@@ -139,7 +141,7 @@ def check_points(points: Sequence[Point]) -> list[Point]:
                 check_seed(point.config.seed)
                 continue
             kinds[kind] = point
-            preflight(point.config)
+            parts = preflight(point.config)
             _refuse_several_devices(point.config)
         except Exception as error:
             if code := getattr(error, "exit_code", None):
@@ -147,7 +149,12 @@ def check_points(points: Sequence[Point]) -> list[Point]:
                 name = " ".join(point.swept)
                 raise ConfigError(f"point {name}: {error}") from error
             raise
-    return list(kinds.values())
+        network, shape = parts.network, parts.data.image_shape
+        key = structure(network), shape
+        if key not in counted:
+            counted[key] = count_flops(network, shape)["total"]
+        flops[kind] = counted[key]
+    return [kinds[kind] for kind in sorted(kinds, key=flops.__getitem__, reverse=True)]
 
 
 def show_plan(
@@ -170,7 +177,7 @@ def show_plan(
         ]
         table.add_row("finished", str(states.count("finished")))
     else:
-        largest = max(kinds, key=lambda point: _flops(point.config))
+        largest = kinds[0]
         estimate = estimate_in_child(largest.config)
         table.add_row("largest", " ".join(largest.swept) or "all alike")
         table.add_row("its training", f"about {_duration(estimate.seconds)}")
@@ -193,9 +200,9 @@ def estimate_in_child(config: DictConfig) -> Estimate:
 def _estimate(plain: dict[str, Any]) -> Estimate:
     hush_lightning()
     cfg = OmegaConf.create(plain)
-    data = build(cfg.data, "data")
-    data.setup()
-    task = build_task(cfg, build_network(cfg, data), data.facts)
+    parts = build_parts(cfg)
+    parts.data.setup()
+    task = build_task(cfg, parts)
     clock = _StepClock()
     with tempfile.TemporaryDirectory() as folder:
         cfg.run_dir = folder
@@ -207,8 +214,8 @@ def _estimate(plain: dict[str, Any]) -> Estimate:
             limit_val_batches=0,
             fast_dev_run=False,
         )
-        trainer.fit(task, data)
-    steps = len(data.train_dataloader()) * cfg.trainer.max_epochs
+        trainer.fit(task, parts.data)
+    steps = len(parts.data.train_dataloader()) * cfg.trainer.max_epochs
     if trainer.strategy.root_device.type == "cuda":
         return Estimate(steps * clock.fastest, torch.cuda.max_memory_reserved())
     import resource  # not on Windows
@@ -240,11 +247,6 @@ def _refuse_several_devices(cfg: DictConfig) -> None:
             "hydra/launcher=ray_gpu gives each job a GPU of its own, and trainer=ddp "
             "without -m trains one network on several"
         )
-
-
-def _flops(cfg: DictConfig) -> int:
-    data = build(cfg.data, "data")
-    return count_flops(build_network(cfg, data), data.image_shape)["total"]
 
 
 def _duration(seconds: float) -> str:

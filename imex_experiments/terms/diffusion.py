@@ -102,7 +102,7 @@ def _strength(alpha: Alpha, channels: int) -> float | Positive | Chosen:
         raise ValueError(
             f"alpha must be >= 0 and finite, got {alpha} (or give auto or learned)"
         )
-    return alpha
+    return float(alpha)
 
 
 class IdentityDiffusion(Diffusion):

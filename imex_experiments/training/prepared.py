@@ -1,57 +1,56 @@
-"""Set up the data of a run before its folder is made: a defect in them leaves none."""
+"""Prepare a run before its folder is made: a defect in its data leaves none behind."""
 
 import logging
 from logging.handlers import BufferingHandler
 from typing import Any
 
 from omegaconf import DictConfig
+from torch import nn
 
-from imex_experiments.config.build import build
-from imex_experiments.config.parts import build_network, build_task
+from imex_experiments.config.parts import Parts, build_seeded_network, build_task
 from imex_experiments.config.preflight import try_batch
 from imex_experiments.runs.resume import refuse_unfit
-
-
-def check_with_data(cfg: DictConfig, data: Any) -> None:
-    """Refuse what data that are set up, or the checkpoint of a resumed run, do not suit.
-
-    ConfigError for images that the network does not take; see also `refuse_unfit`.
-    """
-    network = build_network(cfg, data)
-    try_batch(network, data)
-    if cfg.resume is not None:
-        refuse_unfit(cfg, build_task(cfg, network, data.facts))
-
+from imex_experiments.tasks import Task
 
 MOST_RECORDS = 1000
 
-_waiting: list[tuple[Any, list[logging.LogRecord]]] = []
-"""The data between `prepare_data` and `prepared_data`, and what they logged."""
+_waiting: list[tuple[Any, Task, list[logging.LogRecord]]] = []
+"""Data and task between `prepare` and `prepared`, and what was logged meanwhile."""
 
 
-def prepare_data(cfg: DictConfig) -> Any:
-    """Return the configured data module, set up, and keep it for `prepared_data`.
+def prepare(cfg: DictConfig, parts: Parts) -> None:
+    """Set up the data, build the task, and keep both for `prepared`.
 
-    The log of the run is not there yet, so that messages are kept too. DataError for
-    data that cannot be used.
+    The log of the run is not there yet, so messages are kept too. DataError for data that
+    cannot be used, ConfigError for images that the network does not take, and for a
+    resumed run what `refuse_unfit` raises.
     """
+    data, channels = parts.data, _channels(parts.data)
     root, kept = logging.getLogger(), BufferingHandler(MOST_RECORDS)
     level = root.level
     root.addHandler(kept)
     root.setLevel(logging.INFO)
     try:
-        data = build(cfg.data, "data")
         data.setup()
     finally:
         root.removeHandler(kept)
         root.setLevel(level)
-    _waiting[:] = [(data, kept.buffer)]
-    return data
+    if _channels(data) != channels:  # known from the files alone
+        parts.network = build_seeded_network(cfg, data)
+    try_batch(parts.network, data)
+    task = build_task(cfg, parts)
+    if cfg.resume is not None:
+        refuse_unfit(cfg, task)
+    _waiting[:] = [(data, task, kept.buffer)]
 
 
-def prepared_data() -> Any:
-    """Return what `prepare_data` has set up, once, and log what it had to say."""
-    data, records = _waiting.pop()
+def _channels(data: Any) -> tuple[int, int]:
+    return data.in_channels, data.out_channels
+
+
+def prepared() -> tuple[Any, nn.Module, Task]:
+    """Return data, network and task of `prepare`, once, and log what it had to say."""
+    data, task, records = _waiting.pop()
     for record in records:
         logging.getLogger(record.name).handle(record)
-    return data
+    return data, task.network, task

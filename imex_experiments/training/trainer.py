@@ -1,9 +1,13 @@
-"""The parts of an experiment, built from its configuration."""
+"""Callbacks, loggers and the trainer of a configuration."""
+
+from collections.abc import Sequence
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig
 from pytorch_lightning.callbacks import Checkpoint, ProgressBar
+from pytorch_lightning.loggers import Logger
 from torch import nn
 
 from imex_experiments.config.build import build
@@ -11,34 +15,47 @@ from imex_experiments.config.trainer import lightning
 from imex_experiments.runs.checkpoint_io import VerifiedCheckpointIO
 
 
-def build_trainer(cfg: DictConfig, instead: pl.Callback) -> pl.Trainer:
-    """Build the trainer with the callbacks and the logger that are there, and no others.
+def build_callbacks(cfg: DictConfig, otherwise: pl.Callback) -> list[pl.Callback]:
+    """Build the callbacks that are not null.
 
-    Lightning would put a logger, checkpoints or a progress bar of its own in the place of
-    one that is null. `instead` is taken where no callback of its class is configured.
+    `otherwise` joins them where no callback of its class is configured.
     """
     nodes = cfg.get("callbacks") or {}
     callbacks = [build(node, f"callbacks.{key}") for key, node in nodes.items()]
     callbacks = [callback for callback in callbacks if callback is not None]
+    return callbacks if _has(callbacks, type(otherwise)) else [*callbacks, otherwise]
 
-    def has(kind: type) -> bool:
-        return any(isinstance(callback, kind) for callback in callbacks)
 
-    if not has(type(instead)):
-        callbacks.append(instead)
+def build_logger(cfg: DictConfig) -> Logger | None:
+    """Build the logger, None for `logger=null`."""
+    return build(cfg.get("logger"), "logger")
+
+
+def build_trainer(
+    cfg: DictConfig, callbacks: Sequence[pl.Callback], logger: Logger | None
+) -> Any:
+    """Build the trainer with these callbacks and this logger, and no others.
+
+    Lightning would put a logger, checkpoints or a progress bar of its own in the place of
+    one that is null.
+    """
     return build(
         lightning(cfg.trainer),
         "trainer",
         callbacks=callbacks,
-        logger=build(cfg.get("logger"), "logger") or False,
+        logger=logger or False,
         plugins=[VerifiedCheckpointIO()],
-        enable_checkpointing=has(Checkpoint),
-        enable_progress_bar=has(ProgressBar),
+        enable_checkpointing=_has(callbacks, Checkpoint),
+        enable_progress_bar=_has(callbacks, ProgressBar),
     )
 
 
+def _has(callbacks: Sequence[pl.Callback], kind: type) -> bool:
+    return any(isinstance(callback, kind) for callback in callbacks)
+
+
 def speed_up(network: nn.Module, trainer: DictConfig) -> None:
-    """Layout, precision and compilation as `check_ours` has accepted them."""
+    """Set layout, precision and compilation, which `check_ours` has accepted."""
     if trainer.get("channels_last", False):
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if trainer.get("tf32", False):

@@ -1,7 +1,7 @@
 """What checkpoints, checks and exact resume cost beside plain Lightning, in pairs.
 
-`python scripts/benchmarks/cost_of_safety.py` trains the main job for `epochs` epochs, in turns with and
-without: a finite check of loss and gradients, the states of the random generators, and
+`python scripts/benchmarks/cost_of_safety.py` trains the main job for `epochs` epochs, in turns
+with and without: a finite check of loss and gradients, the states of the random generators, and
 checkpoints that are synced, hashed and kept twice, where plain Lightning has a
 ModelCheckpoint. It prints the median of the ratios of each pair, and the seconds of the
 checks before a run.
@@ -16,7 +16,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ from imex_experiments.callbacks import (
 )
 from imex_experiments.config.arguments import parse_arguments
 from imex_experiments.config.build import build
-from imex_experiments.config.parts import build_network, build_task
+from imex_experiments.config.parts import build_parts, build_task
 from imex_experiments.config.preflight import preflight
 from imex_experiments.process.command import run_command
 from imex_experiments.runs.checkpoint_io import VerifiedCheckpointIO
@@ -82,8 +82,7 @@ def main() -> None:
 
 def fit(cfg: DictConfig, data: Any, folder: Path, safe: bool) -> None:
     """One training, quiet, from the same seed."""
-    pl.seed_everything(cfg.seed, workers=True, verbose=False)
-    task = build_task(cfg, build_network(cfg, data), data.facts)
+    task = build_task(cfg, replace(build_parts(cfg), data=data))
     callbacks: list[pl.Callback] = [BatchStatistics(), History(str(folder / "m.csv"))]
     plugins: list[Any] = [TorchCheckpointIO()]
     folder.mkdir(exist_ok=True)

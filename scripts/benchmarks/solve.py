@@ -1,7 +1,7 @@
 """What an implicit step costs beside the layers around it.
 
-`python scripts/benchmarks/solve.py out=<file>.json` times, in one process and in turns, a ResNet
-block, an IMEX block, the solve alone, the published Algorithm 1, two depthwise
+`python scripts/benchmarks/solve.py out=<file>.json` times, in one process and in turns, a
+ResNet block, an IMEX block, the solve alone, the published Algorithm 1, two depthwise
 convolutions and, if `neuralop` is installed, its spectral convolution; then the growth of
 the solve with the side of the image, the backends of every boundary at the sizes between
 which `auto` decides, and epochs of the main job beside those of its explicit twin, with

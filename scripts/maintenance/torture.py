@@ -1,6 +1,6 @@
 """Try to lose a run: kill -9, fuzzed checkpoints, a cache made by many at once.
 
-    python scripts/maintenance/torture.py                     # one pass: 100 kills, 2,000 files, 20 rounds
+    python scripts/maintenance/torture.py     # one pass: 100 kills, 2,000 files, 20 rounds
     python scripts/maintenance/torture.py --minutes 60        # passes until the time is over
     python scripts/maintenance/torture.py --kills 10 --inside 3 --fuzzed 200 --rounds 2
     python scripts/maintenance/torture.py --at every-operation        # an hour; Linux, with cc

@@ -54,7 +54,9 @@ def test_peak_memory_counts_what_lives_at_one_time() -> None:
 
 def test_baseline_of_the_benchmark_is_the_same_operator() -> None:
     """Algorithm 1 as printed gives what the solve gives, so the two are comparable."""
-    algorithm = runpy.run_path(str(ROOT / "scripts/benchmarks/solve.py"))["Algorithm1"](3)
+    algorithm = runpy.run_path(str(ROOT / "scripts/benchmarks/solve.py"))["Algorithm1"](
+        3
+    )
     layer = ImplicitConv2d(3, alpha=10.0)
     with torch.no_grad():
         layer.L.B.copy_(algorithm.L.B.normal_())

@@ -17,8 +17,7 @@ from imex_experiments.operators.implicit_conv import (
     symbol_product,
     transform_of,
 )
-from imex_experiments.operators.kernels import gram_triton
-from imex_experiments.operators.kernels import triton
+from imex_experiments.operators.kernels import gram_triton, triton
 from imex_experiments.operators.select import choose
 from imex_experiments.operators.stencils import gram_symbol
 from imex_experiments.operators.transforms import (

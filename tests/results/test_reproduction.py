@@ -17,6 +17,7 @@ from sweep_folders import make_sweep
 
 from imex_experiments.config.preflight import preflight
 from imex_experiments.data import QtipsData
+from imex_experiments.networks.cost import count_parameters
 from imex_experiments.results.published import PARTS, Sweep
 from imex_experiments.results.reproduction import HEAD, write_page
 from imex_experiments.tasks.metrics import PublishedIoU
@@ -39,7 +40,8 @@ def weights_of(sweep: Sweep, cache: Path) -> list[int]:
     more = [f"data.cache_dir={cache}", "run_dir=unused", f"+data.path={cache}"]
     more = more if sweep.name == "kitchen" else more[:2]
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return [preflight(compose("train", [*words, *more])) for words in points]
+        networks = [preflight(compose("train", [*w, *more])).network for w in points]
+    return [count_parameters(network)["total"] for network in networks]
 
 
 def test_every_sweep_can_be_run_and_has_the_published_sizes(cache: Path) -> None:
