@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from imex_experiments.integrators.integrate import integrate
-from imex_experiments.integrators.system import Dynamics, System
+from imex_experiments.integrators.system import Dynamics, Integrator, System
 from imex_experiments.integrators.time_grid import TimeGrid
 
 
