@@ -41,7 +41,7 @@ from imex_experiments.config.preflight import preflight
 from imex_experiments.process.command import run_command
 from imex_experiments.runs.checkpoint_io import VerifiedCheckpointIO
 
-CONF = Path(__file__).parents[1] / "conf"
+CONF = Path(__file__).parents[2] / "conf"
 
 
 @dataclass

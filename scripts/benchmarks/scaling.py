@@ -43,7 +43,7 @@ from imex_experiments.plots.scaling import Line, Panel, scaling_figure
 from imex_experiments.process.command import run_command
 from imex_experiments.terms import DoubleLayer, GramDiffusion, ImplicitConv2d
 
-CONF = Path(__file__).parents[1] / "conf"
+CONF = Path(__file__).parents[2] / "conf"
 BASE = {"side": 64, "channels": 32, "batch": 4}
 """Of the measured blocks, one of which varies."""
 

@@ -52,7 +52,7 @@ from imex_experiments.plots.costs import costs_figure
 from imex_experiments.process.command import run_command
 from imex_experiments.terms import DoubleLayer, GramDiffusion, ImplicitConv2d
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 GROWTH_CHANNELS = 8
 FUSED = "solve, fused"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}

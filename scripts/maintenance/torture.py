@@ -51,7 +51,7 @@ from imex_experiments.runs.checkpoint_io import (
 )
 from imex_experiments.runs.layout import BEST, HISTORY, LAST, METRICS
 
-TRAIN = str(Path(__file__).parents[1] / "train.py")
+TRAIN = str(Path(__file__).parents[2] / "train.py")
 
 SMALL = [
     "trainer.max_epochs=2",

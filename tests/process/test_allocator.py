@@ -9,7 +9,7 @@ import pytest
 
 FAULTS = """
 import resource, torch
-from imex_experiments.runs.allocator import keep_freed_memory
+from imex_experiments.process.allocator import keep_freed_memory
 if {keep}:
     assert keep_freed_memory()
 def work():

@@ -1,6 +1,6 @@
 """`nyu_depth_v2_labeled.mat`, or a small v5 subset of it: what it holds, and its frames.
 
-What a few bytes can tell is checked here; the rest is parsed by `nyu_reader` in a process of
+What a few bytes can tell is checked here; the rest is parsed by `reader` in a process of
 its own, so that a damaged file is one line and never a crash.
 
 Shapes: image (3, H, W) uint8; depth (H, W) float32, metres, as stored: 0 or less, NaN and Inf
@@ -40,7 +40,7 @@ SILENCE = 10.0
 
 Answer = tuple[dict[str, Any], bytes]
 
-_READER = Path(__file__).with_name("nyu_reader.py")
+_READER = Path(__file__).with_name("reader.py")
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 

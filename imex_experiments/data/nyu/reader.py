@@ -1,4 +1,4 @@
-"""The process that parses .mat files: `python nyu_reader.py '<request in JSON>'`.
+"""The process that parses .mat files: `python reader.py '<request in JSON>'`.
 
 A damaged file can crash or stall the libraries that parse it. So `nyu_file` runs this file
 as a process of its own and watches it. It imports nothing of ours: it starts in 0.15 s.
