@@ -248,7 +248,7 @@ def run_benchmark(args: Arguments, until: float) -> Iterator[tuple[str, Any]]:
         }
     for name, words in ways.items():
         path = Path(args.out) / f"benchmark_{name.replace(', ', '_')}.json"
-        script = str(ROOT / "scripts" / "benchmark.py")
+        script = str(ROOT / "scripts" / "benchmarks" / "solve.py")
         words = [f"out={path}", f"device={args.device}", "epochs=0", *common, *words]
         ended = call([script, *words], until, Path(args.out) / f"{path.stem}.log")
         yield name, json.loads(path.read_text()) if ended == 0 else f"exit code {ended}"

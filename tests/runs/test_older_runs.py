@@ -61,4 +61,6 @@ def test_it_resumes(forked: Command, tmp_path: Path) -> None:
     expected = json.loads((HERE / "before_the_house_whole.json").read_text())
     metrics = json.loads((run / "metrics.json").read_text())
     assert metrics.keys() == expected.keys()
-    assert metrics["last/val/loss"] == pytest.approx(expected["last/val/loss"], rel=0.05)
+    assert metrics["last/val/loss"] == pytest.approx(
+        expected["last/val/loss"], rel=0.05
+    )
