@@ -60,6 +60,13 @@ def imported_rooms(path: Path) -> set[str]:
     return rooms
 
 
+def test_the_table_of_contributing_is_this_one() -> None:
+    page = (ROOT / "CONTRIBUTING.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| .+? \| ?(.*?) ?\|$", page, re.MULTILINE)
+    told = {room: set(filter(None, imports.split(", "))) for room, imports in rows}
+    assert told == ALLOWED
+
+
 def test_every_room_is_listed() -> None:
     rooms = {path.stem for path in PACKAGE.iterdir() if files_of(path)}
     assert rooms - {"__init__"} == set(ALLOWED)
