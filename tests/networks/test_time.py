@@ -33,9 +33,7 @@ POINTS = (0.0, 0.5, 0.75, 2.0)
 tv_layer = partial(DoubleLayer, norm="tv", activation="tanh")
 
 
-def block(
-    integrator: Integrator, channels: int = 2, **options: object
-) -> DynamicBlock:
+def block(integrator: Integrator, channels: int = 2, **options: object) -> DynamicBlock:
     torch.manual_seed(0)
     make_l = partial(GramDiffusion, alpha=1.0)
     return DynamicBlock(
