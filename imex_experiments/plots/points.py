@@ -1,4 +1,4 @@
-"""Points and what a network makes of the space around them, as pictures (H, W, 3) uint8."""
+"""Pictures (H, W, 3) uint8 of a function fitted to points, or of a decision boundary."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ Values = NDArray[np.floating]
 def fit_picture(
     x: Values, prediction: Values, points: Values, targets: Values
 ) -> Pixels:
-    """A curve y(x), all (N,), over the training points it was fitted to."""
+    """Draw the predicted curve over x (N,), and the training points (M,) with targets."""
     figure = Figure(figsize=(6, 3.6), layout="constrained")
     axis = figure.subplots()
     axis.plot(points, targets, "o", color=COLOURS[1], markersize=4, label="training")
@@ -34,9 +34,10 @@ def boundary_picture(
     labels: NDArray[np.integer],
     classes: Sequence[str],
 ) -> Pixels:
-    """Probability (n, n) of the second class over the square extent^2, row 0 at the bottom.
+    """Draw the probability (n, n) of the second of two classes, and points (N, 2).
 
-    Points (N, 2) carry the colour of their class; the line is where both are as probable.
+    The picture shows the square extent x extent, row 0 at the bottom. Points have the
+    colour of their class. The line marks a probability of 1/2.
     """
     figure = Figure(figsize=(5, 4.4), layout="constrained")
     axis = figure.subplots()
@@ -66,6 +67,7 @@ def boundary_picture(
 
 
 def _pixels(figure: Figure) -> Pixels:
+    """Return a rendered figure as pixels (H, W, 3)."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
