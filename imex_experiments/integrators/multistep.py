@@ -22,7 +22,7 @@ class SBDF2(Integrator):
 
     (1+2w)/(1+w) Y+ - (1+w) Y + w^2/(1+w) Y- = h ((1+w) f(Y) - w f(Y-) - L Y+).
 
-    The first step of a block is `ImexEuler`. The scheme is stable for w < 1 + sqrt(2).
+    The first step of a block is `ImexEuler`. It is zero-stable for w < 1 + sqrt(2).
     Source: Wang and Ruuth, Variable step-size implicit-explicit linear multistep methods
     (2008), eq. 2.7 with gamma = 1, c = 0.
     """

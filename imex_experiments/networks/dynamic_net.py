@@ -47,7 +47,7 @@ class DynamicNet(nn.Module):
     Connectors. The first one is the stem, with kernel size `opening`; the others have
     kernel size `connector`, and a `pool` that halves the image. `norm`, `activation` and
     `bias` apply to all connectors, `bias` also to the head. `closing` is the width of one
-    more connector between the last block and the head.
+    more connector, without pool, between the last block and the head.
 
     `boundary` is the boundary of L, and of all convolutions if `padding` is None.
     `checkpoint_blocks` stores only the input of each block and recomputes the block in the

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-Pixels = NDArray[np.uint8]
+from imex_experiments.plots.sheet import Pixels
 
 COLUMNS = 4
 WIDTH = 240

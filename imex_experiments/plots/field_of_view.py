@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 from numpy.typing import NDArray
 from PIL import Image
 
 from imex_experiments.plots.curves import COLOURS, STYLES
+from imex_experiments.plots.render import render
 
 Values = NDArray[np.floating]
 
@@ -96,12 +96,7 @@ def save_animation(
     frames: Sequence[Figure], path: Path, milliseconds: int = 250
 ) -> None:
     """Save figures of one size as a GIF that loops and shows the last frame longer."""
-    images = []
-    for figure in frames:
-        canvas = FigureCanvasAgg(figure)
-        canvas.draw()
-        pixels = np.asarray(canvas.buffer_rgba())[..., :3].copy()
-        images.append(Image.fromarray(pixels).quantize(64))
+    images = [Image.fromarray(render(figure)).quantize(64) for figure in frames]
     durations = [milliseconds] * (len(images) - 1) + [6 * milliseconds]
     images[0].save(
         path, save_all=True, append_images=images[1:], duration=durations, loop=0

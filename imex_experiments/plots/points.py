@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from imex_experiments.plots.curves import COLOURS
+from imex_experiments.plots.render import render
 from imex_experiments.plots.sheet import Pixels
 
 Values = NDArray[np.floating]
@@ -24,7 +24,7 @@ def fit_picture(
     axis.set_xlabel("x")
     axis.legend()
     axis.grid(alpha=0.3)
-    return _pixels(figure)
+    return render(figure)
 
 
 def boundary_picture(
@@ -63,11 +63,4 @@ def boundary_picture(
         axis.plot(x, y, "o", color=colour, markeredgecolor="white", label=name)
     axis.legend(loc="upper right")
     figure.colorbar(image, label=f"P({classes[1]})")
-    return _pixels(figure)
-
-
-def _pixels(figure: Figure) -> Pixels:
-    """Return a rendered figure as pixels (H, W, 3)."""
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    return render(figure)

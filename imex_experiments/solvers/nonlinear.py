@@ -1,8 +1,9 @@
 """Solvers for x = g(x) in which every sample of a batch converges by itself.
 
-A solver minimises or annuls the residual r = g(x) - x. It stops a sample once the root mean
-square of r is at most `tol`, and does not change that sample again. Solvers are not
-differentiable: see `implicit_gradient`.
+A solver drives the residual r = g(x) - x to zero. It stops a sample once the root mean
+square of r is at most `tol`, and does not change that sample again. A method is the part
+in which solvers differ: the change of x in one iteration. Solvers are not differentiable;
+`implicit_gradient` differentiates their result. J is the Jacobian of g at x.
 
 Shapes: x, r (B, ...); g maps (B, ...) to the same, each sample by itself.
 """
@@ -22,7 +23,7 @@ Update = Callable[[Tensor, Tensor], Tensor]
 """The change of x in an iteration, from x and r = g(x) - x."""
 
 Method = Callable[[Map, Linear], Update]
-"""A method makes the update for g and a preconditioner M, an approximate (I - J)^-1."""
+"""Returns the update for g and a preconditioner M, an approximate (I - J)^-1."""
 
 Solver = Callable[..., tuple[Tensor, SolveInfo]]
 """`solve` with a method: (g, x0, tol, max_iterations, precondition=None)."""

@@ -46,7 +46,6 @@ class ClassificationTask(Task):
         undecayed: Literal["norms"] | None = None,
     ) -> None:
         super().__init__(network, facts, optimizer, scheduler, undecayed)
-        self.facts = facts
         self.mean_loss, self.accuracy = MeanMetric(), MeanMetric()
 
     def loss(self, output: Tensor, targets: Tensor) -> Tensor:

@@ -41,7 +41,6 @@ class RegressionTask(Task):
         undecayed: Literal["norms"] | None = None,
     ) -> None:
         super().__init__(network, facts, optimizer, scheduler, undecayed)
-        self.facts = facts
         self.mean_loss = MeanMetric()
 
     def loss(self, output: Tensor, targets: Tensor) -> Tensor:

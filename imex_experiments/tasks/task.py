@@ -55,7 +55,7 @@ class Task(pl.LightningModule):
         super().__init__()
         if undecayed not in (None, "norms"):
             raise ValueError(f"undecayed must be null or norms, got {undecayed!r}")
-        self.network = network
+        self.network, self.facts = network, facts
         self.make_optimizer = optimizer
         self.make_scheduler = scheduler
         self.undecayed = undecayed
@@ -82,7 +82,7 @@ class Task(pl.LightningModule):
         Inputs are uint8 images, or floats if the task was trained on points. Raises
         ValueError for others: grey values from 0 to 1 would be normalised as 0 to 255.
         """
-        points = "range" in self.hparams["facts"]
+        points = "range" in self.facts
         fits = images.is_floating_point() if points else images.dtype == torch.uint8
         channels = self.mean.shape[1]
         if not fits or images.ndim != 4 or images.shape[1] != channels:

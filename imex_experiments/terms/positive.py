@@ -28,7 +28,7 @@ class Positive(nn.Module):
 
 
 class Chosen(nn.Module):
-    """A number that code sets, not the optimizer: the buffer `value`, kept in checkpoints."""
+    """A number that is set, not trained; a buffer, so that checkpoints contain it."""
 
     value: Tensor
 

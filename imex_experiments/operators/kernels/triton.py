@@ -7,9 +7,9 @@ Shapes: images x, y, g (B, C, H, W) bfloat16, float16 or float32; transfer funct
 (C, 2, H, K) float32, K = ceil(W / 2): p, then q; the first column of q holds p of the wave
 W / 2; matrices M, N (H, H) and CS (2 K, W), C stacked on S.
 
-One pass: planes with sides of 32 and 64, or 64 and 128 in half precision. A program holds
-the matrices and t of one channel in shared memory. It reads and writes each plane of its
-chunk of the batch once.
+One pass: planes with sides of 32 and 64, or 64 and 128 in half precision. A program keeps
+the matrices and t of one channel on the multiprocessor. It reads and writes each plane of
+its chunk of the batch once.
 Three passes: all other planes, whose matrices do not fit into shared memory together. The
 passes transform the rows, transform and multiply the columns, and transform the rows back.
 
