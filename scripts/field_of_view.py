@@ -39,7 +39,7 @@ from imex_experiments.files import write_table
 from imex_experiments.integrators import ForwardEuler, Imex, Integrator, TimeGrid
 from imex_experiments.networks import DynamicBlock
 from imex_experiments.plots.field_of_view import (
-    Panel,
+    EnergyMap,
     panels_figure,
     save_animation,
     share_figure,
@@ -134,19 +134,19 @@ def draw_impulses(out: Path, alpha: float, seeds: int) -> None:
     write_table(out / "impulses.csv", rows)
 
 
-def at_fifths(path: list[Field]) -> list[Panel]:
+def at_fifths(path: list[Field]) -> list[EnergyMap]:
     return [at_part(path, k / 5) for k in range(6)]
 
 
-def at_part(path: list[Field], part: float) -> Panel:
+def at_part(path: list[Field], part: float) -> EnergyMap:
     """What is there after that part of the steps."""
     step = int(part * (len(path) - 1) + 1e-9)
-    return Panel(f"after step {step}", path[step])
+    return EnergyMap(f"after step {step}", path[step])
 
 
 def draw_fields(out: Path, runs: list[str], names: list[str], images: int) -> None:
     rows: list[dict[str, object]] = []
-    shown: dict[str, list[Panel]] = {}
+    shown: dict[str, list[EnergyMap]] = {}
     for run, name in named(runs, names):
         task, data = load_dense(run), load_data(run)
         samples, *_ = data.samples("val", images)
@@ -156,7 +156,7 @@ def draw_fields(out: Path, runs: list[str], names: list[str], images: int) -> No
         ).items():
             middle = (seen.shape[0] // 2, seen.shape[1] // 2)
             r = radius(seen, distances(seen.shape, [middle]))
-            panels.append(Panel(f"{part}: {r:.0f} px", seen, r))
+            panels.append(EnergyMap(f"{part}: {r:.0f} px", seen, r))
             rows.append({"run": run, "name": name, "part": part, "radius [px]": r})
         shown.setdefault(name, panels)  # the first run of a name is drawn
         print(f"{name:26s} 95 % of the field within {r:.1f} px")

@@ -40,7 +40,7 @@ from imex_experiments.config.arguments import parse_arguments
 from imex_experiments.errors import ConfigError
 from imex_experiments.files import write_table
 from imex_experiments.networks import DynamicNet
-from imex_experiments.plots.robustness import Band, robustness_figure
+from imex_experiments.plots.robustness import SeedScores, robustness_figure
 from imex_experiments.process.command import run_command
 from imex_experiments.runs.load import load_data, load_dense, named
 from imex_experiments.tasks import Task
@@ -158,7 +158,7 @@ def check_rows(rows: Sequence[Row]) -> list[Row]:
 
 
 def draw(rows: Sequence[Row], metric: str, path: Path) -> None:
-    panels: dict[str, dict[str, Band]] = {}
+    panels: dict[str, dict[str, SeedScores]] = {}
     for kind in dict.fromkeys(row["disturbance"] for row in rows):
         panels[kind] = {}
         for name in dict.fromkeys(row["name"] for row in rows):
@@ -174,7 +174,7 @@ def draw(rows: Sequence[Row], metric: str, path: Path) -> None:
                     ]
                     for run in dict.fromkeys(row["run"] for row in mine)
                 ]
-                panels[kind][name] = Band(np.array(levels), np.array(seeds))
+                panels[kind][name] = SeedScores(np.array(levels), np.array(seeds))
     unit = {"rmse": "RMSE [m]", "miou": "mIoU [1]"}[metric]
     robustness_figure(panels, unit).savefig(path, dpi=130)
 

@@ -37,7 +37,7 @@ from imex_experiments.analysis.jacobian import (
     jacobian_operator,
     spectral_norm,
 )
-from imex_experiments.analysis.perturbation import growth_atlas, passages
+from imex_experiments.analysis.perturbation import growth_atlas, part_growths
 from imex_experiments.analysis.stability import explicit_limit, minimal_alpha
 from imex_experiments.analysis.trajectory import Step, trajectory
 from imex_experiments.config.arguments import parse_arguments
@@ -48,7 +48,7 @@ from imex_experiments.networks import DynamicNet
 from imex_experiments.networks.cost import parts
 from imex_experiments.plots.stability import (
     atlas_figure,
-    passage_figure,
+    part_growth_figure,
     theorem_figure,
 )
 from imex_experiments.process.command import run_command
@@ -133,9 +133,9 @@ def draw_run(out: Path, run: str, network: DynamicNet, task: Task) -> None:
     with torch.no_grad():
         draw_atlas(out, last.f, last.y, spectra[last.name])
     names = list(parts(network))
-    path = list(passages(network, image))
+    path = list(part_growths(network, image))
     sizes = np.array([p.change for p in path])
-    passage_figure({"this network": (names, sizes)}).savefig(
+    part_growth_figure({"this network": (names, sizes)}).savefig(
         out / "growth.png", dpi=130
     )
     behind = [

@@ -1,1 +1,1 @@
-"""What a network does to its input: stability, field of view, robustness."""
+"""Analyses of a network: stability, receptive fields, robustness."""

@@ -1,4 +1,7 @@
-"""alpha without tuning, from the size of the image and the spectrum of f."""
+"""Choose alpha without tuning, from the image size and the spectrum of the Jacobian of f.
+
+Shapes: images (B, C, H, W); eigenvalues (N,) complex.
+"""
 
 import numpy as np
 import torch
@@ -15,9 +18,10 @@ from imex_experiments.terms.positive import Chosen
 
 
 def longest_waves(L: Diffusion, size: tuple[int, int]) -> float:
-    """The eigenvalue of L / alpha on the longest waves of the image, its mean over channels.
+    """Return the eigenvalue of L / alpha on the longest waves, the mean over channels.
 
-    Those are the waves with the least positive eigenvalue of the Laplacian (eq. 7).
+    The longest waves are those with the least positive eigenvalue of the Laplacian
+    (IMEXnet eq. 7).
     """
     waves = even_symbol(laplacian()[None], size, L.boundary)[0]
     least = waves[waves > 1e-6].min()
@@ -27,20 +31,21 @@ def longest_waves(L: Diffusion, size: tuple[int, int]) -> float:
 
 
 def dissipative(eigenvalues: ArrayLike) -> NDArray[np.complexfloating]:
-    """Those within 60 degrees of the negative axis, which a moderate alpha can serve.
+    """Return the eigenvalues within 60 degrees of the negative real axis.
 
-    Towards the imaginary axis the bound of Theorem 1 grows without limit.
+    For these a moderate alpha satisfies the bound of Theorem 1. Towards the imaginary axis
+    the bound grows without limit.
     """
     values = np.asarray(eigenvalues, dtype=complex)
     return values[-values.real >= np.abs(values) / 2]
 
 
 def sufficient_alpha(eigenvalues: ArrayLike, h: float, weakest: float) -> float:
-    """alpha with alpha x weakest = max(bound of Theorem 1, 1/h).
+    """Return the alpha with alpha x weakest = max(bound of Theorem 1, 1/h).
 
-    `weakest` is the eigenvalue of L / alpha on the longest waves: all waves but the
-    constant one then obey the bound for the dissipative eigenvalues, and the longest is
-    halved at least, so that what a pixel knows reaches across the image.
+    `weakest` is the eigenvalue of L / alpha on the longest waves. With this alpha all
+    waves but the constant one satisfy the bound for the dissipative eigenvalues. The solve
+    at least halves the longest waves, so that a pixel influences the whole image.
     """
     return max(minimal_alpha(dissipative(eigenvalues), h), 1 / h) / weakest
 
@@ -49,19 +54,21 @@ def sufficient_alpha(eigenvalues: ArrayLike, h: float, weakest: float) -> float:
 def update_alphas(
     network: DynamicNet, images: Tensor, products: int = 8
 ) -> dict[str, float]:
-    """Set every alpha that is "auto" for normalised images; the values by step.
+    """Set every alpha that is "auto", and return the new values by the name of the step.
 
-    In the mode that the network is in. The spectrum of each f is outlined by `products`
-    products with its Jacobian at the states of these images.
+    `images` are normalised. The spectrum of each f is approximated by Ritz values from
+    `products` products with its Jacobian, at the states of these images. The network stays
+    in its mode, training or evaluation.
     """
     chosen: dict[str, float] = {}
     for step in trajectory(network, images):
         block = network.blocks[step.block]
         L = None if block.operators is None else block.operators.at(step.t0, step.t1)
         if isinstance(L, Diffusion) and isinstance(L.strength, Chosen):
-            unit = 1.0 if block.unit is None else float(block.unit())
             spectrum = ritz_values(jacobian_operator(step.f, step.y), products)
-            weakest = unit * longest_waves(L, (images.shape[-2], images.shape[-1]))
+            weakest = block.time_scale * longest_waves(
+                L, (images.shape[-2], images.shape[-1])
+            )
             alpha = sufficient_alpha(spectrum, step.h, weakest)
             L.strength.value.fill_(alpha)
             chosen[step.name] = alpha

@@ -1,7 +1,7 @@
-"""Images made worse, by a level that has a unit; level 0 leaves them as they are.
+"""Corruptions of images, each with a level; level 0 returns the images unchanged.
 
-Shapes: images (B, C, H, W), grey values 0 to 255 as floating point; levels are in the
-unit of the corruption.
+Shapes: images (B, C, H, W), grey values 0 to 255 as floating point. The unit of a level is
+that of the corruption.
 """
 
 import math
@@ -16,14 +16,14 @@ WHITE = 255.0
 
 
 def gaussian_noise(images: Tensor, level: float) -> Tensor:
-    """White noise with a standard deviation of `level` grey values, then clipped."""
+    """Add white noise of standard deviation `level` in grey values, and clip."""
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(images.shape, generator=generator).to(images)
     return (images + level * noise).clamp(0, WHITE)
 
 
 def blur(images: Tensor, level: float) -> Tensor:
-    """A Gaussian with a standard deviation of `level` pixels, edges repeated."""
+    """Convolve with a Gaussian of standard deviation `level` in pixels, edges repeated."""
     if level == 0:
         return images
     reach = max(1, math.ceil(3 * level))
@@ -38,18 +38,18 @@ def blur(images: Tensor, level: float) -> Tensor:
 
 
 def less_contrast(images: Tensor, level: float) -> Tensor:
-    """Deviations from the image's mean times 1 - level."""
+    """Multiply the deviations from the mean of each channel by 1 - level."""
     mean = images.mean((-2, -1), keepdim=True)
     return images - level * (images - mean)
 
 
 def shift(images: Tensor, level: float) -> Tensor:
-    """`level` grey values brighter, clipped."""
+    """Add `level` grey values, and clip."""
     return (images + level).clamp(0, WHITE)
 
 
 def occlusion(images: Tensor, level: float) -> Tensor:
-    """A square of `level` pixels in the middle, of the image's first grey value."""
+    """Cover a square of `level` x `level` pixels in the middle with the first pixel."""
     side = round(level)
     top, left = ((s - side) // 2 for s in images.shape[-2:])
     hidden = images.clone()
@@ -59,7 +59,7 @@ def occlusion(images: Tensor, level: float) -> Tensor:
 
 @dataclass(frozen=True)
 class Corruption:
-    """A way to make images worse, with the levels that are tried."""
+    """A corruption, the unit of its level, and the levels to evaluate."""
 
     apply: Callable[[Tensor, float], Tensor]
     unit: str

@@ -1,4 +1,4 @@
-"""Spectra of Jacobians that are never formed, from products J v and J^T v.
+"""Spectra of a Jacobian J from products J v and J^T v, without forming J.
 
 Shapes: functions map (B, C, H, W) to the same; vectors are such states, flattened.
 """
@@ -14,11 +14,14 @@ from torch import Tensor
 from imex_experiments.solvers.linearise import linearise
 
 SMALLEST = 16
-"""Up to this many unknowns a Jacobian is formed: Arnoldi wants room."""
+"""Up to this many unknowns J is formed, because Arnoldi's method needs a larger space."""
 
 
 def jacobian_operator(func: Callable[[Tensor], Tensor], y: Tensor) -> LinearOperator:
-    """df/dy at y as an operator of scipy, float64 outside and the dtype of y inside."""
+    """Return df/dy at y as a scipy LinearOperator.
+
+    Its vectors are float64; the products are computed in the dtype of y.
+    """
     J = linearise(func, y)
 
     def product(apply: Callable[[Tensor], Tensor]) -> Callable[[NDArray], NDArray]:
@@ -37,9 +40,10 @@ def jacobian_operator(func: Callable[[Tensor], Tensor], y: Tensor) -> LinearOper
 def eigenvalues(
     J: LinearOperator, number: int = 12, tol: float = 1e-3
 ) -> NDArray[np.complexfloating]:
-    """The `number` eigenvalues of largest modulus, by implicitly restarted Arnoldi.
+    """Return the `number` eigenvalues of largest modulus, by implicitly restarted Arnoldi.
 
-    Those that converged to `tol`, relatively; all of them for small J.
+    Eigenvalues that do not converge to the relative tolerance `tol` are left out. For a
+    small J all eigenvalues are returned.
     """
     size = J.shape[0]
     if size <= max(SMALLEST, number + 2):
@@ -52,8 +56,10 @@ def eigenvalues(
 
 
 def ritz_values(J: LinearOperator, products: int = 12) -> NDArray[np.complexfloating]:
-    """Eigenvalues of J on a Krylov space, one product each: a cheap outline of the spectrum.
+    """Return the eigenvalues of J projected onto a Krylov space of `products` dimensions.
 
+    They outline the spectrum at the cost of one product with J per value. There are fewer
+    values if the Krylov space is exhausted earlier.
     Source: Arnoldi (1951); Saad, Numerical Methods for Large Eigenvalue Problems, sec. 6.2.
     """
     q = np.random.default_rng(0).standard_normal(J.shape[0])
@@ -72,7 +78,7 @@ def ritz_values(J: LinearOperator, products: int = 12) -> NDArray[np.complexfloa
 
 
 def spectral_norm(J: LinearOperator) -> float:
-    """|J|_2, the largest singular value, by Lanczos on J^T J."""
+    """Return |J|_2, the largest singular value, by the Lanczos method on J^T J."""
     size = J.shape[0]
     if size <= SMALLEST:
         return float(np.linalg.norm(J @ np.eye(size), 2))

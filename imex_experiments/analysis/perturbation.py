@@ -1,6 +1,6 @@
-"""How a small change of the input grows on its way through a network.
+"""Measure how a small change of the input grows on its way through a network.
 
-Shapes: states (B, C, H, W).
+Shapes: states Y (B, C, H, W); delta Y is the change of a state.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -14,25 +14,30 @@ from torch import Tensor, nn
 from imex_experiments.networks import DynamicBlock, DynamicNet
 
 SIZE = 1e-3
-"""Of the change, relative to the images."""
+"""Norm of the change of the images, relative to the images."""
 
 
 @dataclass(frozen=True)
-class Passage:
-    """A part of a network: what leaves it, and what it did to a change of its input."""
+class PartGrowth:
+    """The growth of a change at one part of a network: a connector, a block or the head."""
 
     part: nn.Module
     norm: float
-    """Root mean square of the state Y that leaves it."""
+    """The root mean square of the output Y of the part."""
     change: float
-    """|delta Y| behind the part over |delta| of the images."""
+    """|delta Y| of the output, over |delta| of the images."""
     growth: float
-    """|delta Y| behind over |delta Y| before it; NaN where no change reached it."""
+    """|delta Y| of the output, over |delta Y| of the input; NaN if the latter is 0."""
 
 
 @torch.no_grad()
-def passages(network: DynamicNet, images: Tensor, seed: int = 0) -> Iterator[Passage]:
-    """All stages and the head, for images and the same with white noise of size 1e-3."""
+def part_growths(
+    network: DynamicNet, images: Tensor, seed: int = 0
+) -> Iterator[PartGrowth]:
+    """Yield the growth at all stages and at the head.
+
+    The change is white noise of relative size SIZE, added to all images.
+    """
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(images.shape, generator=generator).to(images)
     delta = SIZE * noise * images.norm() / noise.norm()
@@ -42,7 +47,9 @@ def passages(network: DynamicNet, images: Tensor, seed: int = 0) -> Iterator[Pas
         clean, changed = part(clean), part(changed)
         behind = (changed - clean).norm()
         norm = clean.square().mean().sqrt()
-        yield Passage(part, float(norm), float(behind / first), float(behind / before))
+        yield PartGrowth(
+            part, float(norm), float(behind / first), float(behind / before)
+        )
         before = behind
 
 
@@ -54,9 +61,10 @@ def growth_atlas(
     hs: Iterable[float],
     steps: int = 10,
 ) -> NDArray[np.floating]:
-    """|delta Y_n| / |delta Y_0| of Y_{j+1} = Y_j + h S f(Y_j), S = 1 / (1 + h alpha).
+    """Return |delta Y_n| / |delta Y_0| after n = `steps` IMEX steps, (hs, alphas).
 
-    Shape (hs, alphas); n = `steps`, delta Y_0 white noise of size 1e-6.
+    The steps are Y_{j+1} = Y_j + h S f(Y_j) with L = alpha I, S = 1 / (1 + h alpha), from
+    Y_0 = y. delta Y_0 is white noise of relative size 1e-6.
     """
     noise = torch.randn(y.shape, generator=torch.Generator().manual_seed(0)).to(y)
     delta = 1e-6 * noise * (1 + y.norm()) / noise.norm()
@@ -71,7 +79,7 @@ def growth_atlas(
     return np.array([[grown(alpha, h) for alpha in alphas] for h in hs])
 
 
-def block_growth(network: DynamicNet, images: Tensor) -> list[Passage]:
-    """Those of the blocks."""
-    every = passages(network, images)
-    return [passage for passage in every if isinstance(passage.part, DynamicBlock)]
+def block_growths(network: DynamicNet, images: Tensor) -> list[PartGrowth]:
+    """Return the growth at the integrated blocks, first to last."""
+    every = part_growths(network, images)
+    return [growth for growth in every if isinstance(growth.part, DynamicBlock)]

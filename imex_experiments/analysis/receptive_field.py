@@ -1,6 +1,6 @@
-"""How far a pixel of a layer sees.
+"""Effective receptive fields: which pixels of the image influence a pixel of a layer.
 
-Shapes: images (B, C, H, W); fields (H, W), energies.
+Shapes: images (B, C, H, W); fields (H, W), energies (squares) per pixel; distances (H, W).
 """
 
 from collections.abc import Callable
@@ -17,29 +17,30 @@ Field = NDArray[np.floating]
 
 
 def distances(size: tuple[int, int], points: list[tuple[int, int]]) -> Field:
-    """Of every pixel to the nearest of some points (row, column), in pixels."""
+    """Return the distance in pixels of every pixel to the nearest point (row, column)."""
     rows, columns = np.mgrid[: size[0], : size[1]]
     return np.min([np.hypot(rows - r, columns - c) for r, c in points], axis=0)
 
 
 def share_beyond(field: Field, distance: Field, pixels: float) -> float:
-    """The share of the energy that is further away than some pixels."""
+    """Return the share of the energy at distances greater than `pixels`."""
     return float(field[distance > pixels].sum() / field.sum())
 
 
 def radius(field: Field, distance: Field, share: float = 0.95) -> float:
-    """The distance in pixels within which `share` of the energy lies."""
+    """Return the distance in pixels that contains `share` of the energy."""
     order = np.argsort(distance, axis=None)
     held = np.cumsum(field.ravel()[order])
     return float(distance.ravel()[order][np.searchsorted(held, share * held[-1])])
 
 
 def effective_fields(network: nn.Module, images: Tensor) -> dict[str, Field]:
-    """The effective receptive field of the middle pixel of every part, by name.
+    """Return the effective receptive field of the middle pixel of every part, by name.
 
-    The sum over the images of the squared gradient of that pixel, its channels added with
-    random signs, with respect to the image; the network as it is, in evaluation mode.
-    Parts whose output is no image are left out. Source: Luo et al., Understanding the
+    The field is the squared gradient of that pixel with respect to the image, summed over
+    images and input channels. The channels of the pixel are added with random signs first.
+    Parts whose output is not (B, C, H, W) are left out. The network should be in
+    evaluation mode. Source: Luo et al., Understanding the
     effective receptive field (2016), sec. 3.
     """
     outputs: dict[str, Tensor] = {}
@@ -60,6 +61,7 @@ def effective_fields(network: nn.Module, images: Tensor) -> dict[str, Field]:
 
 
 def _energy(output: Tensor, images: Tensor) -> Field:
+    """Return the squared gradient of the middle pixel of the output, (H, W)."""
     middle = output[..., output.shape[-2] // 2, output.shape[-1] // 2]
     generator = torch.Generator().manual_seed(0)
     signs = torch.randint(2, middle.shape, generator=generator).to(middle) * 2 - 1

@@ -1,7 +1,7 @@
-"""Attacks: the change of bounded size that makes a loss large.
+"""Adversarial attacks: find a change of bounded size that maximises a loss.
 
-Shapes: images (B, C, H, W) in [0, 1]; a loss maps images to (B,), one value for each; sizes
-are |delta|_inf or |delta|_2 of each image by itself.
+Shapes: images (B, C, H, W) in [0, 1]; a loss maps images to (B,), one value per image. The
+size of a change delta is |delta|_inf or |delta|_2 of each image.
 """
 
 import copy
@@ -19,12 +19,13 @@ Loss = Callable[[Tensor], Tensor]
 Norm = Literal["linf", "l2"]
 
 SMALLEST_STEP = 1 / 50
-"""Of an attack, relative to its size."""
+"""Length of the last step of `pgd`, relative to epsilon."""
 
 
 def fgsm(loss: Loss, images: Tensor, epsilon: float, norm: Norm) -> Tensor:
-    """One step of full size along the gradient's sign, or direction in l2.
+    """Return the images after one step of size epsilon along the gradient.
 
+    The step is along the sign of the gradient (linf) or along the gradient (l2). Raises
     ValueError unless epsilon >= 0 is finite. Source: Goodfellow et al. (2015).
     """
     _check(epsilon)
@@ -42,12 +43,13 @@ def pgd(
     seed: int = 0,
     start: Tensor | None = None,
 ) -> Tensor:
-    """Projected gradient ascent, the worst of all iterates of all starts, image by image.
+    """Return, for each image, the iterate of projected gradient ascent with largest loss.
 
-    Exact gradients; steps from epsilon down to epsilon / 50, because a loss that saturates
-    is rough at the size of the ball. It starts from the images, whose first step is FGSM,
-    from a `start` found in a smaller ball, and `restarts` times at random on the rim.
-    ValueError unless epsilon >= 0 is finite. Source: Madry et al. (2018).
+    The ascent starts from the images, from `start` if given (such as the result for a
+    smaller epsilon), and from `restarts` random changes of size epsilon. Step lengths fall
+    from epsilon towards epsilon / 50, so that the first step from the images is `fgsm`
+    while later ones resolve a loss that varies within the ball. Gradients are exact.
+    Raises ValueError unless epsilon >= 0 is finite. Source: Madry et al. (2018).
     """
     _check(epsilon)
     generator = torch.Generator().manual_seed(seed)
@@ -69,9 +71,11 @@ def pgd(
 def random_search(
     loss: Loss, images: Tensor, epsilon: float, norm: Norm, tries: int, seed: int = 0
 ) -> Tensor:
-    """The worst of some random changes of the largest size, image by image.
+    """Return, for each image, the one of `tries` random changes with the largest loss.
 
-    It needs no gradient: where it beats `pgd`, gradients are masked (Athalye et al. 2018).
+    The changes have size epsilon. No gradient is used: a larger loss than that of `pgd`
+    shows that the gradients are masked (Athalye et al. 2018). Raises ValueError unless
+    epsilon >= 0 is finite.
     """
     _check(epsilon)
     generator = torch.Generator().manual_seed(seed)
@@ -83,7 +87,7 @@ def random_search(
 
 
 class _Worst:
-    """For each image the candidate with the largest loss so far."""
+    """The candidate with the largest loss so far, for each image."""
 
     def __init__(self, loss: Loss, images: Tensor) -> None:
         self.loss, self.images = loss, images.detach()
@@ -92,6 +96,7 @@ class _Worst:
 
     @torch.no_grad()
     def see(self, candidates: Tensor) -> None:
+        """Keep each candidate whose loss is larger than the largest so far."""
         values = self.loss(candidates)
         worse = values > self.values
         self.values = torch.where(worse, values, self.values)
@@ -105,13 +110,14 @@ def _gradient(loss: Loss, x: Tensor) -> Tensor:
 
 
 def _ascent(gradient: Tensor, norm: Norm) -> Tensor:
-    """The change of size 1 along which the loss grows fastest."""
+    """Return the change of size 1 along which the loss grows fastest."""
     if norm == "linf":
         return gradient.sign()
     return gradient / _length(gradient).clamp_min(1e-30)
 
 
 def _project(change: Tensor, epsilon: float, norm: Norm) -> Tensor:
+    """Return the nearest change whose size is at most epsilon."""
     if norm == "linf":
         return change.clamp(-epsilon, epsilon)
     return change * (epsilon / _length(change).clamp_min(1e-30)).clamp(max=1)
@@ -120,7 +126,7 @@ def _project(change: Tensor, epsilon: float, norm: Norm) -> Tensor:
 def _random(
     like: Tensor, epsilon: float, norm: Norm, generator: torch.Generator
 ) -> Tensor:
-    """A random change of the largest size: a corner of the ball in linf."""
+    """Return a random change of size epsilon; in linf it is a corner of the ball."""
     noise = torch.randn(like.shape, generator=generator).to(like)
     return epsilon * _ascent(noise, norm)
 
@@ -135,11 +141,13 @@ def _check(epsilon: float) -> None:
 
 
 def with_steps_of(network: DynamicNet, factor: float) -> nn.Module:
-    """A copy whose steps are `factor` times as long; ValueError unless factor > 0."""
+    """Return a copy in evaluation mode, with steps `factor` times as long.
+
+    Raises ValueError unless factor > 0 is finite.
+    """
     if not (factor > 0 and math.isfinite(factor)):
         raise ValueError(f"factor must be > 0 and finite, got {factor}")
     changed = copy.deepcopy(network)
     for block in changed.blocks:
-        unit = 1.0 if block.unit is None else float(block.unit().detach())
-        block.unit = Chosen(factor * unit)
+        block.unit = Chosen(factor * block.time_scale)
     return changed.eval()

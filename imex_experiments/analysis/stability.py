@@ -1,4 +1,4 @@
-"""Theorem 1 of the IMEXnet paper: which L = alpha I keeps a step from amplifying.
+"""Linear stability by Theorem 1 of the IMEXnet paper: bounds on alpha and h, L = alpha I.
 
 Shapes: eigenvalues (N,) complex, lambda = -lr + i li, of the Jacobian of f.
 """
@@ -10,15 +10,19 @@ from numpy.typing import ArrayLike, NDArray
 
 
 def growth(eigenvalues: ArrayLike, h: float, alpha: float) -> NDArray[np.floating]:
-    """|1 + h lambda / (1 + h alpha)|: what an IMEX step with L = alpha I multiplies by."""
+    """Return |1 + h lambda / (1 + h alpha)|, the growth factors of an IMEX step.
+
+    The step is Y + h S f(Y) with L = alpha I.
+    """
     return np.abs(1 + h * np.asarray(eigenvalues) / (1 + h * alpha))
 
 
 def minimal_alpha(eigenvalues: ArrayLike, h: float) -> float:
-    """The least alpha >= 0 with growth <= 1: max |lambda|^2 / (2 lr) - 1/h.
+    """Return the least alpha >= 0 with all growth <= 1: max |lambda|^2 / (2 lr) - 1/h.
 
-    Infinite if an eigenvalue other than 0 has lr <= 0, which no alpha helps. ValueError
-    unless h > 0 and all eigenvalues are finite. Source: IMEXnet, Theorem 1.
+    It is infinite if an eigenvalue other than 0 has lr <= 0: no alpha stabilises it.
+    Raises ValueError unless h > 0 and all eigenvalues are finite.
+    Source: IMEXnet, Theorem 1.
     """
     values = np.asarray(eigenvalues, dtype=complex)
     if not (h > 0 and math.isfinite(h)):
@@ -35,9 +39,9 @@ def minimal_alpha(eigenvalues: ArrayLike, h: float) -> float:
 
 
 def explicit_limit(eigenvalues: ArrayLike) -> float:
-    """The largest h with which Y + h f(Y) does not amplify: min 2 lr / |lambda|^2.
+    """Return the largest h for which Y + h f(Y) does not amplify: min 2 lr / |lambda|^2.
 
-    0 if an eigenvalue other than 0 has lr <= 0, infinite if all are 0.
+    It is 0 if an eigenvalue other than 0 has lr <= 0, and infinite if all are 0.
     """
     values = np.asarray(eigenvalues, dtype=complex)
     values = values[values != 0]

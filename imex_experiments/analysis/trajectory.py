@@ -1,4 +1,4 @@
-"""The states of a network at every time step.
+"""Iterate over the time steps of a network, with the state before each step.
 
 Shapes: states (B, C, H, W).
 """
@@ -14,7 +14,10 @@ from imex_experiments.networks import DynamicBlock, DynamicNet
 
 @dataclass(frozen=True)
 class Step:
-    """A step of a block, from the state y at t0; called, it takes any state to t1."""
+    """One step of a block from t0 to t1, with the state y at t0.
+
+    Calling it with any state at t0 returns the state at t1.
+    """
 
     block: int
     number: int
@@ -26,14 +29,16 @@ class Step:
 
     @property
     def name(self) -> str:
+        """Return a name for tables: "block 1, step 1" is the first step."""
         return f"block {self.block + 1}, step {self.number + 1}"
 
     @property
     def h(self) -> float:
+        """Return the step size t1 - t0."""
         return self.t1 - self.t0
 
     def f(self, y: Tensor) -> Tensor:
-        """f(t0, y)."""
+        """Return f(t0, y)."""
         return self.system.f(self.t0, y)
 
     def __call__(self, y: Tensor) -> Tensor:
@@ -41,9 +46,9 @@ class Step:
 
 
 def trajectory(network: DynamicNet, images: Tensor) -> Iterator[Step]:
-    """The steps of all blocks, first to last, each with the state that it starts from.
+    """Yield the steps of all blocks, first to last, each with the state before it.
 
-    ValueError for a scheme with a memory, whose step is no function of one state.
+    Raises ValueError for a multistep scheme, whose step depends on more than one state.
     """
     y, number_of_block = images, 0
     for stage in network.stages:

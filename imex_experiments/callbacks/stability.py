@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from imex_experiments.analysis.auto_alpha import update_alphas
-from imex_experiments.analysis.perturbation import block_growth
+from imex_experiments.analysis.perturbation import block_growths
 from imex_experiments.networks import DynamicNet
 
 
@@ -47,7 +47,7 @@ class StabilityLog(pl.Callback):
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         with _evaluating(trainer, pl_module, "val", self.images) as images:
             if images is not None:
-                for n, block in enumerate(block_growth(pl_module.network, images), 1):
+                for n, block in enumerate(block_growths(pl_module.network, images), 1):
                     pl_module.log(f"stability/growth/block {n}", block.growth)
                     pl_module.log(f"stability/norm/block {n}", block.norm)
 

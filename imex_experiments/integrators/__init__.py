@@ -1,4 +1,4 @@
-"""Time integrators: each class is one scheme, and its `step` reads like its equation."""
+"""Time integrators: each class is one scheme, and its `step` reads like its formula."""
 
 from imex_experiments.integrators.explicit import (
     ClassicRK4,
@@ -6,14 +6,15 @@ from imex_experiments.integrators.explicit import (
     Midpoint,
     Verlet,
 )
+from imex_experiments.integrators.exponential import ETD1
 from imex_experiments.integrators.implicit import Theta
 from imex_experiments.integrators.integrate import integrate
 from imex_experiments.integrators.multistep import SBDF2
 from imex_experiments.integrators.semi_implicit import (
     ARS222,
-    ETD1,
     DiffusionReaction,
     Imex,
+    ImexEuler,
 )
 from imex_experiments.integrators.system import (
     Dynamics,
@@ -32,6 +33,7 @@ __all__ = [
     "Dynamics",
     "ForwardEuler",
     "Imex",
+    "ImexEuler",
     "Integrator",
     "Midpoint",
     "Operator",

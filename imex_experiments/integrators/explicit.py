@@ -1,4 +1,7 @@
-"""Explicit schemes: f alone, no solve."""
+"""Explicit schemes: they evaluate f and solve nothing.
+
+Shapes: states y (B, C, ...); f maps a state to a tensor of its shape.
+"""
 
 import torch
 from torch import Tensor
@@ -7,7 +10,7 @@ from imex_experiments.integrators.system import Integrator, System
 
 
 class ForwardEuler(Integrator):
-    """Y + h f(Y): the residual network. Order 1. Source: IMEXnet eq. 1."""
+    """The forward Euler step Y + h f(Y) of a residual network. Order 1. IMEXnet eq. 1."""
 
     order = 1
 
@@ -17,7 +20,7 @@ class ForwardEuler(Integrator):
 
 
 class Midpoint(Integrator):
-    """Y + h f(t + h/2, Y + h/2 f(t, Y)). Order 2.
+    """The explicit midpoint rule Y + h f(t + h/2, Y + h/2 f(t, Y)). Order 2.
 
     Source: Hairer, Norsett, Wanner, Solving ODEs I, eq. II.1.4 (Runge 1895).
     """
@@ -31,7 +34,7 @@ class Midpoint(Integrator):
 
 
 class ClassicRK4(Integrator):
-    """Y + h/6 (k1 + 2 k2 + 2 k3 + k4), the classical scheme of Kutta. Order 4.
+    """The classical Runge-Kutta step Y + h/6 (k1 + 2 k2 + 2 k3 + k4). Order 4.
 
     Source: Hairer, Norsett, Wanner, Solving ODEs I, Table II.1.2; DynamicBlocks, RK4.
     """
@@ -49,10 +52,11 @@ class ClassicRK4(Integrator):
 
 
 class Verlet(Integrator):
-    """Leapfrog for Q'' = f(t, Q) on Y = (Q, P), P = Q', halves of the channels. Order 2.
+    """The Verlet (leapfrog) step for Q'' = f(t, Q), with P = Q'. Order 2.
 
-    Q+h/2 = Q + h/2 P, P+ = P + h f(t + h/2, Q+h/2), Q+ = Q+h/2 + h/2 P+: one f per step.
-    Shapes: Y (B, 2 C, ...), f maps (B, C, ...) to the same.
+    Y = (Q, P) holds position and velocity in the two halves of its channels. With the
+    midpoint R = Q + h/2 P: P+ = P + h f(t + h/2, R) and Q+ = R + h/2 P+. One evaluation
+    of f per step. Shapes: Y (B, 2 C, ...); f maps (B, C, ...) to the same.
     Source: Haber and Ruthotto, Stable architectures for deep neural networks (2017),
     sec. 4; the drift-kick-drift form of Hairer, Lubich, Wanner, Geometric Numerical
     Integration, sec. I.1.4.

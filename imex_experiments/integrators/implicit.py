@@ -1,4 +1,7 @@
-"""Implicit schemes: f itself is solved for."""
+"""Implicit schemes: a step solves a nonlinear equation with f.
+
+Shapes: y (B, ...); each sample of the batch is solved separately.
+"""
 
 import math
 from collections.abc import Callable
@@ -7,27 +10,35 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from imex_experiments.integrators.system import Integrator, System
+from imex_experiments.integrators.reversible import Reversible
+from imex_experiments.integrators.system import System
 from imex_experiments.solvers import SOLVERS, SolveInfo, attach, newton_step
 
 Map = Callable[[Tensor], Tensor]
 Precondition = Callable[[Tensor], Tensor] | None
 
 
-class Theta(Integrator):
-    """Forward Euler at theta = 0, order 2 at 1/2, backward Euler at 1; order 1 elsewhere.
+class Theta(Reversible):
+    """The theta method. Order 2 for theta = 1/2, else order 1.
 
-    `form="midpoint"`: Y+ = Y + h f(t + theta h, (1-theta) Y + theta Y+);
+    `form="midpoint"`: Y+ = Y + h f(t + theta h, (1-theta) Y + theta Y+).
     `form="trapezoidal"`: Y+ = Y + h ((1-theta) f(t, Y) + theta f(t + h, Y+)).
+    theta = 0 is forward Euler and needs no solve; theta = 1 is backward Euler.
 
-    Y+ is found by `solver` from the linearised equation's solution (`guess="linearised"`)
-    or from Y (`guess="state"`), until the root mean square of the residual of every sample
-    is at most `tol`, in at most `max_iterations`. Backward is one linear solve, never the
-    iterations. `precondition` puts (I + theta h L)^-1 before both. `reversible` (theta =
-    1/2 alone) keeps no state but the last: the backward pass steps back in time, exact to
-    `tol`. `on_solve` is told of every solve.
-    ValueError for theta outside of [0, 1], tol <= 0, max_iterations < 1, unknown names.
-    Source: Reshniak and Webster, eq. 7, and their code.
+    Forward pass: `solver` iterates until the root mean square of the residual of every
+    sample is at most `tol`, or for `max_iterations`. It starts from the solution of the
+    linearised equation (`guess="linearised"`) or from Y (`guess="state"`).
+    Backward pass: one linear solve by the implicit function theorem; the iterations are
+    not differentiated.
+
+    `precondition` uses (I + theta h L)^-1 as preconditioner of both solves.
+    `reversible`, for theta = 1/2 only, stores only the last state of a block. The backward
+    pass recomputes the others backwards in time, to `tol`.
+    `on_solve`, if set, is called with "forward" or "adjoint" and the `SolveInfo` of every
+    solve.
+
+    Raises ValueError for theta outside [0, 1], tol <= 0, max_iterations < 1 and unknown
+    names. Source: Reshniak and Webster, eq. 7, and their code.
     """
 
     solves_samples = True
@@ -75,7 +86,7 @@ class Theta(Integrator):
             return y + (t1 - t0) * system.f(t0, y)
         func = self._map(system, t0, t1, y)
         if y.is_meta:
-            return func(y)  # there are no values to solve for; counts as one evaluation
+            return func(y)  # no values to solve with; FLOPs count one evaluation of f
         with torch.no_grad():
             S = self._preconditioner(system, t0, t1)
             x0 = y
@@ -88,7 +99,7 @@ class Theta(Integrator):
     def attach(
         self, system: System, t0: float, t1: float, y: Tensor, x: Tensor
     ) -> Tensor:
-        """The end x of the step from y, known already, with the gradients of the step."""
+        """Return x, the known end of the step from y, with the gradients of the step."""
         func = self._map(system, t0, t1, y)
         return self._attach(func, x, self._preconditioner(system, t0, t1))
 
@@ -103,7 +114,7 @@ class Theta(Integrator):
         )
 
     def _map(self, system: System, t0: float, t1: float, y: Tensor) -> Map:
-        """The map of which Y+ is the fixed point."""
+        """Return the map g whose fixed point g(x) = x is Y+."""
         f, h, theta = system.f, t1 - t0, self.theta
         if self.form == "midpoint":
             t = t0 + theta * h
@@ -112,14 +123,14 @@ class Theta(Integrator):
         return lambda x: known + theta * h * f(t1, x)
 
     def _preconditioner(self, system: System, t0: float, t1: float) -> Precondition:
+        """Return the product with (I + theta h L)^-1, or None."""
         h = t1 - t0
-        if (
-            not self.uses_operator or h < 0
-        ):  # backwards in time I + theta h L may vanish
+        # In a step back in time h < 0, and I + theta h L may be singular.
+        if not self.uses_operator or h < 0:
             return None
         L = system.L(t0)
         return lambda v: L.solve(v, self.theta * h)
 
-    def _report(self, which: str, info: SolveInfo) -> None:
+    def _report(self, direction: str, info: SolveInfo) -> None:
         if self.on_solve is not None:
-            self.on_solve(which, info)
+            self.on_solve(direction, info)

@@ -1,4 +1,7 @@
-"""Multistep schemes: a step uses what earlier steps of the block have seen."""
+"""Multistep schemes: a step uses the states and the f of earlier steps of the block.
+
+Shapes: states y (B, C, ...); f and L map a state to a tensor of its shape.
+"""
 
 from dataclasses import dataclass
 
@@ -8,14 +11,18 @@ from imex_experiments.integrators.system import Integrator, System
 
 
 class SBDF2(Integrator):
-    """Second-order backward differences, f extrapolated, for Y' = f(Y) - L Y. Order 2.
+    """Semi-implicit backward differences (SBDF) for Y' = f(Y) - L Y. Order 2.
 
-    For a constant step (3 Y+ - 4 Y + Y-) / 2 = h (2 f(Y) - f(Y-) - L Y+); with w = h / h-
-    the coefficients of any grid:
+    The time derivative is a backward difference, f is extrapolated, L is implicit. Y- and
+    h- are the state and the step size before. For constant steps:
+
+    (3 Y+ - 4 Y + Y-) / 2 = h (2 f(Y) - f(Y-) - L Y+).
+
+    For any steps, with w = h / h-:
 
     (1+2w)/(1+w) Y+ - (1+w) Y + w^2/(1+w) Y- = h ((1+w) f(Y) - w f(Y-) - L Y+).
 
-    The first step of a block is `DiffusionReaction`. Steps may grow by w < 1 + sqrt(2).
+    The first step of a block is `ImexEuler`. It is zero-stable for w < 1 + sqrt(2).
     Source: Wang and Ruuth, Variable step-size implicit-explicit linear multistep methods
     (2008), eq. 2.7 with gamma = 1, c = 0.
     """
@@ -42,6 +49,8 @@ class SBDF2(Integrator):
 
 @dataclass(frozen=True)
 class _Past:
+    """The time, the state and its f at the start of the step before."""
+
     t: float
     y: Tensor
     f: Tensor

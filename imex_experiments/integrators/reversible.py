@@ -1,4 +1,4 @@
-"""The time loop of a scheme that can be run backwards, in memory that no depth changes."""
+"""The time loop of reversible schemes, whose memory does not grow with the steps."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -14,13 +14,13 @@ from imex_experiments.integrators.time_grid import TimeGrid
 
 
 class Reversible(Integrator):
-    """A symmetric scheme: a step from (t1, y1) to t0 undoes the one from (t0, y0)."""
+    """A scheme that can be symmetric: a step from t1 back to t0 undoes the one to t1."""
 
     @abstractmethod
     def attach(
         self, system: System, t0: float, t1: float, y: Tensor, x: Tensor
     ) -> Tensor:
-        """The end x of the step from y, known already, with the gradients of the step."""
+        """Return x, the known end of the step from y, with the gradients of the step."""
 
 
 def integrate_reversibly(
@@ -30,14 +30,15 @@ def integrate_reversibly(
     y: Tensor,
     weights: Sequence[Tensor],
 ) -> Tensor:
-    """`integrate`, keeping Y(t_N) alone for the backward pass.
+    """Return the result of `integrate`, and store only Y(t_N) for the backward pass.
 
-    Backward steps back in time from Y(t_N), to the tolerance of the scheme, and
-    differentiates one step at a time. `weights` are all tensors that the system uses and
-    that want a gradient. Source: Reshniak and Webster, sec. 3.3.
+    The backward pass recomputes the states by steps back in time from Y(t_N), to the
+    tolerance of the scheme. It differentiates one step at a time. `weights` are all
+    tensors that the system uses; once differentiable.
+    Source: Reshniak and Webster, sec. 3.3.
     """
-    wanted = [weight for weight in weights if weight.requires_grad]
-    return _Reversible.apply(integrator, system, grid, y, *wanted)
+    trained = [weight for weight in weights if weight.requires_grad]
+    return _Reversible.apply(integrator, system, grid, y, *trained)
 
 
 class _Reversible(torch.autograd.Function):

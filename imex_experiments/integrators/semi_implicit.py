@@ -1,18 +1,25 @@
-"""Semi-implicit one-step schemes: f explicit, L implicit, S_h = (I + h L)^-1."""
+"""Semi-implicit one-step schemes: f is explicit, L is implicit.
+
+S or S_h is the implicit solve (I + h L)^-1. A step solves one or more linear systems with
+it, and no nonlinear one.
+
+Shapes: states y (B, C, ...); f and L map a state to a tensor of its shape.
+"""
 
 import math
 
-import torch
 from torch import Tensor
 
 from imex_experiments.integrators.system import Integrator, System
 
 
 class Imex(Integrator):
-    """Y + h S f(Y), consistent with Y' = f(Y). Order 1. Source: IMEXnet eq. 6.
+    """The step Y + h S f(Y) of IMEXnet, consistent with Y' = f(Y). Order 1.
 
-    The paper prints S (Y + h L Y + h f(Y)); since S (I + h L) = I both are the same, and
-    this form needs no L Y.
+    It is linearly implicit: a Rosenbrock-type Euler step, whose (I - h J)^-1 has -L in
+    place of the Jacobian J of f. L stabilises the step and does not appear in the ODE.
+    The paper prints S (Y + h L Y + h f(Y)). Since S (I + h L) = I, both forms are equal,
+    and this one needs no L Y. Source: IMEXnet eq. 6.
     """
 
     order = 1
@@ -23,10 +30,12 @@ class Imex(Integrator):
         return y + h * L.solve(f(t0, y), h)
 
 
-class DiffusionReaction(Integrator):
-    """S (Y + h f(Y)), consistent with Y' = f(Y) - L Y. Order 1. Source: IMEXnet eq. 11.
+class ImexEuler(Integrator):
+    """The implicit-explicit Euler step S (Y + h f(Y)) for Y' = f(Y) - L Y. Order 1.
 
-    The paper prints I + h f, which is Y + h f(Y).
+    It is IMEX(1,1,1) of Ascher, Ruuth, Spiteri (1997): forward Euler for f, backward Euler
+    for L. The IMEXnet paper calls it the diffusion-reaction network and prints I + h f for
+    Y + h f(Y). Source: IMEXnet eq. 11.
     """
 
     order = 1
@@ -37,12 +46,17 @@ class DiffusionReaction(Integrator):
         return L.solve(y + h * f(t0, y), h)
 
 
-class ARS222(Integrator):
-    """Two stages, stiffly accurate and L-stable in L, for Y' = f(Y) - L Y. Order 2.
+DiffusionReaction = ImexEuler
+"""The name of `ImexEuler` in the paper and in stored configurations."""
 
-    U = S_gh (Y + g h f(Y)) at t + g h, then
-    S_gh (Y + h (d f(Y) + (1 - d) f(U)) - (1 - g) h L U), g = 1 - 1/sqrt(2), d = 1 - 1/(2g).
-    Source: Ascher, Ruuth, Spiteri, Implicit-explicit Runge-Kutta methods for
+
+class ARS222(Integrator):
+    """The two-stage IMEX Runge-Kutta scheme (2,2,2) for Y' = f(Y) - L Y. Order 2.
+
+    U = S_gh (Y + g h f(Y)) at the time t + g h, then
+    Y+ = S_gh (Y + h (d f(Y) + (1 - d) f(U)) - (1 - g) h L U),
+    with g = 1 - 1/sqrt(2) and d = 1 - 1/(2g). Its implicit part is L-stable and stiffly
+    accurate. Source: Ascher, Ruuth, Spiteri, Implicit-explicit Runge-Kutta methods for
     time-dependent PDEs (1997), sec. 2.6.
     """
 
@@ -57,33 +71,3 @@ class ARS222(Integrator):
         u = L.solve(y + g * h * f_y, g * h)
         f_u = f(t0 + g * h, u)
         return L.solve(y + h * (d * f_y + (1 - d) * f_u) - (1 - g) * h * L(u), g * h)
-
-
-class ETD1(Integrator):
-    """exp(-h L) Y + h phi(h L) f(Y), phi(z) = (1 - exp(-z)) / z, for Y' = f(Y) - L Y.
-
-    Exact for f = 0 and for constant f. Order 1. Source: Cox and Matthews, Exponential
-    time differencing for stiff systems (2002), eq. 4.
-    """
-
-    order = 1
-    uses_operator = True
-
-    def step(self, system: System, t0: float, t1: float, y: Tensor) -> Tensor:
-        f, L, h = system.f, system.L(t0), t1 - t0
-        decayed = L.function(y, lambda z: torch.exp(-h * z))
-        return decayed + h * L.function(f(t0, y), lambda z: phi(h * z))
-
-
-def phi(z: Tensor) -> Tensor:
-    """(1 - exp(-z)) / z for z >= 0, phi(0) = 1; value and derivative exact to rounding.
-
-    Below 1 it is summed as (1 - z/2 (1 - z/3 (1 - ...))): the quotient would cancel in
-    the derivative.
-    """
-    small = z.clamp(max=1.0)
-    series = torch.ones_like(z)
-    for k in range(18, 1, -1):
-        series = 1 - small / k * series
-    large = z.clamp(min=1.0)
-    return torch.where(z < 1, series, -torch.expm1(-large) / large)

@@ -1,4 +1,7 @@
-"""What a scheme is, and what it may ask of a network: the right-hand side f and L."""
+"""Interfaces between a scheme and a network: the integrator, f, L, and the system.
+
+Shapes: states y (B, C, ...); f and L map a state to a tensor of the same shape.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -8,18 +11,19 @@ from torch import Tensor
 
 
 class Operator(Protocol):
-    """L, positive semi-definite: `L(y)` and `L.solve(y, h)` = (I + h L)^-1 y."""
+    """A positive semi-definite linear operator L: `L(y)` returns L y."""
 
     def __call__(self, y: Tensor) -> Tensor: ...
 
-    def solve(self, y: Tensor, h: float | Tensor) -> Tensor: ...
+    def solve(self, y: Tensor, h: float | Tensor) -> Tensor:
+        """Return (I + h L)^-1 y."""
 
     def function(self, y: Tensor, g: Callable[[Tensor], Tensor]) -> Tensor:
-        """g(L) y, for g of the eigenvalues of L."""
+        """Return g(L) y; g maps a tensor of eigenvalues of L elementwise."""
 
 
 class System(Protocol):
-    """Y' = f(t, Y) with an operator L(t) that a step may treat implicitly."""
+    """An ODE with right-hand side f(t, Y) and an operator L(t) for implicit steps."""
 
     def f(self, t: float, y: Tensor) -> Tensor: ...
 
@@ -27,42 +31,49 @@ class System(Protocol):
 
 
 class Dynamics(Protocol):
-    """A system on a whole block, whose weights may jump between two steps."""
+    """The ODE of a whole block, whose weights may jump between two steps."""
 
     def during(self, t0: float, t1: float) -> System:
-        """The system of the step from t0 to t1: a jump at t1 belongs to the next step."""
+        """Return the system of the step from t0 to t1, with weights from before t1."""
 
 
 class Integrator(ABC):
-    """One scheme. It holds no weights, no step size, and no memory of a trajectory."""
+    """The base class of all schemes.
+
+    A scheme holds no weights, no step size, and no state of a trajectory. The class
+    attributes declare its order and what it needs.
+    """
 
     order: int
     """Order of accuracy for the problem that the class names."""
 
     uses_operator = False
-    """The step asks for L. Where no step does, the network makes no L."""
+    """True if a step uses L. Otherwise the network builds no L."""
 
     splits_state = False
-    """f maps one half of the channels to the same (see `Verlet`)."""
+    """True if f acts on one half of the channels (see `Verlet`)."""
 
     solves_samples = False
-    """The samples of a batch are solved for one by one (see `Theta`)."""
+    """True if a step solves each sample of a batch separately (see `Theta`)."""
 
     reversible = False
-    """The backward pass may step back in time (see `integrate_reversibly`)."""
+    """True if the backward pass steps back in time (see `integrate_reversibly`)."""
 
     looks_back = False
-    """A step needs what the one before it has seen (see `SBDF2`)."""
+    """True if a step uses values of the step before (see `SBDF2`)."""
 
     @abstractmethod
     def step(self, system: System, t0: float, t1: float, y: Tensor) -> Tensor:
-        """Return Y(t1) from Y(t0) = y; the first step of a scheme that looks back."""
+        """Return Y(t1) for Y(t0) = y.
+
+        A scheme with `looks_back` does here the first step of a block.
+        """
 
     def advance(
         self, system: System, t0: float, t1: float, y: Tensor, past: Any
     ) -> tuple[Tensor, Any]:
-        """Return Y(t1), and what the next step needs to know of this one.
+        """Return Y(t1), and the values of this step that the next step uses.
 
-        `past` is what the step before has returned, None at the begin of a block.
+        `past` holds the values of the step before. It is None at the start of a block.
         """
         return self.step(system, t0, t1, y), None

@@ -1,4 +1,4 @@
-"""The time points of a block."""
+"""Time grids: the points between which a block takes its steps."""
 
 import math
 from collections.abc import Iterator
@@ -8,7 +8,10 @@ from itertools import accumulate, pairwise
 
 @dataclass(frozen=True)
 class TimeGrid:
-    """t_0 < t_1 < ... < t_N; ValueError for points that are not finite and increasing."""
+    """A grid of time points t_0 < t_1 < ... < t_N.
+
+    Raises ValueError for points that are not finite and increasing.
+    """
 
     points: tuple[float, ...]
 
@@ -25,15 +28,18 @@ class TimeGrid:
 
     @classmethod
     def uniform(cls, h: float, steps: int) -> "TimeGrid":
-        """t_k = k h for k = 0 ... steps; ValueError unless h > 0 is finite and steps >= 1."""
+        """Return the grid t_k = k h for k = 0 ... steps.
+
+        Raises ValueError unless h > 0 is finite and steps >= 1.
+        """
         _check(h, steps)
         return cls(tuple(float(k * h) for k in range(steps + 1)))
 
     @classmethod
     def geometric(cls, h: float, steps: int, ratio: float) -> "TimeGrid":
-        """Every step `ratio` times the one before, over the same time: t_N = steps h.
+        """Return a grid from 0 to steps x h, each step `ratio` times the one before.
 
-        ValueError unless h > 0 and ratio > 0 are finite and steps >= 1.
+        Raises ValueError unless h > 0 and ratio > 0 are finite and steps >= 1.
         """
         _check(h, steps)
         if not (ratio > 0 and math.isfinite(ratio)):
@@ -41,11 +47,14 @@ class TimeGrid:
         if ratio == 1:
             return cls.uniform(h, steps)
         lengths = [ratio**k for k in range(steps)]
-        unit = steps * h / math.fsum(lengths)
-        return cls((0.0, *(unit * length for length in accumulate(lengths))))
+        first = steps * h / math.fsum(lengths)
+        return cls((0.0, *(first * length for length in accumulate(lengths))))
 
     def refined(self, factor: int) -> "TimeGrid":
-        """Every step cut into `factor` equal ones; the old points stay as they are."""
+        """Return a grid with every step cut into `factor` equal steps.
+
+        It contains all points of this grid. Raises ValueError for factor < 1.
+        """
         if factor < 1:
             raise ValueError(f"factor must be >= 1, got {factor}")
         inner = [
@@ -56,7 +65,7 @@ class TimeGrid:
         return TimeGrid((*inner, self.points[-1]))
 
     def steps(self) -> Iterator[tuple[float, float]]:
-        """(t_0, t_1), (t_1, t_2), ..."""
+        """Iterate over the steps (t_0, t_1), (t_1, t_2), ..."""
         return pairwise(self.points)
 
 

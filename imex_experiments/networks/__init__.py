@@ -1,4 +1,4 @@
-"""Networks: blocks of integrated layers, what connects them, and a coarsening baseline."""
+"""Networks: blocks of integrated layers, connectors, heads, and a U-Net as baseline."""
 
 from imex_experiments.networks.dynamic_block import DynamicBlock
 from imex_experiments.networks.dynamic_net import DynamicNet

@@ -1,4 +1,7 @@
-"""What stands around the blocks: connectors that change width and resolution, and heads."""
+"""Connectors before the blocks, which change width and resolution, and heads after them.
+
+Shapes: images and features (B, C, H, W).
+"""
 
 from collections.abc import Callable
 
@@ -15,9 +18,10 @@ POOLS: dict[str, Callable[[], nn.Module]] = {
 
 
 class Connector(nn.Module):
-    """P(sigma(N(K Y + b))): C_in to C_out channels; a pool P halves the sides.
+    """The map P(sigma(N(K Y + b))) from C_in to C_out channels.
 
-    ValueError with the choices for an unknown pool.
+    A pool P halves height and width; pool="none" keeps them. Raises ValueError with the
+    choices for an unknown pool, norm or activation.
     """
 
     def __init__(
@@ -44,14 +48,14 @@ class Connector(nn.Module):
 
 
 class Head(nn.Conv2d):
-    """Dense output: a 1 x 1 convolution from features to outputs, at their resolution."""
+    """A 1 x 1 convolution from features to outputs, one output per pixel."""
 
     def __init__(self, in_channels: int, out_channels: int, bias: bool = False) -> None:
         super().__init__(in_channels, out_channels, kernel_size=1, bias=bias)
 
 
 class ClassHead(Head):
-    """One output per image: the mean over its pixels, then the 1 x 1 convolution.
+    """The mean of the features over the pixels, then a linear map: one output per image.
 
     Shapes: (B, C, H, W) to (B, K).
     """
@@ -61,3 +65,4 @@ class ClassHead(Head):
 
 
 HEADS = {"dense": Head, "classes": ClassHead}
+"""The heads by the names that a configuration uses."""

@@ -1,4 +1,4 @@
-"""What a network costs: its weights by kind, and the arithmetic of one image."""
+"""Count the parameters of a network and the floating-point operations for one image."""
 
 import copy
 import math
@@ -16,12 +16,12 @@ from imex_experiments.terms.layers import Convolution
 
 
 def count_parameters(network: nn.Module) -> dict[str, int]:
-    """Trainable weights by kind: convolution, diffusion, head, other, and their total.
+    """Return the number of trainable weights: convolution, diffusion, head, other, total.
 
-    The published IMEXnet for Q-tips (widths 64, 128, 256, a connector and three symmetric
-    layers each) has 2,691,648 convolution weights, without the head. Its gram operators
-    add 9 per channel and step, 12,096. The paper counts 9,792 = 9 (3 x 64 + 3 x 128 +
-    2 x 256): its sum passes over one of the three operators at width 256.
+    The published IMEXnet for Q-tips (widths 64, 128, 256, each with a connector and three
+    symmetric layers) has 2,691,648 convolution weights without the head. Its operators
+    B^T B add 9 weights per channel and step, 12,096 in all. The paper counts 9,792 =
+    9 (3 x 64 + 3 x 128 + 2 x 256), which omits one of the three operators at width 256.
     """
     kinds = {"convolution": Convolution, "diffusion": GramDiffusion, "head": Head}
     counts = dict.fromkeys((*kinds, "other"), 0)
@@ -32,7 +32,7 @@ def count_parameters(network: nn.Module) -> dict[str, int]:
 
 
 def _own(module: nn.Module) -> Iterator[nn.Parameter]:
-    """The module's own parameters, those behind a constraint included."""
+    """Yield the parameters of a module itself, including those that a constraint holds."""
     if not isinstance(module, ParametrizationList):
         yield from module.parameters(recurse=False)
         if is_parametrized(module):
@@ -42,14 +42,13 @@ def _own(module: nn.Module) -> Iterator[nn.Parameter]:
 def count_flops(
     network: nn.Module, image_shape: tuple[int, int, int]
 ) -> dict[str, int]:
-    """Floating-point operations of one forward pass of one image (C, H, W), by child.
+    """Return the floating-point operations of a forward pass of one image (C, H, W).
 
-    A multiplication and an addition count as two; convolutions, matrix products and FFTs
-    are counted (5 n log2 n for a complex transform of n points, half for a real one),
-    pointwise work is not, and a step that is solved for counts as one evaluation of f:
-    its solver's work depends on the image. Runs on the meta device: no memory, no
-    arithmetic. Keys are the names of the children, their children where a child is a
-    Sequential, and "total".
+    The keys are the names of `parts`, and "total". A multiplication with an addition
+    counts as two. Convolutions, matrix products and FFTs count; pointwise operations do
+    not. A complex FFT of n points counts as 5 n log2 n, a real one as half of that. An
+    implicit step counts as one evaluation of f, because the work of its solver depends on
+    the image. The network runs on the meta device, without memory or arithmetic.
     """
     shadow = copy.deepcopy(network).to("meta").eval()
     counter = FlopCounterMode(display=False, custom_mapping=FFTS)
@@ -62,19 +61,18 @@ def count_flops(
 
 
 def parts(network: nn.Module) -> dict[str, nn.Module]:
-    """The children a reader thinks in: those of the network, lists opened."""
-    opened: dict[str, nn.Module] = {}
+    """Return the children of a network by name; a list gives its entries, `name.index`."""
+    found: dict[str, nn.Module] = {}
     for name, child in network.named_children():
         if isinstance(child, (nn.Sequential, nn.ModuleList)):
-            opened.update(
-                {f"{name}.{inner}": part for inner, part in child.named_children()}
-            )
+            found |= {f"{name}.{inner}": part for inner, part in child.named_children()}
         else:
-            opened[name] = child
-    return opened
+            found[name] = child
+    return found
 
 
 def _transforms(shape: Any, dims: Any, factor: float) -> int:
+    """Return factor x n log2 n for each of the transforms of n points along `dims`."""
     points = math.prod(shape[dim] for dim in dims)
     return round(factor * math.prod(shape) * math.log2(max(points, 2)))
 
@@ -93,7 +91,7 @@ FFTS = {
     torch.ops.aten._fft_c2r: _real_fft,
     torch.ops.aten._fft_c2c: _complex_fft,
 }
-"""Operation -> its FLOPs from the shapes of its arguments and result."""
+"""FLOPs of an FFT operation, from the shapes of its arguments and of its result."""
 
 
 def _fused_product(x: Any, t: Any, **_: Any) -> int:
@@ -108,4 +106,4 @@ KERNELS = {
     torch.ops.imex_experiments.cpp_product: _fused_product,
     torch.ops.imex_experiments.cpp_gradients: _fused_gradients,
 }
-"""The same for whole solves on a CPU; elsewhere they are counted as their parts."""
+"""FLOPs of the C++ kernels. Other backends are counted by the operations they call."""

@@ -1,4 +1,7 @@
-"""A block of layers of one width: an ODE, a scheme and a time grid."""
+"""A block of layers of one width: an ODE, a scheme, and a time grid.
+
+Shapes: states y (B, C, H, W).
+"""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -26,15 +29,17 @@ from imex_experiments.terms.weight_path import (
 
 
 class DynamicBlock(nn.Module):
-    """Y(t_0) to Y(t_N) of Y' = f(t, Y) with weights theta(t); (B, C, H, W) to the same.
+    """The map from Y(t_0) to Y(t_N) of Y' = f(t, Y), whose weights depend on time.
 
-    `layer(channels)` makes f for one step or knot, `diffusion(channels)` makes L; the
-    latter is called only if the integrator asks for an operator. The weights of f sit at
-    `knots`, by default the points of the grid, and are constant or linear in between; L is
-    constant in between. With `learns_unit` the unit of time is trained, one factor, 1 at
-    first, that all steps of the grid are multiplied with. ValueError for knots that do not
-    cover the grid, for odd channels or a trained unit under a scheme that splits them, and
-    for batch norm where it has no meaning. Source: DynamicBlocks.
+    `layer(channels)` returns f for one step or knot. `diffusion(channels)` returns L; it
+    is called only if the integrator uses an operator. The weights of f are given at
+    `knots`, by default the grid points, and are constant or linear between them. L is
+    constant between knots. With `learns_time_scale` the block trains one factor, 1 at
+    first, that multiplies all step sizes.
+
+    Raises ValueError for knots that do not cover the grid, for batch norm where it has no
+    meaning, and, with a scheme that splits the channels, for an odd number of channels or
+    a trained time scale. Source: DynamicBlocks.
     """
 
     def __init__(
@@ -46,7 +51,7 @@ class DynamicBlock(nn.Module):
         diffusion: Callable[[int], nn.Module],
         interpolation: str = "constant",
         knots: Sequence[float] | None = None,
-        learns_unit: bool = False,
+        learns_time_scale: bool = False,
     ) -> None:
         super().__init__()
         if not isinstance(integrator, Integrator):
@@ -67,7 +72,10 @@ class DynamicBlock(nn.Module):
             if integrator.uses_operator
             else None
         )
-        self.unit: Positive | Chosen | None = Positive(1.0) if learns_unit else None
+        # Checkpoints know the module of the time scale by the name `unit`.
+        self.unit: Positive | Chosen | None = (
+            Positive(1.0) if learns_time_scale else None
+        )
         self._check(knots)
 
     def _check(self, knots: Sequence[float] | None) -> None:
@@ -87,8 +95,13 @@ class DynamicBlock(nn.Module):
         if self.integrator.solves_samples:
             refuse_batch_norm(self.layers, "the step is solved sample by sample")
 
+    @property
+    def time_scale(self) -> float:
+        """Return the factor that multiplies all step sizes; 1 unless it is trained."""
+        return 1.0 if self.unit is None else float(self.unit().detach())
+
     def during(self, t0: float, t1: float) -> System:
-        """f and L of the step from t0 to t1."""
+        """Return f and L of the step from t0 to t1, multiplied by the time scale."""
         step = _Step(self, t1)
         return step if self.unit is None else Rescaled(step, self.unit())
 
@@ -100,7 +113,7 @@ class DynamicBlock(nn.Module):
 
 
 class _Step:
-    """The system of one step: weights that change at its end do so after it."""
+    """The system of one step. Weights that jump at its end jump after the step."""
 
     def __init__(self, block: DynamicBlock, end: float) -> None:
         self.block = block
@@ -112,13 +125,16 @@ class _Step:
     def L(self, t: float) -> Operator:
         operators = self.block.operators
         assert operators is not None, (
-            "an integrator with uses_operator = False asked for L"
+            "the integrator uses L but declares uses_operator = False"
         )
         return cast(Operator, operators.at(t, self.end))
 
 
 def _channels_of_f(integrator: Integrator, channels: int) -> int:
-    """Half of the channels for a scheme that splits them, else all."""
+    """Return the number of channels that f maps: half for a scheme that splits them.
+
+    Raises ValueError if such a scheme gets an odd number.
+    """
     if not integrator.splits_state:
         return channels
     if channels % 2:

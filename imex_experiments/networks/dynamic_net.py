@@ -1,4 +1,7 @@
-"""The one network that every model configuration builds."""
+"""The network of all models but the U-Net: stem, blocks with connectors, head.
+
+Shapes: images and features (B, C, H, W).
+"""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -22,29 +25,36 @@ MakeLayer = Callable[..., nn.Module]
 
 
 class DynamicNet(nn.Module):
-    """connector, block, connector, block, ..., a closing connector if asked for, head.
+    """A residual network: (connector, block) for each width, and a head.
 
     Shapes: (B, in_channels, H, W) to (B, out_channels, H, W) for `head="dense"`, to
-    (B, out_channels) for `head="classes"`; one block per width.
-    `layer(channels, padding=)` makes a right-hand side and `diffusion(channels, alpha=,
-    boundary=)` an operator L. `layer` and `steps` are one for all blocks or a list with one
-    per block. Only the integrator tells an explicit network from an implicit one; a
-    network without L has the same f, drawn from the same random numbers.
-    `boundary` is that of L and, where `padding` is None, of all convolutions.
-    `checkpoint_blocks` keeps only what enters a block and computes its inside again for
-    the backward pass: memory no longer grows with the steps of a block.
+    (B, out_channels) for `head="classes"`.
 
-    Time: `steps` steps of h, each `ratio` times the one before over the same time, or the
-    points `times`; h = "learned" trains one step size per block. alpha may be "learned", one
-    per step and channel, or "auto", chosen during training. Weights: one module per step,
-    or at `knots` with `interpolation`; `time_penalty` scales their roughness in the loss.
-    Connectors: `opening` and
-    `connector` are kernel sizes, `pool` halves the image behind every connector but the
-    first, `norm` and `activation` are theirs, `bias` adds one to them and to the head.
-    `closing` is the width of one more connector, between the last block and the head.
-    `constraint()` parametrises the convolutions of f.
-    ValueError for h <= 0, alpha < 0, steps < 1, even kernels, unknown names, unsound times
-    or knots.
+    Terms. `layer(channels, padding=)` returns a right-hand side f. `diffusion(channels,
+    alpha=, boundary=)` returns an operator L. `layer` and `steps` are one value for all
+    blocks, or a list with one value per block. `integrator` alone decides if a network has
+    an L. Networks with and without L draw the same f from the same random numbers.
+    `constraint()` returns a parametrisation for the convolutions of f.
+
+    Time. A block takes `steps` steps of size h. With `ratio` r each step is r times the one
+    before, over the same total time. `times` gives the time points instead. h = "learned"
+    trains one step size per block. alpha = "learned" trains one value per step and channel;
+    alpha = "auto" is set by a callback during training.
+
+    Weights. There is one module per step, or one per knot of `knots` with `interpolation`
+    between. `time_penalty` multiplies the roughness of these weights in the loss.
+
+    Connectors. The first one is the stem, with kernel size `opening`; the others have
+    kernel size `connector`, and a `pool` that halves the image. `norm`, `activation` and
+    `bias` apply to all connectors, `bias` also to the head. `closing` is the width of one
+    more connector, without pool, between the last block and the head.
+
+    `boundary` is the boundary of L, and of all convolutions if `padding` is None.
+    `checkpoint_blocks` stores only the input of each block and recomputes the block in the
+    backward pass, so that memory does not grow with the steps of a block.
+
+    Raises ValueError for h <= 0, alpha < 0, steps < 1, even kernels, unknown names, and
+    for times or knots that do not increase.
     """
 
     def __init__(
@@ -84,7 +94,7 @@ class DynamicNet(nn.Module):
         self.time_penalty = time_penalty
         _check(widths, closing, time_penalty, pool, head)
         diffusion = _fixed("diffusion", diffusion, alpha=alpha, boundary=boundary)
-        diffusion(1)  # alpha and boundary are checked for explicit networks as well
+        diffusion(1)  # checks alpha and boundary, even if no step uses L
         connect = partial(
             Connector, padding=padding, norm=norm, activation=activation, bias=bias
         )
@@ -122,15 +132,12 @@ class DynamicNet(nn.Module):
 
     @property
     def h(self) -> float:
-        """The step size; the mean over the blocks if it is learned."""
-        units = [
-            1.0 if b.unit is None else float(b.unit().detach()) for b in self.blocks
-        ]
-        return self.first_h * fmean(units)
+        """Return the step size; if it is learned, its mean over the blocks."""
+        return self.first_h * fmean(block.time_scale for block in self.blocks)
 
     @property
     def alpha(self) -> float:
-        """What scales L, in the mean over channels and steps; 0 where there is no L."""
+        """Return the mean of alpha over channels and steps; 0 without L."""
         alphas = [
             float(torch.as_tensor(L.alpha).detach().double().mean())
             for L in self.operators
@@ -139,16 +146,16 @@ class DynamicNet(nn.Module):
 
     @property
     def operators(self) -> list[Diffusion]:
-        """Every L, first step to last; none in an explicit network."""
+        """Return every L, first step to last; an empty list in an explicit network."""
         return [m for m in self.modules() if isinstance(m, Diffusion)]
 
     @property
     def blocks(self) -> list[DynamicBlock]:
-        """The integrated blocks, first to last."""
+        """Return the blocks, first to last."""
         return [stage for stage in self.stages if isinstance(stage, DynamicBlock)]
 
     def penalty(self) -> Tensor | None:
-        """What the loss is to add: `time_penalty` x the roughness of all weight paths."""
+        """Return `time_penalty` x the roughness of all weights; None for a factor of 0."""
         if self.time_penalty == 0:
             return None
         roughness = [block.layers.roughness() for block in self.blocks]
@@ -156,11 +163,7 @@ class DynamicNet(nn.Module):
 
     def forward(self, y: Tensor) -> Tensor:
         for stage in self.stages:
-            y = (
-                self._again_in_backward(stage, y)
-                if self._recomputes(stage)
-                else stage(y)
-            )
+            y = self._checkpointed(stage, y) if self._recomputes(stage) else stage(y)
         return self.head(y)
 
     def _recomputes(self, stage: nn.Module) -> bool:
@@ -171,7 +174,12 @@ class DynamicNet(nn.Module):
         )
 
     @staticmethod
-    def _again_in_backward(stage: nn.Module, y: Tensor) -> Tensor:
+    def _checkpointed(stage: nn.Module, y: Tensor) -> Tensor:
+        """Return stage(y), and compute it again in the backward pass.
+
+        The second time, batch norms must not update their running averages again.
+        """
+
         def contexts() -> tuple[AbstractContextManager, AbstractContextManager]:
             return nullcontext(), untracked(stage)
 
@@ -180,7 +188,7 @@ class DynamicNet(nn.Module):
 
 @contextmanager
 def untracked(module: nn.Module) -> Iterator[None]:
-    """Batch norms that normalise as ever and leave their running averages as they are."""
+    """Keep batch norms from updating their running averages; they normalise as before."""
     norms: list[Any] = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
     before = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
     for norm in norms:
@@ -215,7 +223,10 @@ def _check(
 
 
 def _fixed(name: str, make: Callable[..., Any], **arguments: Any) -> Callable[..., Any]:
-    """Return `partial`; ValueError for an argument of `make` that it would override."""
+    """Return partial(make, **arguments).
+
+    Raises ValueError for an argument that `make` itself sets, which would be lost.
+    """
     for key in getattr(make, "keywords", {}).keys() & arguments:
         raise ValueError(
             f"{name}.{key} would be lost: give {key} to the network itself"
@@ -224,7 +235,10 @@ def _fixed(name: str, make: Callable[..., Any], **arguments: Any) -> Callable[..
 
 
 def _per_block(value: Any, name: str, blocks: int) -> Sequence[Any]:
-    """One value for all blocks, or a list with one per block."""
+    """Return one value per block, from one value for all or a list of one for each.
+
+    Raises ValueError for a list of another length.
+    """
     if not isinstance(value, Sequence):
         return [value] * blocks
     if len(value) != blocks:

@@ -1,6 +1,6 @@
 """Add implicit steps to residual networks that were not built by this package.
 
-A residual block Y + f(Y) is a forward Euler step; `imexify` turns it into an IMEX step.
+A residual block Y + f(Y) is a forward Euler step. `imexify` turns it into an IMEX step.
 """
 
 import copy
@@ -28,20 +28,20 @@ def imexify(
 ) -> nn.Module:
     """Return a copy whose residual sums Y + f(Y) are Y + h (I + h alpha B^T B)^-1 f(Y).
 
-    Each sum gets a trainable B of 9 weights per channel. All other weights keep their names
-    and values. With alpha = 0 and h = 1 the output is that of `module`.
+    Each sum gets a trainable B with 9 weights per channel. All other weights keep their
+    names and values. With alpha = 0 and h = 1 the copy computes what `module` computes.
 
     `where` is a pattern that selects submodules by name: "layer[34].*" is the last two stages
     of a torchvision ResNet, "" is the module itself. Only sums in the forward method of a
     selected submodule are changed. That forward is traced once by torch.fx, so a decision
     that it makes by reading `self.training` is frozen.
 
-    A sum is residual if both summands depend on the same input and one of them is the
-    result of more operations than the other. The longer one is f(Y). The shorter one, Y or a
-    projection of Y, stays as it is.
+    A sum is residual if both summands depend on a common input and more operations lead to
+    one summand than to the other. The summand with more operations is f(Y). The other one,
+    Y or a projection of Y, is not changed.
 
     Raises ValueError if no residual sum is found, if a selected submodule already has an
-    implicit step, or if no convolution or norm before a sum tells its number of channels.
+    implicit step, or if no convolution or norm before a sum gives its number of channels.
     Source: IMEXnet eq. 6.
     """
     changed = copy.deepcopy(module)
@@ -51,7 +51,7 @@ def imexify(
             continue
         try:
             graph = _OneForward().trace(part)
-        except Exception as error:  # whatever a foreign forward raises for a proxy
+        except Exception as error:  # foreign code may raise anything on a proxy
             opaque.append(f"{name or 'the module itself'} ({type(error).__name__})")
             continue
         residuals = list(_residuals(graph, part))
@@ -60,8 +60,8 @@ def imexify(
         for index, (node, branch, channels) in enumerate(residuals):
             if channels is None:
                 raise ValueError(
-                    f"{name or type(part).__name__}: no convolution or norm tells the "
-                    "channels of its residual"
+                    f"{name or type(part).__name__}: the channels of its residual are "
+                    "unknown, no convolution or norm precedes the sum"
                 )
             step = ImplicitConv2d(channels, h, alpha, boundary=boundary)
             _insert(graph, part, node, branch, f"implicit{index}", step, h)
@@ -81,7 +81,7 @@ def imexify(
 
 
 class _OneForward(fx.Tracer):
-    """Trace the forward of one module and record calls of its submodules as they are."""
+    """A tracer of one module's forward, which records submodules as single calls."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return True
@@ -98,11 +98,14 @@ def _refuse_second_step(part: nn.Module, name: str) -> None:
 
 @dataclass(frozen=True)
 class _Past:
-    """Describe how a value of the graph came about."""
+    """The computation that leads to a value of the graph."""
 
-    inputs: frozenset[fx.Node]  # arguments of the forward and weights it depends on
-    operations: int  # on the longest way from one of them
-    channels: int | None  # of the nearest convolution or norm before it
+    inputs: frozenset[fx.Node]
+    """The arguments of the forward, and the weights, that the value depends on."""
+    operations: int
+    """The number of operations on the longest path from an input."""
+    channels: int | None
+    """The channels of the last convolution or norm on the way; None without one."""
 
 
 def _residuals(
@@ -128,7 +131,7 @@ def _residuals(
 
 
 def _past(node: fx.Node, sources: list[_Past], part: nn.Module) -> _Past:
-    """Return the past of a node from the pasts of what it is computed from."""
+    """Return the past of a node, given the pasts of its arguments."""
     if not sources:
         return _Past(frozenset([node]), 0, None)
     inputs = frozenset().union(*(source.inputs for source in sources))
@@ -141,13 +144,13 @@ def _past(node: fx.Node, sources: list[_Past], part: nn.Module) -> _Past:
 
 
 def _operations(modules: list[nn.Module]) -> int:
-    """Count the modules without children; an identity and an empty Sequential do nothing."""
+    """Return the number of modules without children that compute something."""
     idle = (nn.Identity, nn.Sequential)
     return sum(not list(m.children()) and not isinstance(m, idle) for m in modules)
 
 
 def _channels(modules: list[nn.Module]) -> int | None:
-    """Return the channels of the last convolution or norm, None without one."""
+    """Return the channels of the last convolution or norm; None without one."""
     for module in reversed(modules):
         for attribute in ("num_features", "out_channels"):
             if isinstance(number := getattr(module, attribute, None), int):
@@ -156,7 +159,7 @@ def _channels(modules: list[nn.Module]) -> int | None:
 
 
 def _summands(node: fx.Node) -> tuple[fx.Node, fx.Node] | None:
-    """Return the two values that a node adds, None for a node that adds no two values."""
+    """Return the two values that a node adds; None for any other node."""
     called = node.op == "call_function" and node.target in SUMS
     method = node.op == "call_method" and node.target in METHODS
     first, second = (*node.args, None, None)[:2]
@@ -176,7 +179,7 @@ def _insert(
     step: ImplicitConv2d,
     h: float,
 ) -> None:
-    """Replace f(Y) by h (I + hL)^-1 f(Y) in this sum; other uses of f(Y) stay."""
+    """Replace f(Y) by h (I + h L)^-1 f(Y) in this sum, not in other uses of f(Y)."""
     part.add_module(name, step)
     with graph.inserting_before(node):
         solved: Any = graph.call_module(name, (branch,))

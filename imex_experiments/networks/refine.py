@@ -1,4 +1,4 @@
-"""From a trained network to a finer one that starts as the same function of time."""
+"""Refine a trained network in time: more steps, or more knots of its weights."""
 
 import copy
 
@@ -7,10 +7,11 @@ from imex_experiments.networks.dynamic_net import DynamicNet
 
 
 def refine_steps(network: DynamicNet, factor: int = 2) -> DynamicNet:
-    """A copy with `factor` times the steps: the same weights at the same times.
+    """Return a copy with `factor` times the steps and the same weights theta(t).
 
-    It follows the same ODE more closely, so its output moves by the truncation error.
-    ValueError for factor < 1. Source: DynamicBlocks, setTimeSteps.
+    The copy solves the same ODE with smaller steps, so its output differs by the
+    truncation error. Raises ValueError for factor < 1.
+    Source: DynamicBlocks, setTimeSteps.
     """
     finer = copy.deepcopy(network)
     for block in finer.blocks:
@@ -19,9 +20,9 @@ def refine_steps(network: DynamicNet, factor: int = 2) -> DynamicNet:
 
 
 def refine_knots(network: DynamicNet, factor: int = 2) -> DynamicNet:
-    """A copy with `factor` times the knots, by interpolation: the same output.
+    """Return a copy with `factor` times the knots, interpolated: its output is the same.
 
-    ValueError for factor < 1.
+    Raises ValueError for factor < 1.
     """
     finer = copy.deepcopy(network)
     for block in finer.blocks:

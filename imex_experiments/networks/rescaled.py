@@ -1,4 +1,4 @@
-"""A system in another unit of time."""
+"""A system and its operator, multiplied by a trained time scale."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from imex_experiments.integrators import Operator, System
 
 @dataclass(frozen=True)
 class Rescaled:
-    """s f and s L: a step of h in the new unit is the step of h s in the old one."""
+    """The system s f, s L: its step of size h is the step of size s h of f, L."""
 
     system: System
     s: Tensor
@@ -25,7 +25,7 @@ class Rescaled:
 
 @dataclass(frozen=True)
 class RescaledOperator:
-    """s L."""
+    """The operator s L."""
 
     operator: Operator
     s: Tensor

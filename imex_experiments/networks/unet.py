@@ -1,4 +1,7 @@
-"""The coarsening baseline: what a practitioner would pick instead of an implicit step."""
+"""The U-Net, a baseline: it enlarges the receptive field by coarsening the image.
+
+Shapes: images and features (B, C, H, W).
+"""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -14,11 +17,12 @@ from imex_experiments.terms.positive import FIRST_H
 
 
 class UNet(nn.Module):
-    """Encoder and decoder with skip connections (Ronneberger et al. 2015), batch norms.
+    """An encoder and a decoder with skip connections (Ronneberger et al. 2015).
 
-    Shapes: (B, in_channels, H, W) to (B, out_channels, H, W); the sides must be divisible
-    by 2^(levels - 1), levels = len(widths), else ValueError. h and alpha are accepted so
-    that a sweep may name them for every model, and have no effect.
+    Shapes: (B, in_channels, H, W) to (B, out_channels, H, W). `widths` has one entry per
+    level. h and alpha have no effect; they exist so that a sweep can set them for every
+    model. Raises ValueError for fewer than two widths, and in `forward` for an image whose
+    sides are not divisible by 2^(levels - 1).
     """
 
     def __init__(
@@ -75,7 +79,7 @@ class UNet(nn.Module):
         return self.head(y)
 
     def _encode(self, y: Tensor) -> list[Tensor]:
-        """The features of every level, finest first."""
+        """Return the features of every level, finest first."""
         levels = [self.encoders[0](y)]
         for encoder in list(self.encoders)[1:]:
             levels.append(encoder(F.max_pool2d(levels[-1], 2)))

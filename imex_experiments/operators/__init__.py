@@ -1,1 +1,1 @@
-"""Pure functions on tensors: stencils, boundaries, and the implicit solve."""
+"""Pure functions on tensors: convolutions, symbols of stencils, the implicit solve."""

@@ -1,4 +1,7 @@
-"""Boundaries: one name gives the padding of explicit steps and the transform of implicit ones.
+"""Boundary conditions, and convolutions of a padded image.
+
+A boundary has one name. It selects the padding of the convolutions in explicit steps and
+the transform that diagonalises the operator of implicit steps.
 
 Shapes: images (B, C, H, W); kernels (C_out, C_in, k, k), or (C, 1, k, k) if depthwise.
 """
@@ -24,28 +27,28 @@ WHY_NOT_REFLECT = (
 
 
 def require_boundary(name: str) -> str:
-    """The name itself; ValueError with the choices for an unknown one."""
+    """Return the name of a boundary; ValueError with the choices for an unknown one."""
     return _require("boundary", name, BOUNDARIES)
 
 
 def require_padding(name: str) -> str:
-    """The name itself; ValueError with the choices for an unknown one."""
+    """Return the name of a padding; ValueError with the choices for an unknown one."""
     return _require("padding", name, PADDINGS)
 
 
-def _require(what: str, name: str, choices: tuple[str, ...]) -> str:
+def _require(key: str, name: str, choices: tuple[str, ...]) -> str:
     if name not in choices:
         why = WHY_NOT_REFLECT if name == "reflect" else ""
         raise ValueError(
-            f"{what} must be one of {', '.join(choices)}, got {name!r}{why}"
+            f"{key} must be one of {', '.join(choices)}, got {name!r}{why}"
         )
     return name
 
 
 def convolve(y: Tensor, kernel: Tensor, padding: str, dilation: int = 1) -> Tensor:
-    """K y at the size of y, k odd, the taps `dilation` pixels apart.
+    """Return K y, of the size of y. The taps of the kernel are `dilation` pixels apart.
 
-    ValueError for an image smaller than the kernel.
+    Raises ValueError for an even kernel and for an image smaller than the kernel.
     """
     margin = _margin(y, kernel, dilation)
     groups = y.shape[1] // kernel.shape[1]
@@ -58,11 +61,12 @@ def convolve(y: Tensor, kernel: Tensor, padding: str, dilation: int = 1) -> Tens
 
 
 def convolve_adjoint(y: Tensor, kernel: Tensor, padding: str) -> Tensor:
-    """K^T y, the adjoint of `convolve` in the Euclidean product, for kernels of all channels.
+    """Return K^T y, the adjoint of `convolve` in the Euclidean inner product.
 
-    For zero and periodic padding it is the convolution with the point-reflected kernel,
-    input and output channels exchanged. For neumann what falls outside of the image is
-    added to its edge.
+    The kernel mixes all channels: (C_out, C_in, k, k). For zero and periodic padding, K^T
+    is the convolution with the point-reflected kernel, its input and output channels
+    exchanged. For neumann padding, K^T convolves without padding and adds the values that
+    land outside the image to its edge.
     """
     if padding != "neumann":
         return convolve(y, kernel.transpose(0, 1).flip(-2, -1), padding)
@@ -75,7 +79,8 @@ def _margin(y: Tensor, kernel: Tensor, dilation: int = 1) -> int:
     margin = dilation * (require_odd(kernel.shape[-1]) // 2)
     extent = 2 * margin + 1
     height, width = y.shape[-2:]
-    if height < extent or width < extent:  # min() would fix in a graph which is smaller
+    # Two comparisons: min() would write into a compiled graph which side is shorter.
+    if height < extent or width < extent:
         raise ValueError(
             f"image of size {(height, width)} is smaller than the kernel "
             f"{(extent, extent)}"
@@ -84,13 +89,16 @@ def _margin(y: Tensor, kernel: Tensor, dilation: int = 1) -> int:
 
 
 def _repeat_edge(y: Tensor, dim: int, margin: int) -> Tensor:
-    """Replicate padding along one axis (Inductor mistakes the strides of F.pad's)."""
+    """Repeat the first and the last line along one axis `margin` times.
+
+    F.pad does the same, but Inductor gets the strides of its result wrong.
+    """
     first, last = y.narrow(dim, 0, 1), y.narrow(dim, -1, 1)
     return torch.cat([first] * margin + [y] + [last] * margin, dim)
 
 
 def _fold_into_edge(z: Tensor, dim: int, margin: int) -> Tensor:
-    """The adjoint of `_repeat_edge`."""
+    """Add the margins along one axis to the edge lines: the adjoint of `_repeat_edge`."""
     size = z.shape[dim] - 2 * margin
     before, inside, after = z.split([margin + 1, size - 2, margin + 1], dim)
     return torch.cat(

@@ -1,7 +1,10 @@
-"""Products with a real even symbol, and with them (I + h L)^-1 x.
+"""The implicit solve (I + h L)^-1 x, and the product with any real even symbol.
 
-Shapes: x (B, C, H, W) real; symbol (C, H, W // 2 + 1) where periodic, else (C, H, W), or
-anything that broadcasts to it.
+A transform F diagonalises L: L = F^-1 lambda F with the symbol lambda. The solve is then
+F^-1 (t F x) with the transfer function t = 1 / (1 + h lambda).
+
+Shapes: x (B, C, H, W) real; a symbol broadcasts to (C, H, W // 2 + 1) for a periodic
+boundary and to (C, H, W) for the others; t and spectra X, G as the transform lays them out.
 """
 
 from collections.abc import Iterator
@@ -11,13 +14,13 @@ import torch
 from torch import Tensor
 
 from imex_experiments.operators.kernels.available import (
+    forbids_kernels,
     kernels_for,
-    needs_plain_operations,
 )
 from imex_experiments.operators.precision import without_autocast
 from imex_experiments.operators.select import choose
 from imex_experiments.operators.stencils import gram_symbol
-from imex_experiments.operators.tracing import torch_derives
+from imex_experiments.operators.tracing import is_transformed
 from imex_experiments.operators.transforms import (
     Fused,
     Periodic,
@@ -26,16 +29,16 @@ from imex_experiments.operators.transforms import (
 )
 
 BLOCK_BYTES = 2**21
-"""Images solved at a time on a CPU: with their spectra they stay in its second cache."""
+"""Bytes of images that a CPU solves at a time: they fit, with spectra, into its L2 cache."""
 
 
 class _SymbolProduct(torch.autograd.Function):
-    """y = S x and its spectrum X = F x, S = F^-1 t F.
+    """Compute y = S x and the spectrum X = F x, with S = F^-1 t F.
 
-    S is symmetric: the gradient of x is the same product S g, whose spectrum G gives that
-    of t. Gradients of spectra are those of the inner product in which F^-1 is the adjoint
-    of F. X is an output so that second derivatives find x
-    through it; beside t it is all that is kept, and only where t has a gradient.
+    S is symmetric, so the gradient of x is S g. The spectrum G of g, together with X,
+    gives the gradient of t (see `_Cross`). The backward pass keeps t, and X only if t
+    needs a gradient. X is an output so that second derivatives reach x through it.
+    Gradients of spectra use the inner product in which F^-1 is the adjoint of F.
     """
 
     @staticmethod
@@ -54,7 +57,7 @@ class _SymbolProduct(torch.autograd.Function):
         ctx: Any, g: Tensor | None, gX: Tensor | None
     ) -> tuple[Tensor | None, Tensor | None, None]:
         X, t = ctx.saved_tensors
-        # gX and recorded gradients appear under double backward alone.
+        # gX and recorded gradients occur only in a double backward pass.
         if g is not None and gX is None and not torch.is_grad_enabled():
             return *_product_and_cross(g, t, ctx.transform, X), None
         grad_x = grad_t = None
@@ -69,7 +72,7 @@ class _SymbolProduct(torch.autograd.Function):
 
 
 def _product(x: Tensor, t: Tensor, F: Transform, X: Tensor | None = None) -> Tensor:
-    """S x, block by block; the spectrum of x is written to X if that is given."""
+    """Return S x, block by block; write the spectrum of x to X if X is given."""
     y = torch.empty_like(x, memory_format=torch.contiguous_format)
     with without_autocast(x):
         for images, channels in _blocks(x):
@@ -83,7 +86,7 @@ def _product(x: Tensor, t: Tensor, F: Transform, X: Tensor | None = None) -> Ten
 def _product_and_cross(
     g: Tensor, t: Tensor, F: Transform, X: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
-    """S g and, if X is given, the gradient of t, block by block."""
+    """Return S g and, if X is given, the gradient of t, block by block."""
     grad_x = torch.empty_like(g, memory_format=torch.contiguous_format)
     grad_t = None if X is None else torch.zeros_like(t)
     with without_autocast(g):
@@ -98,10 +101,10 @@ def _product_and_cross(
 
 
 def _blocks(x: Tensor) -> Iterator[tuple[slice, slice]]:
-    """Images and channels that are solved at a time.
+    """Yield the images and channels that are solved at a time, as slices.
 
-    Whole batches of a few channels where they fit, because factors and their gradient
-    are shared by a batch.
+    A block is a whole batch of a few channels if that fits, because a batch shares t and
+    the gradient of t.
     """
     batch, channels, height, width = x.shape
     planes = batch * channels
@@ -115,7 +118,10 @@ def _blocks(x: Tensor) -> Iterator[tuple[slice, slice]]:
 
 
 class _Cross(torch.autograd.Function):
-    """The gradient of t, linear in X and in G; t itself says how it is laid out."""
+    """Compute the gradient of t from the spectra X and G; it is linear in each of them.
+
+    t is an argument only because the gradient has its layout.
+    """
 
     @staticmethod
     def forward(X: Tensor, G: Tensor, t: Tensor, transform: Transform) -> Tensor:
@@ -136,7 +142,7 @@ class _Cross(torch.autograd.Function):
 
 
 class _Inverse(torch.autograd.Function):
-    """x = F^-1 X, whose adjoint F is the second output of the product with any t."""
+    """Compute x = F^-1 X. Its adjoint is F: the second output of `_SymbolProduct`."""
 
     @staticmethod
     def forward(X: Tensor, t: Tensor, transform: Transform) -> Tensor:
@@ -156,30 +162,31 @@ class _Inverse(torch.autograd.Function):
 def symbol_product(
     x: Tensor, symbol: Tensor, boundary: str = "periodic", backend: str = "auto"
 ) -> Tensor:
-    """F^-1 (symbol * F x) per channel, for any real even symbol.
+    """Return F^-1 (symbol * F x), channel by channel, for any real even symbol.
 
-    Half-precision images are transformed in float32 and returned in their own dtype,
-    inside of autocast as well, and in their own memory format.
-    Differentiable twice in both arguments. ValueError for images that are not real
-    floating point (B, C, H, W), a symbol of another size, a periodic one that is not even,
-    an unknown boundary, and a backend that is unknown or cannot be used.
+    The result has the dtype and the memory format of x. Half-precision images are
+    transformed in float32, under autocast too. Twice differentiable in x and symbol.
+
+    Raises ValueError for images that are not real floating point (B, C, H, W), a symbol of
+    another size, a periodic symbol that is not even, an unknown boundary, and a backend
+    that is unknown or cannot be used.
     """
     F = transform_of(x, boundary, backend)
-    return apply_factors(x, factors_of(symbol, x, F), F)
+    return apply_transfer(x, transfer_of(symbol, x, F), F)
 
 
 def transform_of(x: Tensor, boundary: str, backend: str) -> Transform:
-    """The transform for images like x; ValueError as in `symbol_product`.
+    """Return the transform for images like x; ValueError as in `symbol_product`.
 
-    Where kernels would be in the way, `gemm` computes what `fused` is asked for: in
-    torch.func and exported graphs, and on the meta device.
+    backend="fused" becomes `gemm` where no kernel can run: under torch.func, in an
+    exported graph, and on the meta device.
     """
     if x.ndim != 4 or not x.is_floating_point():
         raise ValueError(
             f"images must be floating point (B, C, H, W), got {x.dtype} {tuple(x.shape)}"
         )
     size, kernels = (x.shape[-2], x.shape[-1]), kernels_for(x)
-    if backend == "fused" and kernels is None and not needs_plain_operations(x):
+    if backend == "fused" and kernels is None and not forbids_kernels(x):
         raise ValueError(
             f"backend=fused has no kernels for {x.dtype} on {x.device}; "
             "take backend=auto"
@@ -187,10 +194,10 @@ def transform_of(x: Tensor, boundary: str, backend: str) -> Transform:
     return choose(size, boundary, backend, kernels, x.dtype)
 
 
-def factors_of(symbol: Tensor, x: Tensor, F: Transform) -> Tensor:
-    """The symbol laid out and at the precision in which F multiplies images like x.
+def transfer_of(symbol: Tensor, x: Tensor, F: Transform) -> Tensor:
+    """Return the symbol as transfer function t: in the layout of F, float32 or float64.
 
-    ValueError for a symbol of another size, and for a periodic one that is not even.
+    Raises ValueError for a symbol of another size and a periodic one that is not even.
     """
     whole = (x.shape[1], *F.waves)
     try:
@@ -202,18 +209,18 @@ def factors_of(symbol: Tensor, x: Tensor, F: Transform) -> Tensor:
         ) from error
     if isinstance(F, Periodic):
         _require_even(symbol, F.size)
-    return F.factors(symbol.to(torch.promote_types(x.dtype, torch.float32)))
+    return F.lay_out(symbol.to(torch.promote_types(x.dtype, torch.float32)))
 
 
 def _require_even(symbol: Tensor, size: tuple[int, int]) -> None:
-    """ValueError unless t(-k) = t(k) up to half of the digits, where it is cheap to ask.
+    """Raise ValueError unless t(-k) = t(k) to half of the digits.
 
-    Half a spectrum holds both k and -k on self-conjugate columns alone: the first, and
-    the last of an even width.
+    Half a spectrum holds both k and -k only on its first column, and on the last column of
+    an even width. Symbols on a GPU or in a traced graph are not checked.
     """
     height, width = size
-    # Asking a GPU would make it wait; a graph or a map over symbols cannot ask.
-    if torch_derives() or not symbol.is_cpu or height < 3:
+    # Reading a value back would stall a GPU, and is impossible in a traced graph.
+    if is_transformed() or not symbol.is_cpu or height < 3:
         return
     columns = symbol.detach()[..., 1:, :: width // 2 if width % 2 == 0 else width]
     scale, odd = columns.abs().amax(), (columns - columns.flip(-2)).abs().amax()
@@ -224,23 +231,23 @@ def _require_even(symbol: Tensor, size: tuple[int, int]) -> None:
         )
 
 
-def apply_factors(x: Tensor, t: Tensor, F: Transform) -> Tensor:
-    """F^-1 (t * F x) in the dtype and memory format of x, t = factors_of(symbol, x, F)."""
+def apply_transfer(x: Tensor, t: Tensor, F: Transform) -> Tensor:
+    """Return F^-1 (t F x) in the dtype and memory format of x; t from `transfer_of`."""
     if isinstance(F, Fused):
-        return _laid_out_like(x, F.product(x, t))
+        return _in_format_of(x, F.product(x, t))
     y = x.to(t.dtype)
-    if torch_derives():
+    if is_transformed():
         with without_autocast(x):
             y = F.inverse(F.multiply(F.forward(y), t))
     elif torch.is_grad_enabled():
         y, _ = _SymbolProduct.apply(y, t, F)
     else:
         y = _product(y, t, F)
-    return _laid_out_like(x, y.to(x.dtype))
+    return _in_format_of(x, y.to(x.dtype))
 
 
-def _laid_out_like(x: Tensor, y: Tensor) -> Tensor:
-    """y, channels last if x is; torch.func knows no memory formats."""
+def _in_format_of(x: Tensor, y: Tensor) -> Tensor:
+    """Return y, in channels-last format if x is; torch.func has no memory formats."""
     if torch._C._are_functorch_transforms_active() or x.is_contiguous():
         return y
     last = x.is_contiguous(memory_format=torch.channels_last)
@@ -248,14 +255,14 @@ def _laid_out_like(x: Tensor, y: Tensor) -> Tensor:
 
 
 def resolvent(symbol: Tensor, h: float | Tensor) -> Tensor:
-    """1 / (1 + h lambda), the symbol of (I + h L)^-1."""
-    if isinstance(h, Tensor) or torch_derives():
+    """Return 1 / (1 + h lambda), the symbol of (I + h L)^-1."""
+    if isinstance(h, Tensor) or is_transformed():
         return (1 + h * symbol).reciprocal()
     return _Resolvent.apply(symbol, h)
 
 
 class _Resolvent(torch.autograd.Function):
-    """The same in place: a symbol may be as large as the images."""
+    """Compute 1 / (1 + h lambda) in place, as a symbol may be as large as the images."""
 
     @staticmethod
     def forward(ctx: Any, symbol: Tensor, h: float) -> Tensor:
@@ -270,34 +277,36 @@ class _Resolvent(torch.autograd.Function):
         return (g * t).mul_(t).mul_(-ctx.h), None
 
 
-def implicit_conv(
+def solve_symbol(
     x: Tensor,
     symbol: Tensor,
     h: float | Tensor,
     boundary: str = "periodic",
     backend: str = "auto",
 ) -> Tensor:
-    """(I + h L)^-1 x = F^-1 (F x / (1 + h lambda)), lambda >= 0 the symbol of L.
+    """Return (I + h L)^-1 x = F^-1 (F x / (1 + h lambda)) for the symbol lambda of L.
 
-    Symmetric and a contraction; means are kept where lambda(0) = 0 (IMEXnet, Algorithm 1).
+    lambda >= 0, so the solve is symmetric and a contraction. It keeps the mean of x if
+    lambda(0) = 0. Raises ValueError like `symbol_product`. Source: IMEXnet, Algorithm 1.
     """
     return symbol_product(x, resolvent(symbol, h), boundary, backend)
 
 
-def implicit_gram_conv(
+def solve_gram(
     x: Tensor,
     taps: Tensor,
-    scale: float | Tensor,
+    h: float | Tensor,
     boundary: str = "periodic",
     backend: str = "auto",
 ) -> Tensor:
-    """Return (I + scale B^T B)^-1 x for the stencil B of taps (C, kh, kw).
+    """Return (I + h B^T B)^-1 x for the stencil B with taps (C, kh, kw).
 
-    On a CUDA device kernels make the factors of the taps; elsewhere the symbol does.
+    It is `solve_symbol` for the symbol of B^T B. Triton kernels compute the transfer
+    function from the taps directly, without the symbol.
     """
     F = transform_of(x, boundary, backend)
     if isinstance(F, PeriodicTriton):
-        t = F.gram_factors(taps * scale**0.5)
+        t = F.gram_transfer(taps * h**0.5)
     else:
-        t = factors_of(resolvent(gram_symbol(taps, F.size, boundary), scale), x, F)
-    return apply_factors(x, t, F)
+        t = transfer_of(resolvent(gram_symbol(taps, F.size, boundary), h), x, F)
+    return apply_transfer(x, t, F)

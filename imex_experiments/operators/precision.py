@@ -1,4 +1,4 @@
-"""What keeps constants and arithmetic of the implicit solve at full precision."""
+"""Keep the constants and the arithmetic of the implicit solve at full precision."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -12,36 +12,37 @@ Made = TypeVar("Made")
 
 
 def without_autocast(like: Tensor) -> AbstractContextManager[object]:
-    """A context in which products keep their dtype: autocast would make them bfloat16."""
-    if like.is_meta:  # it has no autocast
+    """Return a context without autocast, which would turn products into bfloat16."""
+    if like.is_meta:  # the meta device has no autocast
         return nullcontext()
     return torch.autocast(like.device.type, enabled=False)
 
 
 def angles(j: Tensor, k: Tensor, period: int) -> Tensor:
-    """Return the angles 2 pi j k / period, (len(j), len(k)), float64.
+    """Return the angles 2 pi j k / period in [0, 2 pi), (len(j), len(k)), float64.
 
-    Whole turns are taken off in integers, so that angles are exact to rounding.
+    j k is reduced modulo the period in integers, so the angles are exact to rounding.
     """
     # A tensor: ONNX has no remainder by a number that depends on the image's size.
     n = torch.full((), period, dtype=torch.int64, device=j.device)
     return 2 * torch.pi * (torch.outer(j, k) % n).double() / n
 
 
-def made_on(device: torch.device) -> torch.device:
-    """Return where constants of a device are made: the CPU, and always in float64.
+def build_device(device: torch.device) -> torch.device:
+    """Return the device on which to compute constants that `device` will use.
 
-    A compiled graph makes them itself, and one that is replayed copies nothing from the
-    CPU: there they are made on the device.
+    It is the CPU, which has float64. In a compiled graph it is `device` itself, because a
+    captured CUDA graph may not copy from the CPU.
     """
     return device if torch.compiler.is_compiling() else torch.device("cpu")
 
 
 def constant(make: Callable[..., Made]) -> Callable[..., Made]:
-    """Keep the last results of a function that makes constant tensors.
+    """Cache the last 64 results of a function that returns constant tensors.
 
-    They are made outside of inference mode, because training may use them as well, and
-    anew while a graph is traced, because the tracer's tensors mean nothing outside.
+    The tensors are created outside inference mode, so that training can use them too. The
+    cache is skipped while a graph is traced, because the tracer's tensors are not valid
+    outside of it.
     """
 
     @lru_cache(maxsize=64)

@@ -1,4 +1,4 @@
-"""Choose the transform of a boundary: which backend, which kernels."""
+"""Choose the transform for a boundary, an image size, and a backend."""
 
 from collections.abc import Sequence
 
@@ -27,9 +27,10 @@ BACKENDS = ("auto", "fft", "gemm", "fused")
 
 
 def require_backend(name: str, boundary: str = "periodic") -> str:
-    """The name itself; ValueError for an unknown one, or one that cannot be used here.
+    """Return the name of a backend that can run on this machine with this boundary.
 
-    A backend that is asked for is used or refused; `auto` alone chooses another one.
+    Raises ValueError for an unknown name and for `fused` without kernels. A named backend
+    is never replaced by another one; only `auto` chooses.
     """
     if name not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {name!r}")
@@ -64,11 +65,11 @@ def choose(
     kernels: str | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> Transform:
-    """The transform of a boundary for images (H, W); `auto` takes the faster backend.
+    """Return the transform of a boundary for images of `size` (H, W).
 
-    `kernels` are those that `fused` runs on these images, `triton` or `cpp`; where there
-    are none, the plain operations of `gemm` take their place.
-    ValueError for unknown names and for a boundary without kernels.
+    backend="auto" takes the faster backend. backend="fused" takes `kernels`, which names
+    the kernels that run on these images, `triton` or `cpp`; None falls back to `gemm`.
+    Raises ValueError for unknown names and for `fused` with a boundary without kernels.
     """
     require_boundary(boundary)
     if require_backend(backend, boundary) == "auto":
@@ -83,16 +84,18 @@ def _faster(
 ) -> str:
     """Return the backend that took the least time in docs/performance.md.
 
-    Kernels for CPUs are the fastest for periodic images, those of Triton where they take
-    one pass. The time of a product of matrices grows with H + W. That of an FFT hardly does,
-    but it is three times as long for sides with a prime factor above 7, and that of the
-    extended images of neumann and dirichlet boundaries six times or more.
+    For periodic images the C++ kernels are the fastest on a CPU. The Triton kernels are
+    the fastest on a GPU if one pass is enough. Otherwise matrix products (`gemm`) compete
+    with the FFT. Per pixel, the time of matrix products grows with H + W and the time of
+    an FFT hardly grows. An FFT takes three times as long if a side has a prime factor
+    above 7. For neumann and dirichlet boundaries, which extend the image, it takes six
+    times as long or more.
     """
     if boundary == "periodic" and kernels == "cpp":
         return "cpp"
     if boundary == "periodic" and kernels == "triton":
         return "triton" if in_one_pass(size, dtype) else "fft"
-    if torch.compiler.is_compiling():  # neither Inductor nor ONNX knows an inverse FFT
+    if torch.compiler.is_compiling():  # Inductor and ONNX have no inverse FFT
         return "gemm"
     rough = _largest_prime_factor(size) > 7
     limit = 1024 if boundary != "periodic" else 256 if rough else 0
@@ -100,7 +103,7 @@ def _faster(
 
 
 def _largest_prime_factor(sides: Sequence[int]) -> int:
-    """Of both sides together; FFT libraries have kernels up to 7."""
+    """Return the largest prime factor of H W. FFT libraries have kernels up to 7."""
     largest, rest = 1, sides[0] * sides[1]
     factor = 2
     while factor * factor <= rest:

@@ -1,11 +1,11 @@
-"""Stencils and their real symbols.
+"""Stencils, and their symbols: the factors lambda(k) by which a stencil scales each wave.
 
-Shapes: taps (C, kh, kw), kh and kw odd. Symbols of a periodic boundary (C, H, W // 2 + 1),
-the half spectrum of `torch.fft.rfft2`; of neumann and dirichlet boundaries (C, H, W).
+Shapes: taps (C, kh, kw), kh and kw odd. Symbols are real: (C, H, W // 2 + 1) for a periodic
+boundary, the half spectrum of `torch.fft.rfft2`; (C, H, W) for neumann and dirichlet.
 
-Images may be smaller than a stencil, down to a single pixel: they go on beyond their edges
-(periodic: around the torus; neumann: even about the edge; dirichlet: odd about the zero
-outside of it), and taps that reach the same pixel add up.
+An image may be smaller than a stencil, down to a single pixel. It continues beyond its
+edges: around the torus (periodic), mirrored at the edge (neumann), or mirrored with the
+opposite sign at the zero one pixel outside (dirichlet). Taps that reach the same pixel add.
 """
 
 from typing import Any
@@ -15,28 +15,31 @@ from torch import Tensor
 
 from imex_experiments.operators.precision import (
     angles,
+    build_device,
     constant,
-    made_on,
     without_autocast,
 )
-from imex_experiments.operators.tracing import torch_derives
+from imex_experiments.operators.tracing import is_transformed
 
 LAPLACIAN = (
     (-1 / 6, -4 / 6, -1 / 6),
     (-4 / 6, 20 / 6, -4 / 6),
     (-1 / 6, -4 / 6, -1 / 6),
 )
-"""Nine-point stencil of the negative Laplacian, unit mesh size (IMEXnet eq. 7)."""
+"""The nine-point negative Laplacian, unit mesh size (IMEXnet eq. 7)."""
 
 
 def laplacian(kernel_size: int = 3) -> Tensor:
-    """Eq. 7 as taps (kernel_size, kernel_size), padded with zeros around the 3 x 3."""
+    """Return the 3 x 3 Laplacian of IMEXnet eq. 7, zero-padded to the kernel size.
+
+    Raises ValueError for an even kernel size or one below 3.
+    """
     margin = (require_odd(kernel_size, at_least=3) - 3) // 2
     return torch.nn.functional.pad(torch.tensor(LAPLACIAN), [margin] * 4)
 
 
 def require_odd(kernel_size: int, at_least: int = 1) -> int:
-    """The size itself; ValueError for an even one, which has no centre."""
+    """Return the kernel size; ValueError if it is too small, or even: without a centre."""
     if kernel_size < at_least or kernel_size % 2 == 0:
         raise ValueError(
             f"kernel_size must be odd and >= {at_least}, got {kernel_size}"
@@ -45,17 +48,17 @@ def require_odd(kernel_size: int, at_least: int = 1) -> int:
 
 
 def zero_mean(taps: Tensor) -> Tensor:
-    """Taps with their mean taken off, so that the stencil annihilates constants."""
+    """Subtract the mean from the taps, so that the stencil maps constants to zero."""
     return taps - taps.mean(dim=(-2, -1), keepdim=True)
 
 
 def _along_axis(
     offsets: int, side: int, waves: int, boundary: str, on: torch.device
 ) -> Tensor:
-    """k d along an axis, (offsets, waves), float64; d counted from the centre.
+    """Return the angles k d along an axis, (offsets, waves), float64.
 
-    k = 2 pi i / n where periodic, pi i / n for neumann, pi (i + 1) / (n + 1) for
-    dirichlet.
+    d is the offset of a tap from the centre and n the number of pixels. The wave number k
+    is 2 pi i / n for periodic, pi i / n for neumann, pi (i + 1) / (n + 1) for dirichlet.
     """
     shift, period = {"periodic": (0, side), "neumann": (0, 2 * side)}.get(
         boundary, (1, 2 * (side + 1))
@@ -69,7 +72,7 @@ def axis_phases(
     offsets: int, side: int, waves: int, dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """Return cos(k d) and sin(k d) of a periodic axis, each (offsets, waves)."""
-    angle = _along_axis(offsets, side, waves, "periodic", made_on(device))
+    angle = _along_axis(offsets, side, waves, "periodic", build_device(device))
     return angle.cos().to(device, dtype), angle.sin().to(device, dtype)
 
 
@@ -81,14 +84,15 @@ def _phases(
     dtype: torch.dtype,
     device: torch.device,
 ) -> tuple[Tensor, Tensor]:
-    """cos(k.d) and sin(k.d), each (kh kw, number of wave vectors k).
+    """Return cos(k.d) and sin(k.d), each (kh kw, number of wave vectors k).
 
-    Neumann and dirichlet waves are products of cosines or sines along the axes, on which
-    a stencil acts through cos(k1 d1) cos(k2 d2) alone: it is symmetrised in both axes.
+    Neumann and dirichlet waves are products of a wave along each axis. On them only the
+    part of a stencil that is symmetric in both axes acts, through cos(k1 d1) cos(k2 d2).
+    The sines are zero.
     """
     (kh, kw), (height, width) = kernel, size
     waves = width // 2 + 1 if boundary == "periodic" else width
-    on = made_on(device)
+    on = build_device(device)
     rows = _along_axis(kh, height, height, boundary, on)[:, None, :, None]
     columns = _along_axis(kw, width, waves, boundary, on)[None, :, None, :]
     if boundary == "periodic":
@@ -108,8 +112,8 @@ def _check(taps: Tensor, size: tuple[int, int]) -> None:
         require_odd(kernel)
     if min(size) < 1:
         raise ValueError(f"images must have pixels, got size {tuple(size)}")
-    # Asking a GPU would make it wait; a graph or a map over stencils cannot ask.
-    if taps.device.type == "cpu" and not torch_derives():
+    # Reading a value back would stall a GPU, and is impossible in a traced graph.
+    if taps.device.type == "cpu" and not is_transformed():
         finite = taps.detach().isfinite()
         if not finite.all():
             bad = float(taps.detach()[~finite][0])
@@ -119,7 +123,7 @@ def _check(taps: Tensor, size: tuple[int, int]) -> None:
 
 
 def _sum_over_taps(taps: Tensor, phases: Tensor, size: tuple[int, int]) -> Tensor:
-    """sum_d b_d phase(k.d), one image of wave vectors per channel; never in half precision."""
+    """Return sum_d b_d phase(k.d), (C, H, waves), without autocast to half precision."""
     with without_autocast(taps):
         return (taps.flatten(1) @ phases).unflatten(1, (size[0], -1))
 
@@ -135,7 +139,10 @@ def _phases_like(
 def even_symbol(
     taps: Tensor, size: tuple[int, int], boundary: str = "periodic"
 ) -> Tensor:
-    """Symbol of a point-symmetric stencil: lambda(k) = sum_d b_d cos(k.d), real."""
+    """Return the symbol of a point-symmetric stencil, lambda(k) = sum_d b_d cos(k.d).
+
+    Raises ValueError for taps that are not finite, not floating point, or even in size.
+    """
     cosines, _ = _phases_like(taps, size, boundary)
     return _sum_over_taps(taps, cosines, size)
 
@@ -143,16 +150,17 @@ def even_symbol(
 def gram_symbol(
     taps: Tensor, size: tuple[int, int], boundary: str = "periodic"
 ) -> Tensor:
-    """Symbol of B^T B: lambda(k) = |B^(k)|^2 = (b.C)^2 + (b.S)^2 >= 0, real and even.
+    """Return the symbol of B^T B, lambda(k) = |B^(k)|^2 = (b.C)^2 + (b.S)^2 >= 0.
 
-    Two real (C x kh kw)(kh kw x H W / 2) products; no padded kernel, no FFT, and the
-    kernel's centring cancels in the modulus. Neumann and dirichlet boundaries take the
-    part of B that is symmetric in both axes, b.C alone.
+    b are the taps of B; C and S hold cos(k.d) and sin(k.d). Each product is a matrix
+    product (C x kh kw)(kh kw x H W / 2), so no padded kernel and no FFT is needed. For
+    neumann and dirichlet boundaries only the part of B that is symmetric in both axes
+    acts: lambda = (b.C)^2. Raises ValueError like `even_symbol`.
     """
     cosines, sines = _phases_like(taps, size, boundary)
     if boundary != "periodic":
         return _sum_over_taps(taps, cosines, size).square()
-    if torch_derives():
+    if is_transformed():
         even, odd = (_sum_over_taps(taps, part, size) for part in (cosines, sines))
         return even.square() + odd.square()
     with without_autocast(taps):
@@ -162,7 +170,10 @@ def gram_symbol(
 
 
 class _SquaredModulus(torch.autograd.Function):
-    """(b C)^2 + (b S)^2, which keeps b alone: a symbol may be as large as the images."""
+    """Compute (b C)^2 + (b S)^2 and keep only b for the backward pass.
+
+    The symbol itself may be as large as the images.
+    """
 
     @staticmethod
     def forward(ctx: Any, b: Tensor, C: Tensor, S: Tensor) -> Tensor:
@@ -174,6 +185,6 @@ class _SquaredModulus(torch.autograd.Function):
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None]:
         b, C, S = ctx.saved_tensors
         with without_autocast(b):
-            # The short matrix from the left: half the time of even @ C.mT.
+            # C @ even.mT has the short matrix on the left: half the time of even @ C.mT.
             even, odd = (b @ C).mul_(g), (b @ S).mul_(g)
             return (C @ even.mT).addmm_(S, odd.mT).mul_(2).mT, None, None

@@ -1,13 +1,13 @@
-"""When torch has to see every operation."""
+"""Tell if torch.compile or torch.func transforms the operations."""
 
 import torch
 
 
-def torch_derives() -> bool:
-    """Whether a compiler or torch.func maps and derives operations: torch's own alone.
+def is_transformed() -> bool:
+    """Return True while torch.compile or torch.func transforms the operations.
 
-    Functions with a backward pass of their own, written in place or in kernels, give way
-    to the same formula in plain operations.
+    Neither of them can look into an autograd.Function, an in-place update or a kernel of
+    this package. The callers then compute the same formula from torch's own operations.
     """
     compiling = torch.compiler.is_compiling()
     return compiling or torch._C._are_functorch_transforms_active()

@@ -1,12 +1,12 @@
-"""The transforms F that make a stencil diagonal, per boundary and backend.
+"""Transforms F that diagonalise a stencil: one class per boundary and backend.
 
-Shapes: images x (B, C, H, W); spectra X as the transform lays them out; symbols of a
-periodic boundary (C, H, W // 2 + 1), of neumann and dirichlet boundaries (C, H, W).
+Shapes: images x (B, C, H, W); spectra X (B, C, ...) in the layout of each transform;
+symbols (C, H, W // 2 + 1) for a periodic boundary, (C, H, W) for neumann and dirichlet;
+transfer functions t (C, ...): a symbol in the layout that `multiply` takes.
 
-Gradients take the inner product in which F^-1 is the adjoint of F,
-<X, G> = sum_k w_k parts(X) parts(G): w = 1 for a real orthogonal transform, for half a
-spectrum 1 / (H W) on self-conjugate columns (the first, and the last of an even width),
-else 2 / (H W).
+Gradients of spectra refer to the inner product in which F^-1 is the adjoint of F:
+<X, G> = sum_k w_k (Re X Re G + Im X Im G). For a real orthogonal transform w = 1. For half
+a spectrum see `waves.column_weights`.
 """
 
 from abc import ABC, abstractmethod
@@ -23,56 +23,61 @@ from imex_experiments.operators.waves import (
     dst,
     half_sample_shifts,
     hartley,
+    hartley_transfer,
+    packed_hartley_transfer,
 )
 
 
 @dataclass(frozen=True)
 class Transform(ABC):
-    """F and F^-1 for images of one size, and what is done to a spectrum between them."""
+    """A transform F for images of one size, its inverse, and products of spectra."""
 
     size: tuple[int, int]
 
     @property
     def waves(self) -> tuple[int, int]:
-        """The last two sides of a symbol."""
+        """Return the last two sides of a symbol."""
         return self.size
 
     def new_spectrum(self, x: Tensor) -> Tensor:
-        """Room for F x."""
+        """Return an uninitialised tensor in the shape and dtype of F x."""
         return torch.empty_like(x, memory_format=torch.contiguous_format)
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
-        """X = F x."""
+        """Return X = F x."""
 
     @abstractmethod
     def inverse(self, X: Tensor) -> Tensor:
-        """x = F^-1 X. X may be overwritten."""
+        """Return x = F^-1 X. May overwrite X."""
 
-    def factors(self, symbol: Tensor) -> Tensor:
-        """The symbol as `multiply` wants it, channels first."""
+    def lay_out(self, symbol: Tensor) -> Tensor:
+        """Return the transfer function t: the symbol in the layout of `multiply`."""
         return symbol
 
     def multiply(self, X: Tensor, t: Tensor) -> Tensor:
-        """The spectrum of the stencil's product, t = factors(symbol)."""
+        """Return the spectrum times the transfer function t = lay_out(symbol)."""
         return X * t
 
     def overwrite(self, X: Tensor, t: Tensor) -> Tensor:
-        """The same, X may be lost."""
+        """Return the result of `multiply`. May overwrite X."""
         return X.mul_(t)
 
     def weights(self, like: Tensor) -> float | Tensor:
-        """w of the inner product, for factors like these."""
+        """Return w of the inner product, in a shape that broadcasts to `like`."""
         return 1.0
 
     def add_cross(self, total: Tensor, X: Tensor, G: Tensor) -> None:
-        """total += d <G, multiply(X, t)> / d t but for w, summed over the batch."""
-        for x, g in zip(X, G, strict=True):  # product and sum in one pass
+        """Add the gradient of <G, multiply(X, t)> in t to `total`, without its factor w.
+
+        The gradient is summed over the batch.
+        """
+        for x, g in zip(X, G, strict=True):  # one pass for product and sum
             total.addcmul_(x, g)
 
 
 class Periodic(Transform):
-    """Symbols are given on half a spectrum, as `torch.fft.rfft2` lays it out."""
+    """A transform for periodic boundaries, with symbols on the half spectrum of rfft2."""
 
     @property
     def waves(self) -> tuple[int, int]:
@@ -80,7 +85,7 @@ class Periodic(Transform):
 
 
 class PeriodicFft(Periodic):
-    """The real FFT, half a spectrum along the width."""
+    """The real FFT, with half a spectrum along the width."""
 
     def new_spectrum(self, x: Tensor) -> Tensor:
         return x.new_empty((*x.shape[:2], *self.waves), dtype=x.dtype.to_complex())
@@ -89,7 +94,7 @@ class PeriodicFft(Periodic):
         return torch.fft.rfft2(x)
 
     def inverse(self, X: Tensor) -> Tensor:
-        if X.is_cpu:  # one axis after the other: half the time of irfft2
+        if X.is_cpu:  # one axis at a time takes half the time of irfft2
             return torch.fft.irfft(torch.fft.ifft(X, dim=-2), n=self.size[1])
         return torch.fft.irfft2(X, s=self.size)
 
@@ -110,22 +115,24 @@ class PeriodicFft(Periodic):
 
 
 class PeriodicGemm(Periodic):
-    """Hartley's matrix along the height, cosines and sines along the width.
+    """Matrix products: Hartley waves along the height, cosines and sines along the width.
 
-    A = M x C^T and B = N x S^T, side by side: M = cas(2 pi j k / H) / sqrt(H), N = M with
-    -k for k, both symmetric and their own inverse; C and S the orthonormal waves of the
-    lower half of the width's wave numbers. Half of them is enough because x is real, and
-    a stencil mixes cas(k1) cos(k2) with cas(-k1) sin(k2) alone:
-    (p A + q B, p B + q A), p and q = (t(k1, k2) +- t(k1, -k2)) / 2.
+    The spectrum is A = M x C^T and B = N x S^T, side by side. M = cas(2 pi j k / H) /
+    sqrt(H) with cas = cos + sin, and N is M with -k in place of k. M and N are symmetric
+    and their own inverses. C and S hold the orthonormal cosines and sines of the wave
+    numbers k2 < W / 2.
+
+    A stencil mixes cas(k1) cos(k2) only with cas(-k1) sin(k2). So t maps (A, B) to
+    (p A + q B, p B + q A) with p, q = (t(k1, k2) +- t(k1, -k2)) / 2.
     """
 
     @property
     def half(self) -> int:
-        """K, the columns of A and of B."""
+        """Return K = ceil(W / 2), the number of columns of A and of B."""
         return (self.size[1] + 1) // 2
 
     def matrices(self, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """M, N, and C over S, (2 K, W)."""
+        """Return M and N (H, H), and C stacked on S (2 K, W)."""
         return hartley(*self.size, like.dtype, like.device)
 
     def new_spectrum(self, x: Tensor) -> Tensor:
@@ -142,22 +149,12 @@ class PeriodicGemm(Periodic):
         return torch.cat([M @ A, N @ B], -1) @ CS
 
     def _split(self, X: Tensor) -> tuple[Tensor, ...]:
-        """A and B of a spectrum."""
+        """Return A and B of a spectrum."""
         return X.unflatten(-1, (2, self.half)).unbind(-2)
 
-    def factors(self, symbol: Tensor) -> Tensor:
-        """(C, 3, H, K): p of A, p of B, and q."""
-        mirrored = _negate(symbol, -2)
-        p, q = (symbol + mirrored) / 2, (symbol - mirrored) / 2
-        # B's first column is the wave W / 2 (nothing for odd W), which has no partner.
-        # Indices, because a slice of unknown width would tie a graph to W even or odd.
-        columns = torch.arange(self.half, device=symbol.device)
-        last = torch.where(columns == 0, self.size[1] // 2, columns)
-        of_A, of_B, mixed = (
-            part.index_select(-1, at)
-            for part, at in ((p, columns), (p, last), (q, columns))
-        )
-        return torch.stack([of_A, of_B, mixed * (columns > 0)], 1)
+    def lay_out(self, symbol: Tensor) -> Tensor:
+        """Return p for A, p for B, and q, stacked to (C, 3, H, K)."""
+        return torch.stack(hartley_transfer(symbol, self.size[1]), 1)
 
     def multiply(self, X: Tensor, t: Tensor) -> Tensor:
         A, B = self._split(X)
@@ -176,26 +173,24 @@ class PeriodicGemm(Periodic):
 
 
 class Fused(Periodic):
-    """A transform whose whole product is one of the kernels (see `fused`)."""
+    """A periodic transform with kernels for F^-1 (t F x) as a whole (backend `fused`)."""
 
     @abstractmethod
     def product(self, x: Tensor, t: Tensor) -> Tensor:
-        """F^-1 (t F x), of the dtype of x."""
+        """Return F^-1 (t F x) in the dtype of x."""
 
 
 class PeriodicTriton(PeriodicGemm, Fused):
-    """The kernels of `kernels.triton`, for CUDA devices."""
+    """The transform of `PeriodicGemm` in Triton kernels, for CUDA devices."""
 
-    def factors(self, symbol: Tensor) -> Tensor:
-        """(C, 2, H, K): p, and q with p of the wave W / 2 in its empty first column."""
-        p, last, q = super().factors(symbol).unbind(1)
-        return torch.stack([p, torch.cat([last[..., :1], q[..., 1:]], -1)], 1)
+    def lay_out(self, symbol: Tensor) -> Tensor:
+        return packed_hartley_transfer(symbol, self.size[1])
 
-    def gram_factors(self, taps: Tensor) -> Tensor:
-        """Return the factors of (I + B^T B)^-1 for taps (C, kh, kw)."""
+    def gram_transfer(self, taps: Tensor) -> Tensor:
+        """Return the transfer function of (I + B^T B)^-1 for taps (C, kh, kw) of B."""
         from imex_experiments.operators.kernels import gram_triton  # needs triton
 
-        return gram_triton.gram_factors(taps.float(), *self.size)
+        return gram_triton.gram_transfer(taps.float(), *self.size)
 
     def product(self, x: Tensor, t: Tensor) -> Tensor:
         from imex_experiments.operators.kernels import triton  # needs triton
@@ -204,14 +199,14 @@ class PeriodicTriton(PeriodicGemm, Fused):
 
 
 class PeriodicCpp(PeriodicFft, Fused):
-    """The kernels of `fused.cpp`, for CPUs."""
+    """The real FFT in the C++ kernels of `fused.cpp`, for CPUs."""
 
     def product(self, x: Tensor, t: Tensor) -> Tensor:
         return cpp.product(x.to(t.dtype), t).to(x.dtype)
 
 
-class ClosedGemm(Transform):
-    """An orthogonal real transform along each axis: A_H x A_W^T."""
+class OrthogonalGemm(Transform):
+    """A real orthogonal transform along each axis as matrix products, A_H x A_W^T."""
 
     matrix: Callable[[int, torch.dtype, torch.device], Tensor]
 
@@ -224,20 +219,20 @@ class ClosedGemm(Transform):
         return rows.mT @ (X @ columns)
 
 
-class NeumannGemm(ClosedGemm):
-    """DCT-II: waves with even extension about the edges of the outermost pixels."""
+class NeumannGemm(OrthogonalGemm):
+    """The DCT-II: waves that extend evenly beyond the edges of the image."""
 
     matrix = staticmethod(dct)
 
 
-class DirichletGemm(ClosedGemm):
-    """DST-I: waves that vanish one pixel outside of the image."""
+class DirichletGemm(OrthogonalGemm):
+    """The DST-I: waves that vanish one pixel outside the image."""
 
     matrix = staticmethod(dst)
 
 
 class NeumannFft(Transform):
-    """DCT-II by a real FFT of the even extension of twice the length."""
+    """The DCT-II by a real FFT of the even extension, twice as long as the image."""
 
     def forward(self, x: Tensor) -> Tensor:
         return self._along_width(self._along_width(x).mT).mT
@@ -259,7 +254,7 @@ class NeumannFft(Transform):
 
 
 class DirichletFft(Transform):
-    """DST-I by a real FFT of the odd extension of length 2 (n + 1)."""
+    """The DST-I by a real FFT of the odd extension, of length 2 (n + 1)."""
 
     def forward(self, x: Tensor) -> Tensor:
         return self._along_width(self._along_width(x).mT).mT
@@ -276,11 +271,8 @@ class DirichletFft(Transform):
 
 
 def _doubled(t: Tensor) -> Tensor:
-    """Factors for real and imaginary parts, side by side: complex times real does not
-    vectorise, a product of reals does."""
+    """Return t twice, for the real and the imaginary part of a spectrum.
+
+    A product of real tensors vectorises; a product of a complex and a real one does not.
+    """
     return torch.stack([t, t], -1)
-
-
-def _negate(U: Tensor, *dims: int) -> Tensor:
-    """U(-k) along the given axes of wave numbers modulo their length."""
-    return U.flip(dims).roll([1] * len(dims), dims)

@@ -1,1 +1,1 @@
-"""Arrays to images. Nothing here knows of networks, data sets or runs."""
+"""Figures and pictures from arrays; this room imports no other room of the package."""

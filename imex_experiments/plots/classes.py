@@ -1,4 +1,7 @@
-"""Images with the classes given to them."""
+"""A sheet of images with their true and predicted classes.
+
+Shapes: images (N, C, H, W) uint8; truth (N,); probabilities (N, K).
+"""
 
 from collections.abc import Sequence
 
@@ -19,9 +22,9 @@ def class_sheet(
     probabilities: NDArray[np.floating],
     classes: Sequence[str],
 ) -> Pixels:
-    """One column an image (N, C, H, W), headed by "truth > prediction"; truth (N,).
+    """Draw one column per image, titled "truth > prediction".
 
-    Below each image its probabilities (N, K) are columns, left to right.
+    Below each image, K vertical bars show the probabilities of the classes as colours.
     """
     guess = probabilities.argmax(1)
     titles = [f"{classes[t]} > {classes[g]}" for t, g in zip(truth, guess, strict=True)]

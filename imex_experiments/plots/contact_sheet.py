@@ -1,6 +1,6 @@
-"""Images above their depths, all depths in one colour scale with a bar in metres.
+"""A contact sheet of images above their depths, on one colour scale in metres.
 
-Shapes: images (3, H, W) uint8; depths (H, W), metres, 0 or not finite where invalid.
+Shapes: images (3, H, W) uint8; depths (H, W) in metres, 0 or not finite where invalid.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-Pixels = NDArray[np.uint8]
+from imex_experiments.plots.sheet import Pixels
 
 COLUMNS = 4
 WIDTH = 240
@@ -18,12 +18,13 @@ MARGIN = 6
 LINE = 20
 BAR = 16
 INVALID = (255, 255, 255)
+"""The colour of pixels without a valid depth: white."""
 
 
 def colour_depth(
     depth: NDArray[np.floating], nearest: float, farthest: float
 ) -> Pixels:
-    """Depth (H, W) to colours (H, W, 3), dark is near; invalid pixels are white."""
+    """Return depths (H, W) as colours (H, W, 3); near is dark, invalid pixels are white."""
     valid = np.isfinite(depth) & (depth > 0)
     scaled = (np.where(valid, depth, nearest) - nearest) / max(farthest - nearest, 1e-9)
     colours = matplotlib.colormaps["viridis"](scaled.clip(0, 1), bytes=True)[..., :3]
@@ -35,7 +36,7 @@ def contact_sheet(
     depths: Sequence[NDArray[np.floating]],
     titles: Sequence[str],
 ) -> Pixels:
-    """All frames on one sheet, (height, width, 3)."""
+    """Draw all frames with their titles on one sheet, (height, width, 3)."""
     valid = [depth[np.isfinite(depth) & (depth > 0)] for depth in depths]
     known = np.concatenate(valid)
     nearest, farthest = (known.min(), known.max()) if known.size else (0.0, 1.0)
@@ -61,6 +62,7 @@ def contact_sheet(
 
 
 def _shrunk(pixels: Pixels, height: int) -> Image.Image:
+    """Return pixels (H, W, 3) as an image of WIDTH x height."""
     return Image.fromarray(np.ascontiguousarray(pixels)).resize((WIDTH, height))
 
 
@@ -71,7 +73,7 @@ def _colour_bar(
     nearest: float,
     farthest: float,
 ) -> None:
-    """A bar at the bottom with five ticks in metres."""
+    """Draw the colour scale at the bottom, with five ticks in metres."""
     width, top = sheet.width - 2 * MARGIN, sheet.height - BAR - LINE - MARGIN
     ramp = np.broadcast_to(np.linspace(nearest, farthest, width), (BAR, width))
     sheet.paste(Image.fromarray(colour_depth(ramp, nearest, farthest)), (MARGIN, top))

@@ -1,4 +1,4 @@
-"""Bars of what layers cost and lines of how the cost grows."""
+"""Figure of the run time of layers, and of its growth with the size of the image."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,10 +16,11 @@ def costs_figure(
     shapes: Sequence[Mapping[str, Any]],
     growth: Mapping[str, Sequence[Mapping[str, float]]],
 ) -> Figure:
-    """Left: times of layers over that of a ResNet block. Right: a solve over the side.
+    """Draw the times of layers relative to a ResNet block, and of a solve over the side.
 
-    `shapes[i]` has "shape" and, by direction and name, "median" and "spread" in seconds;
-    `growth[backend]` is a list of "side", "median", "spread".
+    `shapes[i]` holds "shape", and under the direction and the name of a layer its "median"
+    and "spread" in seconds. `growth[backend]` is a list of points with "side" in pixels,
+    "median" and "spread" in seconds.
     """
     figure = Figure(figsize=(11, 4), layout="constrained")
     ratios, growing = figure.subplots(1, 2)

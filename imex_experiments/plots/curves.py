@@ -1,4 +1,4 @@
-"""Curves of several runs over the epochs, grouped by model."""
+"""Curves of several runs over epochs, grouped by model."""
 
 from collections.abc import Mapping, Sequence
 
@@ -12,16 +12,16 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 STYLES = ("-", "--", ":", "-.")
 
 Curve = tuple[NDArray[np.floating], NDArray[np.floating]]
-"""Epochs and values."""
+"""Epochs and values, each (E,)."""
 
 
 def convergence_figure(
     panels: Mapping[str, Mapping[str, Sequence[Curve]]], unit: str = ""
 ) -> Figure:
-    """One panel per metric; per model a thin line for each run and a thick mean over them.
+    """Draw one panel per metric: a thin line per run, and a thick mean line per model.
 
-    `panels[metric][model]` are the curves of the model's runs; the scale is
-    logarithmic if the values are positive and span more than a factor of 100.
+    `panels[metric][model]` are the curves of the runs of a model. The scale of a panel is
+    logarithmic if its values are positive and span more than a factor of 100.
     """
     figure = Figure(figsize=(4.8 * len(panels), 3.6), layout="constrained")
     axes = np.atleast_1d(figure.subplots(1, len(panels)))

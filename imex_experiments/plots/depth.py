@@ -1,7 +1,7 @@
-"""Depth: image | depth | prediction | error, in metres on shared colour scales.
+"""Sheets of true and predicted depths and their errors, on shared colour scales.
 
-Shapes: images (N, 3, H, W) uint8; truth and prediction (N, H, W), metres, truth 0 where
-it is not known.
+Shapes: images (N, 3, H, W) uint8; truth and prediction (N, H, W) in metres, truth 0 where
+it is unknown.
 """
 
 from collections.abc import Mapping
@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from imex_experiments.plots.sheet import ColourBar, Pixels, as_rgb, draw_sheet
 
 UNKNOWN = np.array([128, 128, 128], dtype=np.uint8)
+"""The colour of pixels without a known depth: grey."""
 
 
 def depth_sheet(
     images: Pixels, truth: NDArray[np.floating], prediction: NDArray[np.floating]
 ) -> Pixels:
-    """One row a sample; depth and prediction share one scale, unknown depths are grey."""
+    """Draw image | depth | prediction | error, one row per sample."""
     return depth_comparison_sheet(images, truth, {"prediction": prediction})
 
 
@@ -26,7 +27,11 @@ def depth_comparison_sheet(
     truth: NDArray[np.floating],
     predictions: Mapping[str, NDArray[np.floating]],
 ) -> Pixels:
-    """image | depth | the depths and errors of several networks under their titles."""
+    """Draw image | depth | prediction and error of each network, one row per sample.
+
+    `predictions` has a title per network. All depths share one scale, all errors another,
+    which ends at the 98th percentile.
+    """
     known = truth > 0
     errors = [np.abs(prediction - truth) for prediction in predictions.values()]
     furthest = float(np.ceil(truth.max()))

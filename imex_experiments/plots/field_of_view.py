@@ -1,35 +1,35 @@
-"""Energies over the pixels of an image: what an impulse reaches, what a pixel sees."""
+"""Maps of energy over the pixels of an image: impulse responses and receptive fields."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 from numpy.typing import NDArray
 from PIL import Image
 
 from imex_experiments.plots.curves import COLOURS, STYLES
+from imex_experiments.plots.render import render
 
 Values = NDArray[np.floating]
 
 DECADES = 6
-"""Of the logarithmic colour scale, below the largest energy."""
+"""Decades of the logarithmic colour scale, down from the largest energy."""
 
 
 @dataclass(frozen=True)
-class Panel:
-    """Energies (H, W), and a circle of some pixels about the middle."""
+class EnergyMap:
+    """Energies (H, W), and the radius in pixels of a circle about the middle, if any."""
 
     title: str
     energy: Values
     radius: float | None = None
 
 
-def panels_figure(rows: Mapping[str, Sequence[Panel]]) -> Figure:
-    """One row of panels per network, log10 of energy over its maximum as colour."""
+def panels_figure(rows: Mapping[str, Sequence[EnergyMap]]) -> Figure:
+    """Draw one row of maps per network; the colour is log10 (energy / its maximum)."""
     columns = max(map(len, rows.values()))
     size = (1.9 * columns + 1.4, 2.15 * len(rows) + 0.4)
     figure = Figure(figsize=size, layout="constrained")
@@ -60,9 +60,10 @@ def panels_figure(rows: Mapping[str, Sequence[Panel]]) -> Figure:
 
 
 def share_figure(curves: Mapping[str, tuple[Values, Values]], pixels: float) -> Figure:
-    """Share of the energy beyond some pixels over time; a line through the means.
+    """Draw the share of the energy beyond a distance in pixels over time, (N,).
 
-    `curves[name]` are times (N,) and shares (seeds, N).
+    `curves[name]` are times (N,) and shares (seeds, N). A line shows the mean over the
+    seeds, a band their range.
     """
     figure = Figure(figsize=(5.4, 3.6), layout="constrained")
     axis = figure.subplots()
@@ -94,13 +95,8 @@ def share_figure(curves: Mapping[str, tuple[Values, Values]], pixels: float) -> 
 def save_animation(
     frames: Sequence[Figure], path: Path, milliseconds: int = 250
 ) -> None:
-    """Figures of one size as a GIF that goes on for ever; the last one stays longer."""
-    images = []
-    for figure in frames:
-        canvas = FigureCanvasAgg(figure)
-        canvas.draw()
-        pixels = np.asarray(canvas.buffer_rgba())[..., :3].copy()
-        images.append(Image.fromarray(pixels).quantize(64))
+    """Save figures of one size as a GIF that loops and shows the last frame longer."""
+    images = [Image.fromarray(render(figure)).quantize(64) for figure in frames]
     durations = [milliseconds] * (len(images) - 1) + [6 * milliseconds]
     images[0].save(
         path, save_all=True, append_images=images[1:], duration=durations, loop=0

@@ -1,13 +1,13 @@
-"""Points and what a network makes of the space around them, as pictures (H, W, 3) uint8."""
+"""Pictures (H, W, 3) uint8 of a function fitted to points, or of a decision boundary."""
 
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from imex_experiments.plots.curves import COLOURS
+from imex_experiments.plots.render import render
 from imex_experiments.plots.sheet import Pixels
 
 Values = NDArray[np.floating]
@@ -16,7 +16,7 @@ Values = NDArray[np.floating]
 def fit_picture(
     x: Values, prediction: Values, points: Values, targets: Values
 ) -> Pixels:
-    """A curve y(x), all (N,), over the training points it was fitted to."""
+    """Draw the predicted curve over x (N,), and the training points (M,) with targets."""
     figure = Figure(figsize=(6, 3.6), layout="constrained")
     axis = figure.subplots()
     axis.plot(points, targets, "o", color=COLOURS[1], markersize=4, label="training")
@@ -24,7 +24,7 @@ def fit_picture(
     axis.set_xlabel("x")
     axis.legend()
     axis.grid(alpha=0.3)
-    return _pixels(figure)
+    return render(figure)
 
 
 def boundary_picture(
@@ -34,9 +34,10 @@ def boundary_picture(
     labels: NDArray[np.integer],
     classes: Sequence[str],
 ) -> Pixels:
-    """Probability (n, n) of the second class over the square extent^2, row 0 at the bottom.
+    """Draw the probability (n, n) of the second of two classes, and points (N, 2).
 
-    Points (N, 2) carry the colour of their class; the line is where both are as probable.
+    The picture shows the square extent x extent, row 0 at the bottom. Points have the
+    colour of their class. The line marks a probability of 1/2.
     """
     figure = Figure(figsize=(5, 4.4), layout="constrained")
     axis = figure.subplots()
@@ -62,10 +63,4 @@ def boundary_picture(
         axis.plot(x, y, "o", color=colour, markeredgecolor="white", label=name)
     axis.legend(loc="upper right")
     figure.colorbar(image, label=f"P({classes[1]})")
-    return _pixels(figure)
-
-
-def _pixels(figure: Figure) -> Pixels:
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    return render(figure)

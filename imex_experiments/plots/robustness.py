@@ -1,4 +1,4 @@
-"""Scores against the strength of what is done to the images."""
+"""Figure of scores against the level of a corruption or an attack."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,17 +13,21 @@ Values = NDArray[np.floating]
 
 
 @dataclass(frozen=True)
-class Band:
-    """Scores (seeds, levels) over levels (levels,)."""
+class SeedScores:
+    """Scores of several seeds, (seeds, levels), over levels (levels,)."""
 
     levels: Values
     scores: Values
 
 
 def robustness_figure(
-    panels: Mapping[str, Mapping[str, Band]], score: str, columns: int = 3
+    panels: Mapping[str, Mapping[str, SeedScores]], score: str, columns: int = 3
 ) -> Figure:
-    """One panel for each way to disturb, titled by its unit; means and ranges over seeds."""
+    """Draw one panel per disturbance; `panels[label][network]` are the scores.
+
+    The label with the unit of the level is below the panel. Lines show means over seeds,
+    bands their range.
+    """
     rows = -(-len(panels) // columns)
     figure = Figure(figsize=(3.7 * columns, 2.9 * rows + 0.4), layout="constrained")
     axes = np.atleast_1d(figure.subplots(rows, columns)).ravel()

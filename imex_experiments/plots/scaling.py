@@ -1,4 +1,4 @@
-"""Figures of what a step costs over size: measured, predicted, extrapolated."""
+"""Figures of the cost of a step over its size: measured, predicted, extrapolated."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ MARKERS = "os^Dv"
 
 @dataclass(frozen=True)
 class Line:
-    """Values over x; `measured`, at the same x, are drawn as points."""
+    """Predicted values y over x, and measured values at the same x, if any."""
 
     x: Sequence[float]
     y: Sequence[float]
@@ -22,7 +22,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Panel:
-    """Lines by name on axes of logarithmic scale; y in `unit`."""
+    """The lines of a panel by name, on logarithmic axes; the labels contain the units."""
 
     title: str
     x_label: str
@@ -31,7 +31,7 @@ class Panel:
 
 
 def scaling_figure(panels: Sequence[Panel]) -> Figure:
-    """One panel beside the other; a line is a prediction, a marker a measurement."""
+    """Draw the panels side by side: lines are predictions, markers are measurements."""
     figure = Figure(figsize=(4.6 * len(panels), 4.2), layout="constrained")
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for axis, panel in zip(axes, panels, strict=True):

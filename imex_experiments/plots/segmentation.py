@@ -1,4 +1,4 @@
-"""Segmentation: labels in colours, alone, over the image, and beside it.
+"""Pictures of segmentations: labels as colours, over an image or beside it.
 
 Shapes: images (N, C, H, W) uint8; truth (N, H, W); probabilities (N, K, H, W) in [0, 1].
 """
@@ -19,14 +19,14 @@ from imex_experiments.plots.sheet import (
 
 
 def colour_labels(labels: NDArray[np.integer]) -> Pixels:
-    """Labels (..., H, W) to colours (..., H, W, 3)."""
+    """Return labels (..., H, W) as colours (..., H, W, 3)."""
     return PALETTE[labels % len(PALETTE)]
 
 
 def overlay(
     image: Pixels, labels: NDArray[np.integer], strength: float = 0.6
 ) -> Pixels:
-    """An image (C, H, W) with its labels (H, W) laid over it; class 0 stays clear."""
+    """Return an image (C, H, W) tinted by its labels (H, W), except in class 0."""
     picture = as_rgb(image)
     tinted = (1 - strength) * picture + strength * colour_labels(labels)
     return np.where(labels[..., None] > 0, tinted, picture).astype(np.uint8)
@@ -38,7 +38,7 @@ def segmentation_sheet(
     probabilities: NDArray[np.floating],
     classes: Sequence[str],
 ) -> Pixels:
-    """image | truth | prediction | probability of each class, one row a sample."""
+    """Draw image | truth | prediction | probability per class, one row per sample."""
     scale = ColourBar("probability", 0, 1)
     rows = [
         [
@@ -59,7 +59,10 @@ def comparison_sheet(
     predictions: Mapping[str, NDArray[np.integer]],
     classes: Sequence[str],
 ) -> Pixels:
-    """image | truth | the labels of several networks under their titles."""
+    """Draw image | truth | prediction of each network, one row per sample.
+
+    `predictions` has labels (N, H, W) under a title per network.
+    """
     columns = [colour_labels(labels) for labels in (truth, *predictions.values())]
     rows = [[as_rgb(i), *panels] for i, *panels in zip(images, *columns, strict=True)]
     return draw_sheet(rows, ["image", "truth", *predictions], [Swatches(classes)])

@@ -1,7 +1,7 @@
-"""A sheet of panels: one row per sample, one column per title, legends below.
+"""Draw a sheet of panels: one row per sample, one column per title, legends below.
 
-Shapes: panels (H, W, 3) uint8, all of one size. Drawn as plain pixels, without a figure
-library, because it happens at every validation.
+Shapes: panels (H, W, 3) uint8, all of one size. A sheet is drawn as pixels, without
+matplotlib's figures, because every validation draws one and a figure takes longer.
 """
 
 from collections.abc import Sequence
@@ -24,18 +24,19 @@ MARGIN = 6
 LINE = 22
 BAR = 128
 NARROWEST = 320
-"""Pixels: room for the legends under a single column."""
+"""Minimum width of a sheet in pixels, so that the legends fit below one column."""
 
 
 class Legend(Protocol):
-    """Something drawn in the bottom line; returns how many pixels wide it is."""
+    """A legend in the bottom line of a sheet."""
 
-    def draw(self, sheet: Image.Image, x: int, y: int) -> int: ...
+    def draw(self, sheet: Image.Image, x: int, y: int) -> int:
+        """Draw the legend with its upper left corner at (x, y); return its width."""
 
 
 @dataclass(frozen=True)
 class Swatches:
-    """One colour of the palette per name."""
+    """A legend with one colour of the palette per name."""
 
     names: Sequence[str]
 
@@ -49,7 +50,7 @@ class Swatches:
 
 @dataclass(frozen=True)
 class ColourBar:
-    """A continuous scale from `low` to `high`; colour maps that the colour-blind can read."""
+    """A continuous colour scale from `low` to `high`, readable for the colour-blind."""
 
     name: str
     low: float
@@ -58,7 +59,7 @@ class ColourBar:
     unit: str = ""
 
     def colours(self, values: NDArray[np.floating]) -> Pixels:
-        """Values (...) to colours (..., 3), clipped to the scale."""
+        """Return values (...) as colours (..., 3), clipped to the scale."""
         span = max(self.high - self.low, 1e-12)
         index = np.clip((values - self.low) / span, 0, 1) * 255
         return self._ramp()[np.nan_to_num(index).round().astype(np.uint8)]
@@ -72,19 +73,20 @@ class ColourBar:
         return x + _write(draw, x, y - 2, f"{self.high:g} {self.unit}".strip()) - start
 
     def _ramp(self) -> Pixels:
+        """Return the 256 colours of the scale, (256, 3)."""
         colours = matplotlib.colormaps[self.colour_map](np.linspace(0, 1, 256))
         return (colours[:, :3] * 255).round().astype(np.uint8)
 
 
 def as_rgb(image: Pixels) -> Pixels:
-    """(1 or 3, H, W) to (H, W, 3)."""
+    """Return an image (1 or 3, H, W) as (H, W, 3)."""
     return np.broadcast_to(image, (3, *image.shape[1:])).transpose(1, 2, 0)
 
 
 def draw_sheet(
     rows: Sequence[Sequence[Pixels]], titles: Sequence[str], legends: Sequence[Legend]
 ) -> Pixels:
-    """All rows under their titles, small panels enlarged, (height, width, 3)."""
+    """Draw all rows under their titles, (height, width, 3); enlarge small panels."""
     height, width = rows[0][0].shape[:2]
     zoom = max(1, round(PANEL / max(height, width)))
     step_x, step_y = width * zoom + MARGIN, height * zoom + MARGIN
@@ -111,7 +113,7 @@ def _colours(number: int) -> list[tuple[int, ...]]:
 
 
 def _write(draw: ImageDraw.ImageDraw, x: int, y: int, text: str) -> int:
-    """Write a line of text; returns its width."""
+    """Write a line of text, and return its width in pixels."""
     font = ImageFont.load_default(size=13)
     draw.text((x, y), text, fill="black", font=font)
     return round(draw.textlength(text, font=font))

@@ -1,4 +1,4 @@
-"""Linear stability: trajectories of a rotation, spectral radii, regions of stability."""
+"""Figures of linear stability: trajectories, spectral radii, regions of stability."""
 
 from collections.abc import Mapping, Sequence
 
@@ -14,7 +14,10 @@ MARKERS = "ox+v^s"
 
 
 def trajectory_figure(paths: Mapping[str, Values], h: float) -> Figure:
-    """States (N, 2) of each scheme in the plane, one panel each, with the unit circle."""
+    """Draw the states (N, 2) of each scheme in the plane, one panel per scheme.
+
+    The unit circle, the exact solution of the rotation, is grey.
+    """
     figure = Figure(figsize=(2.6 * len(paths), 2.9), layout="constrained")
     angle = np.linspace(0, 2 * np.pi, 200)
     for axis, (name, path) in zip(
@@ -32,7 +35,7 @@ def trajectory_figure(paths: Mapping[str, Values], h: float) -> Figure:
 
 
 def radius_figure(steps: Values, radii: Mapping[str, Values]) -> Figure:
-    """Spectral radius against the step size, 1 is neutral."""
+    """Draw the spectral radius of each scheme over the step size; 1 is neutral."""
     figure = Figure(figsize=(6, 3.8), layout="constrained")
     axis = figure.subplots()
     for index, (name, values) in enumerate(radii.items()):
@@ -47,7 +50,10 @@ def radius_figure(steps: Values, radii: Mapping[str, Values]) -> Figure:
 
 
 def region_figure(re: Values, im: Values, regions: Mapping[str, Values]) -> Figure:
-    """Where |R(z)| <= 1 (shaded), one panel per scheme; values (len(im), len(re))."""
+    """Draw one panel per scheme, with the stability region |R(z)| <= 1 shaded.
+
+    `regions[name]` holds |R(re + i im)|, (len(im), len(re)).
+    """
     columns = 3
     rows = -(-len(regions) // columns)
     figure = Figure(figsize=(3 * columns, 3 * rows), layout="constrained")
@@ -69,9 +75,10 @@ def region_figure(re: Values, im: Values, regions: Mapping[str, Values]) -> Figu
 def theorem_figure(
     alphas: Values, h: float, spectra: Mapping[str, NDArray[np.complexfloating]]
 ) -> Figure:
-    """Discs of eigenvalues that an IMEX step with L = alpha I does not amplify, and spectra.
+    """Draw the eigenvalues lambda that an IMEX step does not amplify, and given spectra.
 
-    |1 + h lambda / (1 + h alpha)| <= 1 is the disc about -(alpha + 1/h) that touches 0.
+    With L = alpha I they fill the disc |1 + h lambda / (1 + h alpha)| <= 1, which has its
+    centre at -(alpha + 1/h) and touches 0.
     """
     figure = Figure(figsize=(5.6, 4.6), layout="constrained")
     axis = figure.subplots()
@@ -97,8 +104,11 @@ def theorem_figure(
     return figure
 
 
-def passage_figure(paths: Mapping[str, tuple[Sequence[str], Values]]) -> Figure:
-    """Size of a change behind each part of a network, relative to that of the image."""
+def part_growth_figure(paths: Mapping[str, tuple[Sequence[str], Values]]) -> Figure:
+    """Draw |delta Y| after each part of a network, relative to |delta image|.
+
+    `paths[network]` are the names of the parts and the sizes (parts,).
+    """
     figure = Figure(figsize=(6, 3.8), layout="constrained")
     axis = figure.subplots()
     for index, (name, (parts, sizes)) in enumerate(paths.items()):
@@ -117,7 +127,11 @@ def passage_figure(paths: Mapping[str, tuple[Sequence[str], Values]]) -> Figure:
 def atlas_figure(
     alphas: Values, hs: Values, growth: Values, limit: Values, explicit: float
 ) -> Figure:
-    """log10 of the growth (len(hs), len(alphas)), the limit h(alpha) of Theorem 1 over it."""
+    """Draw log10 of the growth of a change over alpha and h, and the limits on h.
+
+    `growth` is (len(hs), len(alphas)), `limit` (len(alphas),) the largest h by Theorem 1,
+    `explicit` the largest h of the explicit step.
+    """
     figure = Figure(figsize=(5.6, 4.2), layout="constrained")
     axis = figure.subplots()
     with np.errstate(divide="ignore", over="ignore"):

@@ -1,4 +1,4 @@
-"""Figures of a sweep: heat maps over alpha and h, curves with bands, score against cost."""
+"""Figures of a sweep: heat maps over alpha and h, learning curves, score over cost."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,15 +23,16 @@ FRAME = COLOURS[1]
 HATCH = "///"
 MARKERS = "osD^vPX"
 CELL = 0.8
-"""Inches."""
+"""Side of a cell of a heat map, in inches."""
 
 
 @dataclass(frozen=True)
 class HeatMap:
-    """Means over seeds, (A, H) for A values of alpha and H of h; NaN where none finished.
+    """Mean scores over seeds, (A, H) for A values of alpha and H values of h.
 
-    `lost` (A, H) counts the runs without a result. `alpha` is empty for a model without
-    L, whose map has one row. `chosen` is the cell (row, column) to be framed.
+    A mean is NaN if no run finished; `lost` (A, H) counts the runs without a result.
+    `alpha` is empty for a model without L; its map has one row. `chosen` is the cell
+    (row, column) to frame.
     """
 
     title: str
@@ -44,7 +45,7 @@ class HeatMap:
 
 @dataclass(frozen=True)
 class Band:
-    """Mean and standard deviation over runs at some epochs, all of shape (E,)."""
+    """Mean and standard deviation over runs, at epochs; all of shape (E,)."""
 
     title: str
     epochs: Floats
@@ -54,7 +55,7 @@ class Band:
 
 @dataclass(frozen=True)
 class Point:
-    """One setting: what it costs, axis label to value, and its score; sd NaN for one run."""
+    """The costs of a setting, axis label -> value, and its score; sd is NaN for one run."""
 
     model: str
     costs: Mapping[str, float]
@@ -63,7 +64,10 @@ class Point:
 
 
 def heat_map_figure(maps: Sequence[HeatMap], metric: str, columns: int = 4) -> Figure:
-    """One panel per map on one colour scale; cells with lost runs are hatched and counted."""
+    """Draw one panel per map on one colour scale.
+
+    Cells with lost runs are hatched and show their number.
+    """
     rows = -(-len(maps) // columns)
     wide = min(len(maps), columns)
     tallest = max(len(panel.mean) for panel in maps)
@@ -95,9 +99,9 @@ def heat_map_figure(maps: Sequence[HeatMap], metric: str, columns: int = 4) -> F
 def learning_curves_figure(
     bands: Sequence[Band], metric: str, levels: Mapping[str, float] | None = None
 ) -> Figure:
-    """A line for each mean and a band of one standard deviation to both sides.
+    """Draw a line per mean, with a band of one standard deviation to both sides.
 
-    `levels` are values to compare with, name to value, drawn across.
+    `levels`, name -> value, are drawn as horizontal lines to compare with.
     """
     figure = Figure(figsize=(5.6, 3.8), layout="constrained")
     axis = figure.subplots()
@@ -120,7 +124,10 @@ def cost_figure(
     higher_is_better: bool,
     levels: Mapping[str, float] | None = None,
 ) -> Figure:
-    """Score against each cost, one panel per cost, with its Pareto front and `levels`."""
+    """Draw the score over each cost, one panel per cost, with the Pareto front.
+
+    `levels`, name -> value, are drawn as horizontal lines to compare with.
+    """
     costs = list(points[0].costs)
     figure = Figure(figsize=(4.0 * len(costs), 3.9), layout="constrained")
     axes = figure.subplots(1, len(costs), sharey=True, squeeze=False)[0]
@@ -155,9 +162,10 @@ def cost_figure(
 
 
 def pareto_front(cost: Floats, score: Floats) -> list[int]:
-    """Indices of the points that no other beats: cheaper or equal, and better or equal.
+    """Return the indices of the points on the Pareto front, in order of rising cost.
 
-    In the order of rising cost; score is better when higher. Of equal points one is kept.
+    A point is on the front if no other point is at least as cheap and at least as good. A
+    higher score is better. Of equal points one is kept.
     """
     order = np.lexsort((-score, cost))
     front: list[int] = []
@@ -168,7 +176,7 @@ def pareto_front(cost: Floats, score: Floats) -> list[int]:
 
 
 def _draw_levels(axis: Axes, levels: Mapping[str, float] | None) -> None:
-    """Thin lines across, named at their right ends."""
+    """Draw thin horizontal lines, with their names at the right ends."""
     for name, value in (levels or {}).items():
         axis.axhline(value, color="black", linestyle=":", linewidth=0.9, zorder=1)
         axis.annotate(
@@ -211,7 +219,7 @@ def _cell(row: int, column: int, **style: Any) -> Rectangle:
 
 
 def _log_scale(axis: Axes, values: Floats) -> None:
-    """A logarithmic scale with a few readable ticks, even on less than a decade."""
+    """Set a logarithmic scale with a few readable ticks, even over less than a decade."""
     axis.set_xscale("log")
     few = values.max() < 5 * values.min()
     axis.xaxis.set_major_locator(MaxNLocator(4) if few else LogLocator(subs=(1, 2, 5)))

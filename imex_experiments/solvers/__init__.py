@@ -1,4 +1,4 @@
-"""Solvers as pure functions, (func, x0, ...) to (x, SolveInfo), sample by sample."""
+"""Linear and nonlinear solvers as pure functions; each sample of a batch by itself."""
 
 from imex_experiments.solvers.implicit_gradient import attach
 from imex_experiments.solvers.info import SolveInfo

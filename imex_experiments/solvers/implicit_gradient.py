@@ -1,6 +1,6 @@
-"""The derivative of a solution by the implicit function theorem.
+"""Differentiate the solution x of x = g(x) by the implicit function theorem.
 
-Shapes: x (B, ...), g maps (B, ...) to the same, each sample by itself.
+Shapes: x (B, ...); g maps (B, ...) to the same, each sample by itself.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 
 from imex_experiments.solvers.info import SolveInfo
 from imex_experiments.solvers.krylov import Linear, gmres
-from imex_experiments.solvers.linearise import pull_back
+from imex_experiments.solvers.linearise import vjp
 
 Report = Callable[[SolveInfo], None]
 
@@ -25,11 +25,13 @@ def attach(
     precondition: Linear | None = None,
     report: Report | None = None,
 ) -> Tensor:
-    """The solution x of x = g(x), differentiable in everything that g was made of.
+    """Return the solution x of x = g(x), differentiable in all tensors that g uses.
 
-    Backward of a gradient c: one GMRES solve of (I - J^T) v = c, to tol |c|, then v goes
-    through one evaluation of g; how x was found is not differentiated. A symmetric
-    preconditioner of I - J is one of I - J^T. Once differentiable.
+    The backward pass solves (I - J^T) v = c by GMRES to tol |c|, where c is the gradient
+    of x and J the Jacobian of g at x. Then it takes the vector-Jacobian product of one
+    evaluation of g with v. The iterations that found x are not differentiated.
+    `precondition` is a symmetric preconditioner of I - J, hence one of I - J^T. `report`
+    receives the `SolveInfo` of the backward solve. Once differentiable.
     Source: Reshniak and Webster, eq. 10; Bai, Kolter, Koltun, DEQ (2019), Theorem 1.
     """
     if not torch.is_grad_enabled():
@@ -39,7 +41,7 @@ def attach(
 
     def adjoint(c: Tensor) -> Tensor:
         def A(v: Tensor) -> Tensor:
-            return v - pull_back(value, point, v)
+            return v - vjp(value, point, v)
 
         v, info = gmres(A, c, tol, max_iterations, precondition)
         if report is not None:
@@ -50,7 +52,7 @@ def attach(
 
 
 class _Attach(torch.autograd.Function):
-    """x forward; backward, what `adjoint` makes of the gradient goes to `value`."""
+    """Return x in the forward pass; pass adjoint(gradient) to `value` in the backward."""
 
     @staticmethod
     def forward(ctx: Any, value: Tensor, x: Tensor, adjoint: Linear) -> Tensor:

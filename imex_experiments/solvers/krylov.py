@@ -1,4 +1,4 @@
-"""Krylov solvers for linear systems that leave the samples of a batch apart.
+"""Krylov solvers for a batch of independent linear systems A x = b.
 
 Shapes: b and x (B, ...); A maps (B, ...) to the same, linearly, each sample by itself.
 """
@@ -20,19 +20,20 @@ def gmres(
     max_iterations: int,
     precondition: Linear | None = None,
 ) -> tuple[Tensor, SolveInfo]:
-    """x with |b - A x| <= tol |b| in every sample, or the best of `max_iterations`.
+    """Return x with |b - A x| <= tol |b| in every sample, and the report of the solve.
 
-    Arnoldi with modified Gram-Schmidt and Givens rotations, one Krylov space per sample,
-    no restarts; with a preconditioner M from the right, A M u = b and x = M u, so that the
-    residual is that of A x = b. It is told relative to |b|.
+    After `max_iterations`, x is the best that was found. The reported residual is
+    |b - A x| / |b|. Each sample has its own Krylov space, without restarts; the basis comes
+    from Arnoldi's method with modified Gram-Schmidt, the triangular system from Givens
+    rotations. A preconditioner M applies from the right: A M u = b, x = M u.
     Source: Saad and Schultz, GMRES (1986), Algorithm 4.
     """
     M = precondition or (lambda v: v)
     beta = norm(b)
     basis = [_normalised(b, beta)]
     rotations: list[tuple[Tensor, Tensor]] = []
-    columns: list[list[Tensor]] = []  # of the triangular factor R
-    right = [beta]  # of R u = right; |right[-1]| is the residual
+    columns: list[list[Tensor]] = []  # columns of the triangular factor R
+    right = [beta]  # right-hand side of R u = right; |right[-1]| is the residual
     residual = _ratio(beta, beta)
     iterations = torch.zeros(len(b), dtype=torch.long, device=b.device)
     for j in range(max_iterations):
@@ -61,7 +62,7 @@ def gmres(
 
 
 def _back_substitute(columns: list[list[Tensor]], right: list[Tensor]) -> list[Tensor]:
-    """u with R u = right, R by columns; 0 for a direction that R does not see."""
+    """Return u with R u = right, R given by columns; u_j = 0 where R_jj = 0."""
     u = right[: len(columns)]
     for j in reversed(range(len(columns))):
         u[j] = _ratio(u[j], columns[j][j])
@@ -71,18 +72,22 @@ def _back_substitute(columns: list[list[Tensor]], right: list[Tensor]) -> list[T
 
 
 def _combine(basis: list[Tensor], u: list[Tensor], b: Tensor) -> Tensor:
-    """sum_j u_j v_j."""
+    """Return sum_j u_j v_j for the vectors v_j of the basis."""
     x = torch.zeros_like(b)
-    for share, v in zip(u, basis, strict=False):
-        x = x + scale(share, v)
+    for coefficient, v in zip(u, basis, strict=False):
+        x = x + scale(coefficient, v)
     return x
 
 
 def _ratio(x: Tensor, beta: Tensor) -> Tensor:
-    """x / beta, 0 where beta is 0: what vanishes is solved, or not seen."""
+    """Return x / beta, and 0 where beta is 0.
+
+    beta is 0 if the right-hand side of a sample is zero, or if its Krylov space is complete.
+    In both cases 0 adds nothing to the solution.
+    """
     return torch.where(beta == 0, torch.zeros_like(x), x / beta)
 
 
 def _normalised(x: Tensor, length: Tensor) -> Tensor:
-    """x / |x|, 0 where |x| is 0: the Krylov space of that sample is exhausted."""
+    """Return x / |x|, and 0 where |x| is 0: that sample's Krylov space is complete."""
     return scale(_ratio(torch.ones_like(length), length), x)

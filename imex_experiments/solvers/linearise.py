@@ -1,4 +1,7 @@
-"""The Jacobian of a function at a point, as products."""
+"""Products with the Jacobian J of a function, without forming J.
+
+Shapes: x, v (B, ...); J v and J^T v (B, ...).
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,38 +12,39 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Linearised:
-    """J = dg/dx at a point: `jvp(v)` = J v and `vjp(v)` = J^T v, from one evaluation of g."""
+    """A function g linearised at a point: `jvp(v)` = J v and `vjp(v)` = J^T v, J = dg/dx."""
 
     jvp: Callable[[Tensor], Tensor]
     vjp: Callable[[Tensor], Tensor]
 
 
 def linearise(func: Callable[[Tensor], Tensor], x: Tensor) -> Linearised:
-    """The products with the Jacobian of func at x.
+    """Return the products with the Jacobian of func at x, from one evaluation of func.
 
-    J v is the derivative of u -> J^T u in the direction v, so that func needs reverse mode
-    alone.
+    Only reverse-mode differentiation is used: u -> J^T u is linear, so J v is the
+    vector-Jacobian product of that map with v.
     """
     with torch.enable_grad():
         point = x.detach().requires_grad_()
         value = func(point)
         u = torch.zeros_like(value, requires_grad=True)
-        pulled = pull_back(value, point, u, create_graph=True)
+        transposed = vjp(value, point, u, create_graph=True)
     return Linearised(
-        jvp=lambda v: pull_back(pulled, u, v), vjp=lambda v: pull_back(value, point, v)
+        jvp=lambda v: vjp(transposed, u, v), vjp=lambda v: vjp(value, point, v)
     )
 
 
-def pull_back(
-    output: Tensor, at: Tensor, weights: Tensor, create_graph: bool = False
-) -> Tensor:
-    """The derivative of <weights, output>; 0 if the output does not depend on the point."""
+def vjp(output: Tensor, at: Tensor, v: Tensor, create_graph: bool = False) -> Tensor:
+    """Return the vector-Jacobian product J^T v, J the derivative of `output` in `at`.
+
+    It is 0 if the output does not depend on `at`. The graph of the output is retained.
+    """
     if not output.requires_grad:
         return torch.zeros_like(at)
     (gradient,) = torch.autograd.grad(
         output,
         at,
-        weights,
+        v,
         retain_graph=True,
         create_graph=create_graph,
         allow_unused=True,

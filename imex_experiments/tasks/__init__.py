@@ -1,4 +1,4 @@
-"""LightningModules: loss, metrics and figures around a network given to them."""
+"""Tasks: LightningModules that give a network its loss, metrics, optimizer and figures."""
 
 from imex_experiments.tasks.classification import ClassificationTask
 from imex_experiments.tasks.depth import DepthTask

@@ -1,6 +1,6 @@
-"""Every image gets one of K classes.
+"""Classification: one of K classes for each image.
 
-Shapes: images (B, C, H, W), vectors as (B, C, 1, 1); labels (B,) uint8; logits (B, K).
+Shapes: images (B, C, H, W), points (B, C, 1, 1); labels (B,) uint8; logits (B, K).
 """
 
 from collections.abc import Callable, Mapping
@@ -19,14 +19,15 @@ from imex_experiments.plots.points import boundary_picture
 from imex_experiments.tasks.task import Task
 
 GRID = 120
-"""Points per side of the grid that shows a decision boundary."""
+"""Points per side of the grid on which the decision boundary is drawn."""
 
 
 class ClassificationTask(Task):
-    """Cross entropy, and the share of images classified right.
+    """Classification by cross entropy; the score is the share of correct images.
 
-    `facts["classes"]` names the K classes. For points in the plane, `facts["range"]` is
-    there and the figure is the decision boundary around the training points.
+    `facts["classes"]` names the K classes. For points in the plane, `facts["range"]` is the
+    interval of both coordinates, `facts["inputs"]` and `facts["targets"]` are the training
+    points, and the figure shows the decision boundary.
     """
 
     monitor = "val/accuracy"
@@ -45,42 +46,28 @@ class ClassificationTask(Task):
         undecayed: Literal["norms"] | None = None,
     ) -> None:
         super().__init__(network, facts, optimizer, scheduler, undecayed)
-        self.facts = facts
         self.mean_loss, self.accuracy = MeanMetric(), MeanMetric()
 
-    def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
-        images, labels = batch
-        loss = F.cross_entropy(self(images), labels.long())
-        self.log("train/loss", loss, on_step=True, on_epoch=False, prog_bar=True)
-        return self.regularised(loss)
+    def loss(self, output: Tensor, targets: Tensor) -> Tensor:
+        """Return the cross entropy, the mean over the batch."""
+        return F.cross_entropy(output, targets.long())
 
     def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
         images, labels = batch
         logits = self(images)
-        loss = F.cross_entropy(logits, labels.long())
-        self.mean_loss.update(loss, weight=len(images))
+        self.mean_loss.update(self.loss(logits, labels), weight=len(images))
         self.accuracy.update((logits.argmax(1) == labels).float())
 
-    def on_validation_epoch_end(self) -> None:
-        self._log_scores("val")
-
-    test_step = validation_step
-
-    def on_test_epoch_end(self) -> None:
-        self._log_scores("test")
-
-    def _log_scores(self, split: str) -> None:
-        for name, metric in (("loss", self.mean_loss), ("accuracy", self.accuracy)):
-            value = float(metric.compute())
-            self.log(f"{split}/{name}", value, prog_bar=name == "accuracy")
-            metric.reset()
+    def _scores(self) -> dict[str, float]:
+        metrics = {"loss": self.mean_loss, "accuracy": self.accuracy}
+        return {name: float(metric.compute()) for name, metric in metrics.items()}
 
     def _decide(self, output: Tensor) -> Tensor:
-        """The most probable class, uint8 (B,)."""
+        """Return the most probable class, (B,) uint8."""
         return output.argmax(1).to(torch.uint8)
 
     def probabilities(self, images: Tensor) -> Tensor:
-        """Return class probabilities (B, K) of what `evaluated` takes."""
+        """Return class probabilities (B, K) for inputs as in `evaluated`."""
         return self.evaluated(images).softmax(1)
 
     def figures(self, images: Tensor, targets: Tensor) -> dict[str, np.ndarray]:
@@ -93,6 +80,7 @@ class ClassificationTask(Task):
         return {"classes": sheet}
 
     def _boundary(self, classes: list[str]) -> np.ndarray:
+        """Return a picture of the decision boundary and the training points."""
         low, high = self.facts["range"]
         side = torch.linspace(low, high, GRID)
         y, x = torch.meshgrid(side, side, indexing="ij")

@@ -1,4 +1,4 @@
-"""Every pixel gets a depth in metres.
+"""Depth estimation: a depth in metres for each pixel.
 
 Shapes: images (B, 3, H, W) uint8; depths (B, 1, H, W) float32, metres, 0 where unknown.
 """
@@ -26,12 +26,13 @@ from imex_experiments.tasks.task import Task
 
 
 class DepthTask(Task):
-    """Depth from one image; the network's output is read in units of the training depths.
+    """Depth from a single image.
 
-    depth = depth_mean + depth_std x output, with the facts of the training split. `loss`
-    is l2 (published), l1, huber or silog. Metrics are means over images of their scores;
-    images without a valid pixel are left out and counted as `<split>/empty`. `eigen_crop`
-    scores the central part only. ValueError for an unknown loss.
+    depth = depth_mean + depth_std x output, mean and standard deviation of the training
+    depths from `facts`. `loss` is l2 (as published), l1, huber or silog. Scores are means
+    over images. Images without a valid pixel are left out; `<split>/empty` counts them.
+    `eigen_crop` restricts the scores to the central part of the image. Raises ValueError
+    for an unknown loss.
     """
 
     monitor = "val/rmse"
@@ -63,24 +64,22 @@ class DepthTask(Task):
             self.register_buffer(
                 name, torch.tensor(float(facts[name])), persistent=False
             )
-        self.scores = nn.ModuleDict({name: MeanMetric("ignore") for name in SCORES})
+        self.metrics = nn.ModuleDict({name: MeanMetric("ignore") for name in SCORES})
         self.mean_loss = MeanMetric()
         self.empty = SumMetric()
 
     def depth(self, images: Tensor) -> Tensor:
-        """Depths in metres as the network gives them, not clamped."""
+        """Return the depths of images in metres, not clamped."""
         return self._in_metres(self(images))
 
     def _in_metres(self, output: Tensor) -> Tensor:
+        """Return the depths in metres, not clamped, for an output of the network."""
         return self.depth_mean + self.depth_std * output
 
-    def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
-        images, truth = batch
-        loss = depth_loss(
-            self.loss_name, self.depth(images), truth, valid_pixels(truth)
-        )
-        self.log("train/loss", loss, on_step=True, on_epoch=False, prog_bar=True)
-        return self.regularised(loss)
+    def loss(self, output: Tensor, targets: Tensor) -> Tensor:
+        """Return the named loss over all valid pixels of the batch."""
+        depth = self._in_metres(output)
+        return depth_loss(self.loss_name, depth, targets, valid_pixels(targets))
 
     def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
         images, truth = batch
@@ -91,40 +90,29 @@ class DepthTask(Task):
             self.mean_loss.update(loss, weight=pixels)
         self.empty.update((~valid.flatten(1).any(1)).sum())
         for name, values in depth_scores(depth, truth, valid).items():
-            cast(MeanMetric, self.scores[name]).update(values)
+            cast(MeanMetric, self.metrics[name]).update(values)
 
-    def on_validation_epoch_end(self) -> None:
-        self._log_scores("val")
-
-    test_step = validation_step
-
-    def on_test_epoch_end(self) -> None:
-        self._log_scores("test")
-
-    def _log_scores(self, split: str) -> None:
-        metrics: dict[str, Any] = {**self.scores}
+    def _scores(self) -> dict[str, float]:
+        metrics: dict[str, Any] = {**self.metrics}
         metrics |= {"loss": self.mean_loss, "empty": self.empty}
-        for name, metric in metrics.items():
-            self.log(
-                f"{split}/{name}", float(metric.compute()), prog_bar=name == "rmse"
-            )
-            metric.reset()
+        return {name: float(metric.compute()) for name, metric in metrics.items()}
 
     def score(self, output: Tensor, targets: Tensor) -> float:
-        """RMSE in metres, the mean over the images that have a valid pixel."""
+        """Return the RMSE in metres, the mean over the images with a valid pixel."""
         scores = self._scores_of(output, targets)
         return float(scores["rmse"].nanmean())
 
     def sample_losses(self, output: Tensor, targets: Tensor) -> Tensor:
-        """The misfit of each image, 0 without a valid pixel."""
+        """Return the misfit of each image, (B,); 0 without a valid pixel."""
         return self._scores_of(output, targets)["misfit"].nan_to_num()
 
     def _scores_of(self, output: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """Return the scores of each image, name -> (B,)."""
         valid = valid_pixels(targets, self.eigen_crop)
         return depth_scores(self._in_metres(output), targets, valid)
 
     def _decide(self, output: Tensor) -> Tensor:
-        """Metres, clamped to the range of valid depths, float32 (B, 1, H, W)."""
+        """Return depths in metres, clamped to the valid range, (B, 1, H, W) float32."""
         return self._in_metres(output).float().clamp(NEAREST, FURTHEST)
 
     def figures(self, images: Tensor, targets: Tensor) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Depth errors of each image over its valid pixels.
+"""Scores of predicted depths, for each image over its valid pixels.
 
 Shapes: prediction and truth (B, 1, H, W), metres; every score (B,).
 """
@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 NEAREST, FURTHEST = 1e-3, 10.0
-"""Metres: a pixel is valid if NEAREST < truth < FURTHEST."""
+"""The valid range in metres: a pixel is valid if NEAREST < truth < FURTHEST."""
 
 EIGEN_CROP = (0.09375, 0.98125, 0.0640625, 0.9390625)
-"""Rows 45 to 471 of 480 and columns 41 to 601 of 640 (Eigen et al. 2014), as shares."""
+"""Top, bottom, left and right as shares of the image: rows 45 to 471 of 480, columns 41
+to 601 of 640 (Eigen et al. 2014)."""
 
 SILOG_LAMBDA, SILOG_SCALE = 1.0, 100.0
 
@@ -21,7 +22,7 @@ SCORES = (
 
 
 def valid_pixels(truth: Tensor, eigen_crop: bool = False) -> Tensor:
-    """Where the truth lies in (NEAREST, FURTHEST), and in Eigen's crop if that is asked for."""
+    """Return a mask (B, 1, H, W): the truth is in the valid range (and in Eigen's crop)."""
     valid = (truth > NEAREST) & (truth < FURTHEST)
     if eigen_crop:
         height, width = truth.shape[-2:]
@@ -34,14 +35,17 @@ def valid_pixels(truth: Tensor, eigen_crop: bool = False) -> Tensor:
 
 
 def depth_scores(prediction: Tensor, truth: Tensor, valid: Tensor) -> dict[str, Tensor]:
-    """The scores SCORES per image, NaN where an image has no valid pixel.
+    """Return the scores of each image, name -> (B,); NaN if no pixel is valid.
 
-    With d the prediction, c the prediction clamped to the valid range, z the truth, and
-    means over the valid pixels of one image: misfit = mean (d - z)^2 / 2 (the L2 misfit of
-    IMEXnet, per pixel); rmse; abs_rel = mean |d - z| / z; sq_rel = mean (d - z)^2 / z;
-    with e = ln c - ln z, rmse_log = root of mean e^2; log10 = mean |log10 c - log10 z|;
-    delta<k> = share of max(c/z, z/c) < 1.25^k; silog = 100 sqrt(mean e^2 - lambda (mean
-    e)^2), lambda = 1 (Eigen et al. 2014; the scale of 100 is KITTI's).
+    d is the prediction, c is d clamped to the valid range, z the truth, e = ln c - ln z.
+    Means are over the valid pixels of an image.
+
+    - misfit = mean (d - z)^2 / 2, the L2 misfit of IMEXnet per pixel
+    - rmse = sqrt(mean (d - z)^2), abs_rel = mean |d - z| / z, sq_rel = mean (d - z)^2 / z
+    - rmse_log = sqrt(mean e^2), log10 = mean |log10 c - log10 z|
+    - delta<k> = share of pixels with max(c/z, z/c) < 1.25^k
+    - silog = 100 sqrt(mean e^2 - lambda (mean e)^2), lambda = 1 (Eigen et al. 2014; the
+      factor 100 is KITTI's)
     """
     d = prediction.double()
     z = torch.where(valid, truth, torch.ones_like(truth)).double()

@@ -1,7 +1,7 @@
-"""Losses of depth over valid pixels.
+"""Losses of predicted depths over the valid pixels of a batch.
 
-Shapes: prediction, truth and valid (B, 1, H, W), metres; every loss is a scalar, a mean
-over all valid pixels of the batch.
+Shapes: prediction and truth in metres and the mask valid, (B, 1, H, W); a loss is a scalar,
+the mean over all valid pixels of the batch.
 """
 
 from collections.abc import Callable
@@ -12,23 +12,24 @@ from torch.nn import functional as F
 from imex_experiments.tasks.depth_metrics import FURTHEST, NEAREST
 
 HUBER_DELTA = 0.5
-"""Metres: where the Huber loss turns from quadratic to linear."""
+"""The error in metres at which the Huber loss turns from quadratic to linear."""
 
 SILOG_VARIANCE_FOCUS = 0.85
+"""The weight lambda of (mean e)^2 in the scale-invariant loss."""
 
 
 def l2(prediction: Tensor, truth: Tensor) -> Tensor:
-    """mean (d - z)^2 / 2, the published misfit (IMEXnet, sec. 5.2), per pixel."""
+    """Return mean (d - z)^2 / 2, the misfit of IMEXnet, sec. 5.2, per pixel."""
     return F.mse_loss(prediction, truth) / 2
 
 
 def huber(prediction: Tensor, truth: Tensor) -> Tensor:
-    """Quadratic below HUBER_DELTA, linear above."""
+    """Return the Huber loss: quadratic for errors below HUBER_DELTA, linear above."""
     return F.huber_loss(prediction, truth, delta=HUBER_DELTA)
 
 
 def scale_invariant_log(prediction: Tensor, truth: Tensor) -> Tensor:
-    """mean e^2 - 0.85 (mean e)^2, e = log d - log z (Eigen et al. 2014, eq. 4)."""
+    """Return mean e^2 - 0.85 (mean e)^2, e = log d - log z (Eigen et al. 2014, eq. 4)."""
     e = prediction.clamp(NEAREST, FURTHEST).log() - truth.log()
     return e.square().mean() - SILOG_VARIANCE_FOCUS * e.mean().square()
 
@@ -42,14 +43,14 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 def depth_loss(name: str, prediction: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
-    """The named loss over the valid pixels; 0 with a zero gradient if there are none."""
+    """Return the named loss; 0 with a zero gradient if no pixel is valid."""
     if not valid.any():
         return (prediction * 0).sum()
     return LOSSES[name](prediction[valid], truth[valid])
 
 
 def require_loss(name: str) -> str:
-    """The name itself; ValueError with the choices for an unknown one."""
+    """Return the name of a loss; ValueError with the choices for an unknown one."""
     if name not in LOSSES:
         raise ValueError(f"loss must be one of {', '.join(LOSSES)}, got {name!r}")
     return name

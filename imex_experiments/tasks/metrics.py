@@ -1,4 +1,7 @@
-"""Scores of a whole split: from one confusion matrix, and the IoU of the published runs."""
+"""Segmentation scores of a whole split: from its confusion matrix, and the published IoU.
+
+Shapes: labels (B, H, W), integers; confusion matrices (K, K), rows true, columns predicted.
+"""
 
 from collections.abc import Sequence
 
@@ -8,13 +11,13 @@ from torchmetrics import Metric
 
 
 class PublishedIoU(Metric):
-    """Mean over images of sum(a & b) / sum(a | b), a and b labels as integers, bit by bit.
+    """The IoU of the released IMEXnet code: mean over images of sum(a & b) / sum(a | b).
 
-    The score of the released IMEXnet code. It is no set measure: class 1 called 3 shares a
-    bit, 1 called 2 none. A network that finds every object and calls all of them c gets
-    the mean of (c & t) / (c | t) over the true classes t; for t uniform over 1, 2, 3 that
-    is 4/9, 5/9 and 2/3 for c = 1, 2, 3. An image without objects in which none is found
-    counts as 1.
+    a and b are the predicted and the true labels, combined bit by bit as integers. So it is
+    not an IoU of sets of pixels: labels 1 and 3 share a bit, labels 1 and 2 do not. For
+    example, a network that finds every object and labels all of them c scores the mean of
+    (c & t) / (c | t) over the true labels t. For t uniform over 1, 2, 3 these are 4/9, 5/9
+    and 2/3 for c = 1, 2, 3. An image without objects, true or predicted, scores 1.
     """
 
     ratios: Tensor
@@ -26,23 +29,24 @@ class PublishedIoU(Metric):
         self.add_state("images", torch.zeros((), dtype=torch.int64), "sum")
 
     def update(self, guess: Tensor, truth: Tensor) -> None:
-        """Labels (B, H, W) of any integer type."""
+        """Add the labels (B, H, W), of any integer type, of a batch."""
         guess, truth = guess.long().flatten(1), truth.long().flatten(1)
         both, either = (guess & truth).sum(1).double(), (guess | truth).sum(1)
         self.ratios += torch.where(either > 0, both / either.clamp(min=1), 1.0).sum()
         self.images += len(truth)
 
     def compute(self) -> Tensor:
-        """A double, NaN without images."""
+        """Return the mean over the images, float64; NaN without images."""
         return self.ratios / self.images
 
 
 def segmentation_scores(confusion: Tensor, classes: Sequence[str]) -> dict[str, float]:
-    """IoU, Dice and accuracy from confusion (true, predicted), pixel counts (K, K).
+    """Return IoU, Dice and accuracy from a confusion matrix of pixel counts.
 
-    iou/<class>: TP / (TP + FP + FN), NaN for a class that is neither there nor predicted;
-    miou: mean over the classes that are not NaN; object_iou: the same without class 0;
-    dice: mean of 2 TP / (2 TP + FP + FN); accuracy: share of pixels labelled right.
+    - iou/<class> = TP / (TP + FP + FN); NaN for a class neither true nor predicted
+    - miou = mean of the IoUs that are not NaN; object_iou = that mean without class 0
+    - dice = mean of 2 TP / (2 TP + FP + FN)
+    - accuracy = share of correct pixels
     """
     confusion = confusion.double()
     hits = confusion.diag()

@@ -1,4 +1,4 @@
-"""Group the parameters of a network for its optimizer, and schedule in epochs."""
+"""Parameter groups for the optimizer, and a learning-rate schedule in epochs."""
 
 import re
 from collections.abc import Sequence
@@ -10,11 +10,11 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import MultiStepLR
 
 IS_NORM = re.compile(r"Norm(\dd)?$")
-"""Class names of norms: BatchNorm2d, GroupNorm, TvNorm, LayerNorm, ..."""
+"""Pattern of the class names of norms: BatchNorm2d, GroupNorm, TvNorm, LayerNorm, ..."""
 
 
 def undecayed_norms(network: nn.Module) -> list[dict[str, Any]]:
-    """Return two groups of parameters: all but those of norms, and those, without decay."""
+    """Return two parameter groups: parameters of norms, without weight decay, come last."""
     norms = {
         parameter: None
         for module in network.modules()
@@ -26,10 +26,10 @@ def undecayed_norms(network: nn.Module) -> list[dict[str, Any]]:
 
 
 class MultiStep(MultiStepLR):
-    """Multiply the learning rate by `gamma` at the start of each epoch of `milestones`.
+    """Multiply the learning rate by `gamma` at the start of each epoch in `milestones`.
 
-    Epochs are counted from 0. The scheduler moves `total_steps` times in `epochs` epochs.
-    ValueError for epochs < 1, and for milestones that are not positive and increasing.
+    Epochs count from 0. The scheduler steps `total_steps` times in `epochs` epochs. Raises
+    ValueError for epochs < 1 and for milestones that are not positive and increasing.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
-"""Every input gets a number.
+"""Regression: one number for each point.
 
-Shapes: inputs (B, C, 1, 1) float32; targets and outputs (B, 1, 1, 1).
+Shapes: points (B, C, 1, 1) float32; targets and outputs (B, 1, 1, 1).
 """
 
 from collections.abc import Callable, Mapping
@@ -18,12 +18,13 @@ from imex_experiments.plots.points import fit_picture
 from imex_experiments.tasks.task import Task
 
 CURVE_POINTS = 400
+"""Points at which the figure draws the fitted curve."""
 
 
 class RegressionTask(Task):
-    """The mean squared error, and its root over a split.
+    """Regression by mean squared error; the score is its root over a whole split.
 
-    `facts["inputs"]` and `facts["targets"]` are the training points and `facts["range"]`
+    `facts["inputs"]` and `facts["targets"]` are the training points; `facts["range"]` is
     the interval that the figure shows.
     """
 
@@ -40,35 +41,22 @@ class RegressionTask(Task):
         undecayed: Literal["norms"] | None = None,
     ) -> None:
         super().__init__(network, facts, optimizer, scheduler, undecayed)
-        self.facts = facts
         self.mean_loss = MeanMetric()
 
-    def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
-        inputs, targets = batch
-        loss = F.mse_loss(self(inputs), targets)
-        self.log("train/loss", loss, on_step=True, on_epoch=False, prog_bar=True)
-        return self.regularised(loss)
+    def loss(self, output: Tensor, targets: Tensor) -> Tensor:
+        """Return the mean squared error."""
+        return F.mse_loss(output, targets)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
         inputs, targets = batch
-        self.mean_loss.update(F.mse_loss(self(inputs), targets), weight=len(inputs))
+        self.mean_loss.update(self.loss(self(inputs), targets), weight=len(inputs))
 
-    def on_validation_epoch_end(self) -> None:
-        self._log_scores("val")
-
-    test_step = validation_step
-
-    def on_test_epoch_end(self) -> None:
-        self._log_scores("test")
-
-    def _log_scores(self, split: str) -> None:
+    def _scores(self) -> dict[str, float]:
         loss = float(self.mean_loss.compute())
-        self.mean_loss.reset()
-        self.log(f"{split}/loss", loss)
-        self.log(f"{split}/rmse", loss**0.5, prog_bar=True)
+        return {"loss": loss, "rmse": loss**0.5}
 
     def _decide(self, output: Tensor) -> Tensor:
-        """The number itself."""
+        """Return the output itself."""
         return output
 
     def figures(self, images: Tensor, targets: Tensor) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Every pixel gets one of K classes.
+"""Segmentation: one of K classes for each pixel.
 
 Shapes: images (B, C, H, W) uint8; labels (B, H, W) uint8; logits (B, K, H, W).
 """
@@ -21,10 +21,10 @@ from imex_experiments.tasks.task import Task
 
 
 class SegmentationTask(Task):
-    """Cross entropy, each class weighted by 1 - its frequency in the training split.
+    """Segmentation by cross entropy, each class weighted by 1 - its training frequency.
 
-    `facts["classes"]` names the K classes, `facts["class_frequency"]` holds their shares
-    of the training pixels.
+    `facts["classes"]` names the K classes; `facts["class_frequency"]` holds their shares
+    of the training pixels. The score is the mean IoU.
     """
 
     monitor = "val/miou"
@@ -55,15 +55,9 @@ class SegmentationTask(Task):
         self.published_iou = PublishedIoU()
         self.mean_loss = MeanMetric()
 
-    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Weighted cross entropy, averaged over the batch's pixels by their weight."""
-        return F.cross_entropy(logits, labels.long(), self.class_weights)
-
-    def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
-        images, labels = batch
-        loss = self.loss(self(images), labels)
-        self.log("train/loss", loss, on_step=True, on_epoch=False, prog_bar=True)
-        return self.regularised(loss)
+    def loss(self, output: Tensor, targets: Tensor) -> Tensor:
+        """Return the weighted cross entropy, the weighted mean over pixels."""
+        return F.cross_entropy(output, targets.long(), self.class_weights)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
         images, labels = batch
@@ -73,37 +67,26 @@ class SegmentationTask(Task):
         self.published_iou.update(guess, labels)
         self.mean_loss.update(self.loss(logits, labels), weight=len(images))
 
-    def on_validation_epoch_end(self) -> None:
-        self._log_scores("val")
-
-    test_step = validation_step
-
-    def on_test_epoch_end(self) -> None:
-        self._log_scores("test")
-
-    def _log_scores(self, split: str) -> None:
+    def _scores(self) -> dict[str, float]:
         scores = segmentation_scores(self.confusion.compute(), self.classes)
         scores["published_iou"] = float(self.published_iou.compute())
         scores["loss"] = float(self.mean_loss.compute())
-        for metric in (self.confusion, self.published_iou, self.mean_loss):
-            metric.reset()
-        for name, value in scores.items():
-            self.log(f"{split}/{name}", value, prog_bar=name == "miou")
+        return scores
 
     def score(self, output: Tensor, targets: Tensor) -> float:
-        """mIoU."""
+        """Return the mean IoU of logits (B, K, H, W) for labels (B, H, W)."""
         number = len(self.classes)
         pairs = targets.long().flatten() * number + output.argmax(1).flatten()
         confusion = pairs.bincount(minlength=number**2).view(number, number)
         return segmentation_scores(confusion, self.classes)["miou"]
 
     def sample_losses(self, output: Tensor, targets: Tensor) -> Tensor:
-        """The cross entropy of each image, a mean over its pixels, all of one weight."""
+        """Return the cross entropy of each image, the unweighted mean over its pixels."""
         losses = F.cross_entropy(output, targets.long(), reduction="none")
         return losses.mean((1, 2))
 
     def _decide(self, output: Tensor) -> Tensor:
-        """The most probable class, uint8 (B, H, W)."""
+        """Return the most probable class of each pixel, (B, H, W) uint8."""
         return output.argmax(1).to(torch.uint8)
 
     def probabilities(self, images: Tensor) -> Tensor:

@@ -1,4 +1,8 @@
-"""What every task shares: normalisation, optimizer, and the network as an argument."""
+"""The base class of all tasks: normalisation, training and evaluation steps, optimizer.
+
+Shapes: inputs (B, C, H, W), uint8 images or float32 points with H = W = 1; outputs and
+targets (B, ...), as each task defines them.
+"""
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -10,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+from torchmetrics import Metric
 
 from imex_experiments.tasks.optimisation import undecayed_norms
 
@@ -17,22 +22,24 @@ from imex_experiments.tasks.optimisation import undecayed_norms
 class Task(pl.LightningModule):
     """A network with its loss, its metrics and its optimizer.
 
-    `facts` are what the training split tells (plain numbers and lists); they travel in the
-    checkpoint. `facts["mean"]` and `facts["std"]` normalise the uint8 images
-    (B, C, H, W), per channel, inside of the task, so that nobody else has to.
-    `optimizer(parameters)` and `scheduler(optimizer, total_steps=)` make the rest; the
-    scheduler moves once per optimizer step. `undecayed="norms"` keeps the weight decay off
-    the weights and biases of norms.
+    `facts` are properties of the training split, as plain numbers and lists; checkpoints
+    contain them. `facts["mean"]` and `facts["std"]`, one number per channel, normalise the
+    inputs inside the task. `optimizer(parameters)` returns the optimizer.
+    `scheduler(optimizer, total_steps=)` returns the scheduler, which steps once per
+    optimizer step. `undecayed="norms"` exempts the weights and biases of norms from weight
+    decay. Raises ValueError for another value of `undecayed`.
+
+    A subclass defines `loss`, `validation_step`, `_scores`, `_decide` and `figures`.
     """
 
     monitor: ClassVar[str]
-    """The validation metric that decides which checkpoint is kept."""
+    """The validation metric that decides which checkpoint is kept, `val/<score>`."""
 
     mode: ClassVar[Literal["min", "max"]]
-    """Which end of it is good."""
+    """The better end of the monitored metric."""
 
     curves: ClassVar[Mapping[str, Sequence[str]]]
-    """Layout of the custom-scalars dashboard: chart -> metrics on it."""
+    """The custom-scalars dashboard of TensorBoard: chart -> metrics on it."""
 
     mean: Tensor
     std: Tensor
@@ -48,7 +55,7 @@ class Task(pl.LightningModule):
         super().__init__()
         if undecayed not in (None, "norms"):
             raise ValueError(f"undecayed must be null or norms, got {undecayed!r}")
-        self.network = network
+        self.network, self.facts = network, facts
         self.make_optimizer = optimizer
         self.make_scheduler = scheduler
         self.undecayed = undecayed
@@ -58,24 +65,24 @@ class Task(pl.LightningModule):
             self.register_buffer(name, value.view(1, -1, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """The network's output for uint8 images (B, C, H, W)."""
+        """Return the network's output for inputs (B, C, H, W) before normalisation."""
         return self.network(self.normalised(images))
 
     def normalised(self, images: Tensor) -> Tensor:
-        """What the network sees of images (B, C, H, W) with grey values of 0 to 255."""
+        """Return the input of the network: (images - mean) / std, per channel."""
         return (images.float() - self.mean) / self.std
 
     def predict(self, images: Tensor) -> Tensor:
-        """Return what the task predicts for what `evaluated` takes."""
+        """Return the prediction for inputs as in `evaluated`; its form is the task's."""
         return self._decide(self.evaluated(images))
 
     def evaluated(self, images: Tensor) -> Tensor:
         """Return the network's output for inputs (B, C, H, W), in evaluation mode.
 
-        Inputs are uint8 images, or floats where the task learned from points.
-        ValueError for others: grey values between 0 and 1 would be read as of 0 to 255.
+        Inputs are uint8 images, or floats if the task was trained on points. Raises
+        ValueError for others: grey values from 0 to 1 would be normalised as 0 to 255.
         """
-        points = "range" in self.hparams["facts"]
+        points = "range" in self.facts
         fits = images.is_floating_point() if points else images.dtype == torch.uint8
         channels = self.mean.shape[1]
         if not fits or images.ndim != 4 or images.shape[1] != channels:
@@ -93,49 +100,86 @@ class Task(pl.LightningModule):
         return output
 
     def regularised(self, loss: Tensor) -> Tensor:
-        """The loss with what the network asks to be added: `network.penalty()`, if any."""
-        ask = getattr(self.network, "penalty", None)
-        penalty = None if ask is None else ask()
+        """Return the loss plus `network.penalty()`, if the network has a penalty."""
+        penalty = getattr(self.network, "penalty", lambda: None)()
         if penalty is None:
             return loss
         self.log("train/penalty", penalty, on_step=True, on_epoch=False)
         return loss + penalty
 
+    @abstractmethod
+    def loss(self, output: Tensor, targets: Tensor) -> Tensor:
+        """Return the training loss of a batch, a scalar, without the penalty."""
+
+    def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
+        inputs, targets = batch
+        loss = self.loss(self(inputs), targets)
+        self.log("train/loss", loss, on_step=True, on_epoch=False, prog_bar=True)
+        return self.regularised(loss)
+
+    @abstractmethod
+    def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
+        """Update the metrics of the task with a batch."""
+
+    @abstractmethod
+    def _scores(self) -> dict[str, float]:
+        """Return the scores of a whole split, name -> value, from the metrics."""
+
+    def test_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
+        self.validation_step(batch, index)
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_scores("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._log_scores("test")
+
+    def _log_scores(self, split: str) -> None:
+        """Log the scores as `<split>/<name>`, and reset the metrics."""
+        for name, value in self._scores().items():
+            self.log(f"{split}/{name}", value, prog_bar=f"val/{name}" == self.monitor)
+        for module in self.modules():
+            if isinstance(module, Metric):
+                module.reset()
+
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        # A tensor of the host: a number would be sent to the device, which waits for it.
+        # A CPU tensor, because a number would be copied to the device and stall it.
         lr = torch.tensor(self.trainer.optimizers[0].param_groups[0]["lr"])
         self.log("train/lr", lr)
 
     @abstractmethod
     def _decide(self, output: Tensor) -> Tensor:
-        """From the network's output to the prediction."""
+        """Return the prediction for an output of the network."""
 
     def score(self, output: Tensor, targets: Tensor) -> float:
-        """The monitored metric of outputs (B, ...) of the network; for tasks per pixel.
+        """Return the monitored metric of single outputs of the network.
 
-        ValueError for a task without one.
+        Only tasks with a prediction per pixel have it; others raise ValueError.
         """
         raise ValueError(f"{type(self).__name__} has no score of single outputs")
 
     def sample_losses(self, output: Tensor, targets: Tensor) -> Tensor:
-        """(B,): what an attack makes large; for tasks per pixel, ValueError for others."""
+        """Return one loss per sample, (B,), for an attack to maximise.
+
+        Only tasks with a prediction per pixel have it; others raise ValueError.
+        """
         raise ValueError(f"{type(self).__name__} has no loss of single samples")
 
     @abstractmethod
     def figures(self, images: Tensor, targets: Tensor) -> dict[str, np.ndarray]:
-        """Pictures of some samples, name -> (H, W, 3) uint8."""
+        """Return pictures of some samples, name -> (H, W, 3) uint8."""
 
     def comparison(
         self, images: Tensor, targets: Tensor, predictions: Mapping[str, Tensor]
     ) -> np.ndarray:
-        """One picture of what several networks predict, by title; (H, W, 3) uint8.
+        """Return a picture of the predictions of several networks, (H, W, 3) uint8.
 
-        ValueError for a task that has none.
+        `predictions` has a title per network. Raises ValueError for a task without one.
         """
         raise ValueError(f"{type(self).__name__} has no picture that compares networks")
 
     def new_optimizer(self) -> Optimizer:
-        """Return an optimizer of the network's weights as configured, without history."""
+        """Return a new optimizer of the network's weights, as configured."""
         assert self.make_optimizer is not None, (
             "this task was built without an optimizer"
         )

@@ -1,4 +1,4 @@
-"""The right-hand side of the network's ODE. All trainable weights of a block live here."""
+"""Terms of the network's ODE: the right-hand side f, the operator L, and their weights."""
 
 from imex_experiments.terms.constraints import Bounded, SpectralNorm
 from imex_experiments.terms.diffusion import (

@@ -1,7 +1,7 @@
-"""What the weights of a convolution must satisfy, as a parametrisation of them.
+"""Constraints on the weights of a convolution, as parametrisations.
 
-The optimizer sees an unconstrained tensor of the same shape; the constraint holds at every
-evaluation, exactly.
+A parametrisation computes the kernel K (C_out, C_in, k, k) from a trained tensor V of the
+same shape. V is unconstrained, and the constraint on K holds exactly at every evaluation.
 """
 
 import math
@@ -15,9 +15,10 @@ from imex_experiments.terms.layers import Convolution
 
 
 class Bounded(nn.Module):
-    """K = c tanh(V / c): every weight in [-c, c]. ValueError unless c > 0 is finite.
+    """A bound on every weight, |K| <= c, by K = c tanh(V / c).
 
-    Source: DynamicBlocks, which clips the weights after every update instead.
+    Raises ValueError unless c > 0 is finite. Source: DynamicBlocks, which clips the
+    weights after every update instead.
     """
 
     def __init__(self, bound: float) -> None:
@@ -28,15 +29,16 @@ class Bounded(nn.Module):
         return self.bound * torch.tanh(V / self.bound)
 
     def right_inverse(self, K: Tensor) -> Tensor:
-        """V of a given K; weights near the bound or outside start just inside of it."""
+        """Return V for a given K. Weights beyond 0.99 c in size are cut to 0.99 c first."""
         return self.bound * torch.atanh((K / self.bound).clamp(-0.99, 0.99))
 
 
 class SpectralNorm(nn.Module):
-    """K = s V / |V|_2, V as a matrix (C_out, C_in k^2). ValueError unless s > 0 is finite.
+    """A kernel of spectral norm s, K = s V / |V|_2, V read as a matrix (C_out, C_in k^2).
 
-    |V|_2 is the largest singular value itself, no power iteration, so that nothing but
-    the weights decides K. The convolution's own norm is at most k s.
+    |V|_2 is the largest singular value from a full decomposition, not from power
+    iteration, so K depends on V alone. The norm of the convolution is at most k s.
+    Raises ValueError unless s > 0 is finite.
     Source: Miyato et al., Spectral normalization (2018), eq. 8.
     """
 
@@ -49,7 +51,7 @@ class SpectralNorm(nn.Module):
 
 
 def constrain(module: nn.Module, constraint: Callable[[], nn.Module]) -> None:
-    """Put a constraint of its own on every convolution of a module."""
+    """Register a new constraint on every convolution of a module."""
     for part in list(module.modules()):
         if isinstance(part, Convolution):
             register_parametrization(part, "weight", constraint())

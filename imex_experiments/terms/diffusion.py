@@ -1,9 +1,10 @@
 """The implicit operator L: `L(y)` applies it, `L.solve(y, h)` applies (I + h L)^-1.
 
-Shapes: y (B, C, H, W); L acts on every channel by itself and is positive semi-definite.
-alpha scales L everywhere, and alpha = 0 makes the solve the identity, bit for bit. It is a
-number, or "learned", one per channel, or "auto", one that somebody else chooses while the
-network is trained (`callbacks.AutoAlpha`).
+L acts on each channel separately and is positive semi-definite. alpha scales it: alpha = 0
+makes the solve the identity, bit for bit. alpha is a number; or "learned", one trained value
+per channel; or "auto", one value that `callbacks.AutoAlpha` sets during training.
+
+Shapes: y (B, C, H, W); stencils (C, k, k); symbols as in `operators.stencils`.
 """
 
 import math
@@ -16,8 +17,8 @@ from torch import Tensor, nn
 
 from imex_experiments.operators.boundary import require_boundary
 from imex_experiments.operators.implicit_conv import (
-    implicit_gram_conv,
-    resolvent,
+    solve_gram,
+    solve_symbol,
     symbol_product,
 )
 from imex_experiments.operators.select import require_backend
@@ -34,10 +35,10 @@ Alpha = float | Literal["auto", "learned"]
 
 
 class Diffusion(nn.Module, ABC):
-    """L = alpha x a stencil, diagonal in the transform of its boundary.
+    """An operator L = alpha x a stencil, which the transform of the boundary diagonalises.
 
-    Every call computes its symbol anew from the weights, so that no way to change a
-    weight can go unnoticed.
+    The symbol is computed from the weights in every call and never cached, so that a
+    changed weight always takes effect.
     """
 
     def __init__(
@@ -55,35 +56,35 @@ class Diffusion(nn.Module, ABC):
 
     @property
     def alpha(self) -> float | Tensor:
-        """The number, (C, 1, 1) if it is learned, () if it is chosen."""
+        """Return alpha: a number; (C, 1, 1) if it is learned, () if it is auto."""
         if isinstance(self.strength, nn.Module):
             return self.strength()
         return self.strength
 
     @property
     def absent(self) -> bool:
-        """Whether alpha is 0, so that there is no L."""
+        """Return True if alpha is the number 0, so that L = 0."""
         return self.strength == 0
 
     @abstractmethod
     def symbol(self, size: tuple[int, int]) -> Tensor:
-        """lambda(k) / alpha >= 0 at the given image size (H, W)."""
+        """Return lambda(k) / alpha >= 0, the symbol of L / alpha for images (H, W)."""
 
     def forward(self, y: Tensor) -> Tensor:
-        """L y."""
-        symbol = self.alpha * self.symbol((y.shape[-2], y.shape[-1]))
-        return symbol_product(y, symbol, self.boundary, self.backend)
+        """Return L y."""
+        return self.function(y, lambda eigenvalues: eigenvalues)
 
     def solve(self, y: Tensor, h: float | Tensor) -> Tensor:
-        """(I + h L)^-1 y."""
-        if self.absent:
-            return y
+        """Return (I + h L)^-1 y."""
+        return y if self.absent else self._solve(y, h * self.alpha)
+
+    def _solve(self, y: Tensor, h: float | Tensor) -> Tensor:
+        """Return (I + h L / alpha)^-1 y."""
         symbol = self.symbol((y.shape[-2], y.shape[-1]))
-        t = resolvent(symbol, h * self.alpha)
-        return symbol_product(y, t, self.boundary, self.backend)
+        return solve_symbol(y, symbol, h, self.boundary, self.backend)
 
     def function(self, y: Tensor, g: Callable[[Tensor], Tensor]) -> Tensor:
-        """g(L) y for a real function g of the eigenvalues lambda of L, elementwise."""
+        """Return g(L) y; g maps a tensor of eigenvalues of L elementwise."""
         if self.absent:
             return g(y.new_zeros(())) * y
         symbol = self.alpha * self.symbol((y.shape[-2], y.shape[-1]))
@@ -94,6 +95,10 @@ class Diffusion(nn.Module, ABC):
 
 
 def _strength(alpha: Alpha, channels: int) -> float | Positive | Chosen:
+    """Return what provides alpha: the number itself or a module.
+
+    Raises ValueError for a number that is negative or not finite, and for another text.
+    """
     if alpha == "learned":
         return Positive(FIRST_ALPHA, channels, 1, 1)
     if alpha == "auto":
@@ -106,7 +111,7 @@ def _strength(alpha: Alpha, channels: int) -> float | Positive | Chosen:
 
 
 class IdentityDiffusion(Diffusion):
-    """L = alpha I: the solve divides by 1 + h alpha (IMEXnet, Theorem 1)."""
+    """The operator L = alpha I, whose solve divides by 1 + h alpha (IMEXnet, Theorem 1)."""
 
     def symbol(self, size: tuple[int, int]) -> Tensor:
         return torch.ones(1, 1, 1)
@@ -114,15 +119,15 @@ class IdentityDiffusion(Diffusion):
     def forward(self, y: Tensor) -> Tensor:
         return self.alpha * y
 
-    def solve(self, y: Tensor, h: float | Tensor) -> Tensor:
-        return y / (1 + h * self.alpha)
+    def _solve(self, y: Tensor, h: float | Tensor) -> Tensor:
+        return y / (1 + h)
 
     def function(self, y: Tensor, g: Callable[[Tensor], Tensor]) -> Tensor:
         return g(torch.as_tensor(self.alpha, dtype=y.dtype, device=y.device)) * y
 
 
 class LaplacianDiffusion(Diffusion):
-    """L = alpha x the nine-point negative Laplacian (IMEXnet eq. 7), no weights."""
+    """The nine-point negative Laplacian times alpha (IMEXnet eq. 7), without weights."""
 
     stencil: Tensor
 
@@ -141,11 +146,12 @@ class LaplacianDiffusion(Diffusion):
 
 
 class GramDiffusion(Diffusion):
-    """L = alpha B^T B, B a trainable depthwise stencil used after subtracting its mean.
+    """The operator L = alpha B^T B, B a trainable depthwise stencil of zero mean.
 
-    The mean is taken off in `taps`, never in the parameter, so that any optimizer sees
-    an unconstrained B. B starts from U[0, 1) as published (`init="uniform"`) or from
-    eq. 7 (`init="laplacian"`), which makes L a biharmonic operator at first.
+    The parameter B is unconstrained; `taps` subtracts its mean. B starts from U[0, 1) as
+    published (`init="uniform"`), or from the Laplacian of IMEXnet eq. 7
+    (`init="laplacian"`), with which L starts as a biharmonic operator. Raises ValueError
+    for an even kernel size or one below 3.
     """
 
     def __init__(
@@ -159,8 +165,8 @@ class GramDiffusion(Diffusion):
     ) -> None:
         super().__init__(channels, alpha, boundary, backend)
         require_odd(kernel_size, at_least=3)
-        # A forked generator leaves the weights of f where a network without L has them,
-        # so that explicit and implicit networks of one seed start from the same f.
+        # A forked generator: drawing B must not change the random numbers of f, so that
+        # explicit and implicit networks of one seed start from the same f.
         with torch.random.fork_rng(devices=[]):
             taps = (
                 torch.rand(channels, kernel_size, kernel_size)
@@ -171,24 +177,21 @@ class GramDiffusion(Diffusion):
 
     @property
     def taps(self) -> Tensor:
-        """B with zero mean, (C, k, k)."""
+        """Return B minus its mean, (C, k, k)."""
         return zero_mean(self.B)
 
     def symbol(self, size: tuple[int, int]) -> Tensor:
         return gram_symbol(self.taps, size, self.boundary)
 
-    def solve(self, y: Tensor, h: float | Tensor) -> Tensor:
-        if self.absent:
-            return y
-        scale = h * self.alpha
-        return implicit_gram_conv(y, self.taps, scale, self.boundary, self.backend)
+    def _solve(self, y: Tensor, h: float | Tensor) -> Tensor:
+        return solve_gram(y, self.taps, h, self.boundary, self.backend)
 
 
 class NormedGramDiffusion(GramDiffusion):
-    """A batch norm N before the solve: solve(y, h) = (I + h L)^-1 N(y).
+    """A `GramDiffusion` with a batch norm N before the solve, (I + h L)^-1 N(y).
 
-    With `DiffusionReaction` it gives S(N(Y + h f)), the step of the released IMEXnet code
-    (which shares N with the layer's own norm; here N has its own weights).
+    With `ImexEuler` the step is S N(Y + h f), S = (I + h L)^-1, as in the released IMEXnet
+    code. There N is also the norm of the layer; here N has its own weights.
     """
 
     def __init__(
@@ -210,9 +213,10 @@ class NormedGramDiffusion(GramDiffusion):
 class ImplicitConv2d(nn.Module):
     """A drop-in layer that couples all pixels of a channel: y = (I + h alpha B^T B)^-1 x.
 
-    Shapes: (B, C, H, W) to the same. 9 weights per channel; smooths at scale
-    sqrt(h alpha) in the units of B and never amplifies. ValueError for h < 0, alpha < 0
-    or an even kernel. Source: IMEXnet, Algorithm 1.
+    Shapes: (B, C, H, W) to the same. It has k^2 weights per channel. It smooths and never
+    amplifies; a larger h alpha smooths over longer distances.
+    Raises ValueError for h < 0, alpha < 0 or an even kernel size.
+    Source: IMEXnet, Algorithm 1.
     """
 
     def __init__(

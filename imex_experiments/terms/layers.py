@@ -1,7 +1,9 @@
 """Right-hand sides f(Y) of the network's ODE Y' = f(Y).
 
-Shapes: Y (B, C, H, W) to the same; kernels (C_out, C_in, k, k).
-A layer has fixed weights; the weight path makes f(t, Y) of it.
+A layer knows no time: `terms.weight_path` turns layers into f(t, Y). N is a norm, sigma an
+activation, K, K1, K2, ... are convolutions.
+
+Shapes: f maps Y (B, C, H, W) to the same; kernels (C_out, C_in, k, k).
 """
 
 import math
@@ -20,10 +22,10 @@ from imex_experiments.terms.norms import make_activation, make_norm
 
 
 class Convolution(nn.Module):
-    """K y + b with the padding that the network's boundary asks for; b on demand.
+    """A convolution K y + b of the same size as y; b exists only with bias=True.
 
-    The taps are `dilation` pixels apart; with `groups` the channels are convolved in that
-    many groups, each by itself. ValueError for dilation < 1 or an even kernel.
+    The taps are `dilation` pixels apart. The channels are convolved in `groups` separate
+    groups. Raises ValueError for dilation < 1, an even kernel or an unknown padding.
     """
 
     def __init__(
@@ -49,12 +51,12 @@ class Convolution(nn.Module):
         self.bias = nn.Parameter(torch.zeros(out_channels, 1, 1)) if bias else None
 
     def forward(self, y: Tensor) -> Tensor:
-        """K y + b."""
+        """Return K y + b."""
         product = convolve(y, self.weight, self.padding, self.dilation)
         return product if self.bias is None else product + self.bias
 
     def adjoint(self, y: Tensor) -> Tensor:
-        """K^T y."""
+        """Return K^T y."""
         return convolve_adjoint(y, self.weight, self.padding)
 
     def extra_repr(self) -> str:
@@ -62,9 +64,10 @@ class Convolution(nn.Module):
 
 
 class DoubleLayer(nn.Module):
-    """f(Y) = K2 sigma(N(K1 Y)) (IMEXnet eq. 2). 2 k^2 C^2 weights.
+    """The layer f(Y) = K2 sigma(N(K1 Y)) with 2 k^2 C^2 weights.
 
-    With `dilation` d the taps of both kernels are d pixels apart (Yu and Koltun 2016).
+    The taps of both kernels are `dilation` pixels apart (Yu and Koltun 2016).
+    Source: IMEXnet eq. 2.
     """
 
     def __init__(
@@ -90,10 +93,12 @@ class DoubleLayer(nn.Module):
 
 
 class ContextLayer(DoubleLayer):
-    """f(Y) = K2 (Z + C mean(Z)), Z = sigma(N(K1 Y)), the mean over the image.
+    """The layer f(Y) = K2 (Z + C mean(Z)) with Z = sigma(N(K1 Y)).
 
-    C is 1 x 1: every pixel is told what the image holds, not where. (2 k^2 + 1) C^2
-    weights. Source: Liu et al., ParseNet (2015), with a sum in place of concatenation.
+    The mean is over the pixels of the image, and C is a 1 x 1 convolution. So each pixel
+    receives the features of the whole image, without their positions. The layer has
+    (2 k^2 + 1) C^2 weights, C the number of channels.
+    Source: Liu et al., ParseNet (2015), with a sum in place of concatenation.
     """
 
     def __init__(
@@ -113,10 +118,12 @@ class ContextLayer(DoubleLayer):
 
 
 class DepthwiseLayer(nn.Module):
-    """f(Y) = K2 sigma(K1 N(D Y)), D a k x k kernel for each channel, K1 and K2 1 x 1.
+    """The layer f(Y) = K2 sigma(K1 N(D Y)), D a k x k kernel per channel.
 
-    K1 makes `expansion` times the channels. k^2 C + 2 e C^2 weights. Source: Liu et al.,
-    A ConvNet for the 2020s (2022); large kernels as in Ding et al. (2022).
+    K1 and K2 are 1 x 1; between them there are e C channels, e = `expansion`. The layer
+    has k^2 C + 2 e C^2 weights. Raises ValueError for expansion < 1.
+    Source: Liu et al., A ConvNet for the 2020s (2022); large kernels as in Ding et al.
+    (2022).
     """
 
     def __init__(
@@ -142,12 +149,12 @@ class DepthwiseLayer(nn.Module):
 
 
 class SymmetricLayer(nn.Module):
-    """f(Y) = -K^T sigma(N(K Y)), i.e. K2 = -K1^T in eq. 2. k^2 C^2 weights.
+    """The layer f(Y) = -K^T sigma(N(K Y)) with k^2 C^2 weights.
 
-    For a norm of positive scale and a non-decreasing sigma its Jacobian -K^T D K, D >= 0,
-    is negative semi-definite: the setting of Theorem 1. With `bias` the layer is
-    f(Y) = -K^T sigma(N(K Y + b)) + c, with 2 C more weights and the same kind of Jacobian
-    (DynamicBlocks, DoubleSymLayer).
+    It is IMEXnet eq. 2 with K2 = -K1^T. If the scale of N is positive and sigma does not
+    decrease, its Jacobian -K^T D K, D >= 0, is negative semi-definite, as Theorem 1
+    assumes. With `bias` it is -K^T sigma(N(K Y + b)) + c: 2 C more weights, and the same
+    kind of Jacobian. Source: DynamicBlocks, DoubleSymLayer.
     """
 
     sign = -1.0
@@ -173,19 +180,19 @@ class SymmetricLayer(nn.Module):
 
 
 class ReleasedLayer(SymmetricLayer):
-    """f(Y) = +K^T sigma(N(K Y)), as the released IMEXnet code computes it.
+    """The layer f(Y) = +K^T sigma(N(K Y)) of the released IMEXnet code.
 
-    The sign makes the Jacobian positive semi-definite, so Theorem 1 does not cover it.
+    Its Jacobian is positive semi-definite because of the sign. Theorem 1 does not cover it.
     """
 
     sign = 1.0
 
 
 class SkewSymmetricLayer(nn.Module):
-    """f(Y) = sigma(N(K Y - K^T Y - gamma Y + b)), gamma >= 0. k^2 C^2 + C weights.
+    """The layer f(Y) = sigma(N(K Y - K^T Y - gamma Y + b)) with k^2 C^2 + C weights.
 
-    K - K^T is skew-symmetric: its eigenvalues are imaginary, and gamma moves them to the
-    left by itself. ValueError for gamma < 0. Source: Reshniak and Webster, eq. 8.
+    K - K^T is skew-symmetric, so its eigenvalues are imaginary. gamma >= 0 shifts them by
+    -gamma. Raises ValueError for gamma < 0. Source: Reshniak and Webster, eq. 8.
     """
 
     def __init__(
@@ -212,9 +219,10 @@ class SkewSymmetricLayer(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """f(Y) = K3 sigma(N(K2 sigma(N(K1 Y)))), K1 and K3 1 x 1, K2 k x k on few channels.
+    """The layer f(Y) = K3 sigma(N(K2 sigma(N(K1 Y)))), with a k x k kernel on few channels.
 
-    2 C c + k^2 c^2 weights for c = `inner` channels (He et al. 2016; IMEXnet, sec. 5.2).
+    K1 and K3 are 1 x 1, K2 is k x k on c = `inner` channels: 2 C c + k^2 c^2 weights.
+    Raises ValueError for inner < 1. Source: He et al. (2016); IMEXnet, sec. 5.2.
     """
 
     def __init__(

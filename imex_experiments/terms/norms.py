@@ -1,4 +1,4 @@
-"""Norms and activations by name."""
+"""Norms and activations, and the names under which a configuration selects them."""
 
 from collections.abc import Callable
 
@@ -7,10 +7,11 @@ from torch import Tensor, nn
 
 
 class TvNorm(nn.Module):
-    """y / sqrt(sum_c y_c^2 + eps) + b: every pixel's features to length one.
+    """A norm that scales the features of each pixel to length one, then adds b.
 
-    Shapes: (B, C, H, W) to the same, b (C). No statistics of batch or image, so it suits
-    interpolated weights and images of one pixel. Source: DynamicBlocks, TvNorm.
+    y -> y / sqrt(sum_c y_c^2 + eps) + b. It uses no statistics of a batch or an image, so
+    it suits interpolated weights and images of one pixel.
+    Shapes: (B, C, H, W) to the same; b (C, 1, 1). Source: DynamicBlocks, TvNorm.
     """
 
     def __init__(self, channels: int, eps: float = 1e-4) -> None:
@@ -41,14 +42,14 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 
 
 def make_norm(name: str, channels: int) -> nn.Module:
-    """A fresh norm; ValueError with the choices for an unknown name."""
+    """Return a new norm; ValueError with the choices for an unknown name."""
     if name not in NORMS:
         raise ValueError(f"norm must be one of {', '.join(NORMS)}, got {name!r}")
     return NORMS[name](channels)
 
 
 def make_activation(name: str) -> nn.Module:
-    """A fresh activation; ValueError with the choices for an unknown name."""
+    """Return a new activation; ValueError with the choices for an unknown name."""
     if name not in ACTIVATIONS:
         raise ValueError(
             f"activation must be one of {', '.join(ACTIVATIONS)}, got {name!r}"

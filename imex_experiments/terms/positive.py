@@ -1,4 +1,4 @@
-"""Positive numbers that training varies."""
+"""Positive scalars that change during training: step sizes h and strengths alpha of L."""
 
 import math
 
@@ -7,14 +7,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 FIRST_H, FIRST_ALPHA = 1.0, 100.0
-"""Where an h that is learned starts, and an alpha that is learned or chosen."""
+"""Initial values of a learned h and of a learned or automatic alpha."""
 
 
 class Positive(nn.Module):
-    """start x softplus(a) / log 2 > 0; a is trained and 0 at first.
+    """A trained positive tensor, start x softplus(a) / log 2, equal to `start` at first.
 
-    Shapes: a and the result have the given shape. A step of a changes the number by a
-    share of `start`, so that one learning rate serves an alpha of 100 and an h of 1.
+    The parameter a is unconstrained and starts at 0. The gradient in a is proportional to
+    `start`, so that one learning rate suits an alpha of 100 and an h of 1.
+    Shapes: a and the result have the given shape.
     """
 
     def __init__(self, start: float, *shape: int) -> None:
@@ -27,7 +28,7 @@ class Positive(nn.Module):
 
 
 class Chosen(nn.Module):
-    """A number that is not trained but set: `value`, saved with the weights."""
+    """A number that is set, not trained; a buffer, so that checkpoints contain it."""
 
     value: Tensor
 

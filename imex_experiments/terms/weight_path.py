@@ -1,4 +1,7 @@
-"""theta(t): which weights are in force at time t."""
+"""Weight paths theta(t): the weights of f or L as a function of time.
+
+A path has modules at knots tau_0 < tau_1 < ... < tau_M, and is constant or linear between.
+"""
 
 import copy
 import math
@@ -12,13 +15,13 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 Term = Callable[[Tensor], Tensor]
-"""A right-hand side with its weights: (B, C, H, W) to the same."""
+"""A module at one time, with its weights: (B, C, H, W) to the same."""
 
 
 class WeightPath(nn.ModuleList):
-    """Modules of one kind along control knots tau_0 < tau_1 < ... < tau_M.
+    """A list of like modules at knots tau_0 < tau_1 < ... < tau_M.
 
-    ValueError for knots that are not finite and increasing.
+    Raises ValueError for knots that are not finite and increasing.
     """
 
     def __init__(self, modules: Iterable[nn.Module], knots: Sequence[float]) -> None:
@@ -29,26 +32,27 @@ class WeightPath(nn.ModuleList):
             raise ValueError(f"knots must be finite and increasing, got {self.knots}")
 
     def at(self, t: float, end: float = math.inf) -> Term:
-        """What is in force at t, in a step that ends at `end` and sees no jump there.
+        """Return the module with the weights theta(t), for a step that ends at `end`.
 
-        ValueError outside of [tau_0, tau_M].
+        At t = end a path that jumps takes the value before the jump: the jump belongs to
+        the next step. Raises ValueError for t outside [tau_0, tau_M].
         """
         raise NotImplementedError
 
     def interval(self, t: float, end: float = math.inf) -> int:
-        """k with tau_k <= t < tau_{k+1}; at the end of a step tau_k < t <= tau_{k+1}."""
+        """Return k with tau_k <= t < tau_{k+1}, or tau_k < t <= tau_{k+1} for t = end."""
         first, last = self.knots[0], self.knots[-1]
         if not covers(self.knots, (t, t)):
             raise ValueError(f"t must lie in [{first}, {last}], got {t}")
-        # Counted by hand: torch.compile knows no bisect.
+        # A sum, because torch.compile does not support bisect.
         before = sum(knot < t if t >= end else knot <= t for knot in self.knots)
         return min(max(before - 1, 0), len(self.knots) - 2)
 
     def roughness(self) -> Tensor:
-        """sum_k (tau_{k+1} - tau_k) |theta_{k+1} - theta_k|^2, over all weights.
+        """Return sum_k (tau_{k+1} - tau_k) |theta_{k+1} - theta_k|^2 over all weights.
 
-        Source: DynamicBlocks, "regularization in time", with the knots' own spacing (the
-        published code takes that of the states).
+        Source: DynamicBlocks, "regularization in time". The published code uses the
+        spacing of the states in place of that of the knots.
         """
         terms = [
             (t1 - t0) * (q - p).square().sum()
@@ -61,7 +65,7 @@ class WeightPath(nn.ModuleList):
 
 
 class StepwisePath(WeightPath):
-    """Piecewise constant: theta(t) = theta_k on [tau_k, tau_{k+1}), one module for each."""
+    """A piecewise constant path, theta(t) = theta_k on [tau_k, tau_{k+1})."""
 
     def __init__(self, make: Callable[[], nn.Module], knots: Sequence[float]) -> None:
         super().__init__((make() for _ in knots[:-1]), knots)
@@ -70,17 +74,17 @@ class StepwisePath(WeightPath):
         return self[self.interval(t, end)]
 
     def refined(self, knots: Sequence[float]) -> "StepwisePath":
-        """The same path on other knots: each module is a copy of the one in force there."""
+        """Return this path on other knots, with copies of its modules."""
         modules = iter([copy.deepcopy(self.at(t)) for t in knots[:-1]])
         return StepwisePath(lambda: next(modules), knots)
 
 
 class LinearPath(WeightPath):
-    """Piecewise linear: theta(t) = (1-s) theta_k + s theta_{k+1} on [tau_k, tau_{k+1}].
+    """A piecewise linear path, theta(t) = (1-s) theta_k + s theta_{k+1} on [tau_k, tau_{k+1}].
 
-    One module per knot; in between the module of the left knot is called with
-    interpolated weights, so nothing is copied and gradients reach both knots.
-    ValueError for batch norm. Source: DynamicBlocks, sec. "Summary".
+    There is one module per knot. Between two knots the left module is called with
+    interpolated weights, so that gradients reach both knots. Raises ValueError for batch
+    norm. Source: DynamicBlocks, sec. "Summary".
     """
 
     def __init__(self, make: Callable[[], nn.Module], knots: Sequence[float]) -> None:
@@ -97,7 +101,7 @@ class LinearPath(WeightPath):
     def _weights(
         self, t: float, end: float = math.inf
     ) -> tuple[int, dict[str, Tensor] | None]:
-        """The nearest knot to the left and the weights at t, None for the knot's own."""
+        """Return the knot k left of t and theta(t); None in place of theta_k itself."""
         k = self.interval(t, end)
         t0, t1 = self.knots[k : k + 2]
         s = (t - t0) / (t1 - t0)
@@ -108,11 +112,15 @@ class LinearPath(WeightPath):
         return k, {name: torch.lerp(p, right[name], s) for name, p in left}
 
     def refined(self, knots: Sequence[float]) -> "LinearPath":
-        """The path on other knots; the same function where they include the old ones."""
+        """Return the path through theta(t) at other knots.
+
+        It is the same function of time if the new knots include the old ones.
+        """
         modules = iter([self._copy_at(t) for t in knots])
         return LinearPath(lambda: next(modules), knots)
 
     def _copy_at(self, t: float) -> nn.Module:
+        """Return a new module with the weights theta(t)."""
         k, weights = self._weights(t)
         module = copy.deepcopy(self[k])
         if weights is not None:
@@ -130,13 +138,13 @@ PATHS: dict[str, type[StepwisePath] | type[LinearPath]] = {
 
 
 def covers(knots: Sequence[float], points: Sequence[float]) -> bool:
-    """Whether every point lies between the knots, up to rounding."""
+    """Return True if all points, which increase, lie between the knots, up to rounding."""
     slack = 1e-9 * (abs(knots[0]) + abs(knots[-1]))
     return knots[0] - slack <= points[0] and points[-1] <= knots[-1] + slack
 
 
 def refuse_batch_norm(module: nn.Module, reason: str) -> None:
-    """ValueError for a module with batch statistics where they have no meaning."""
+    """Raise ValueError if a module has a batch norm; `reason` says why it must not."""
     if any(
         isinstance(part, nn.modules.batchnorm._BatchNorm) for part in module.modules()
     ):

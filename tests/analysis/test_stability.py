@@ -20,7 +20,11 @@ from imex_experiments.analysis.jacobian import (
     ritz_values,
     spectral_norm,
 )
-from imex_experiments.analysis.perturbation import block_growth, growth_atlas, passages
+from imex_experiments.analysis.perturbation import (
+    block_growths,
+    growth_atlas,
+    part_growths,
+)
 from imex_experiments.analysis.stability import explicit_limit, growth, minimal_alpha
 from imex_experiments.analysis.trajectory import trajectory
 from imex_experiments.integrators import SBDF2, ForwardEuler, Imex
@@ -134,14 +138,14 @@ def test_growth_of_a_linear_network_is_that_of_its_steps() -> None:
     layer = partial(SymmetricLayer, norm="none", activation="none")
     y = torch.randn(2, 1, 16, 16)
     grown = [
-        block_growth(make(scheme, layer=layer, widths=[2], h=40.0, alpha=alpha,
+        block_growths(make(scheme, layer=layer, widths=[2], h=40.0, alpha=alpha,
                           diffusion=IdentityDiffusion), y)[0].growth
         for scheme, alpha in ((ForwardEuler(), 0.0), (Imex(), 20.0))
     ]  # fmt: skip
     assert grown[0] > 10
     assert grown[1] < 1
-    changes = [p.change for p in passages(make(Imex()), y)]
-    growths = [p.growth for p in passages(make(Imex()), y)]
+    changes = [p.change for p in part_growths(make(Imex()), y)]
+    growths = [p.growth for p in part_growths(make(Imex()), y)]
     np.testing.assert_allclose(changes, np.cumprod(growths), rtol=1e-4)
 
 

@@ -9,7 +9,7 @@ from conftest import QUICK, ROOT, Command
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from imex_experiments import load_run
-from imex_experiments.analysis.perturbation import block_growth
+from imex_experiments.analysis.perturbation import block_growths
 from imex_experiments.callbacks import AutoAlpha, StabilityLog
 from imex_experiments.integrators import ForwardEuler
 from imex_experiments.networks import DynamicNet
@@ -36,7 +36,7 @@ def test_growth_and_norm_of_every_block_are_logged(trained: Path) -> None:
 
 def test_where_no_change_arrives_the_growth_is_nan_and_no_error() -> None:
     network = DynamicNet(1, 2, [2], ForwardEuler(), DoubleLayer, GramDiffusion).eval()
-    (block,) = block_growth(network, torch.zeros(2, 1, 8, 8))
+    (block,) = block_growths(network, torch.zeros(2, 1, 8, 8))
     assert math.isnan(block.growth)
     assert math.isfinite(block.norm)
 

@@ -4,6 +4,7 @@ Every problem is checked first: its solution must satisfy its equation.
 """
 
 import math
+import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import rounding
+from hydra.utils import get_class
 from torch import Tensor
 
 from imex_experiments.integrators import (
@@ -20,16 +22,16 @@ from imex_experiments.integrators import (
     ETD1,
     SBDF2,
     ClassicRK4,
-    DiffusionReaction,
     ForwardEuler,
     Imex,
+    ImexEuler,
     Integrator,
     Midpoint,
     TimeGrid,
     Verlet,
     integrate,
 )
-from imex_experiments.integrators.semi_implicit import phi
+from imex_experiments.integrators.exponential import phi
 from imex_experiments.terms.diffusion import (
     Diffusion,
     GramDiffusion,
@@ -126,7 +128,7 @@ DIFFUSIVE = ("heat with source", "damped")
 SCHEMES: list[tuple[Integrator, str]] = [
     *product((ForwardEuler(), Imex(), Midpoint(), ClassicRK4()), EXPLICIT),
     (Verlet(), "swing"),
-    *product((DiffusionReaction(), ETD1(), ARS222(), SBDF2()), DIFFUSIVE),
+    *product((ImexEuler(), ETD1(), ARS222(), SBDF2()), DIFFUSIVE),
 ]
 
 
@@ -191,7 +193,7 @@ STAGES: list[tuple[Integrator, list[tuple[float, float]]]] = [
         [(1.0, 2.0), (1.25, 2.5), (1.25, 2.625), (1.5, 3.28125)],
     ),
     (Imex(), [(1.0, 2.0)]),
-    (DiffusionReaction(), [(1.0, 2.0)]),
+    (ImexEuler(), [(1.0, 2.0)]),
     (ARS222(), [(1.0, 2.0), (1 + G / 2, (2 + G) / (1 + 0.3 * G))]),
     (ETD1(), [(1.0, 2.0)]),
 ]
@@ -243,6 +245,13 @@ def test_sbdf2_forgets_between_integrations() -> None:
     y = problem.exact(0.0)
     first, again = (integrate(scheme, problem, grid(3, "graded"), y) for _ in range(2))
     assert torch.equal(first, again)
+
+
+def test_the_old_name_of_imex_euler_still_finds_it() -> None:
+    """Stored configurations and pickles name `DiffusionReaction`."""
+    assert get_class("imex_experiments.integrators.DiffusionReaction") is ImexEuler
+    stored = b"cimex_experiments.integrators.semi_implicit\nDiffusionReaction\n."
+    assert pickle.loads(stored) is ImexEuler
 
 
 @pytest.mark.parametrize("L", [L_identity, L_laplacian, L_gram])

@@ -216,7 +216,7 @@ def test_what_cannot_be_done_is_told() -> None:
         imexify(plain)
     with pytest.raises(ValueError, match="not traceable: the module itself"):
         imexify(ResNet(), where="")
-    with pytest.raises(ValueError, match="tells the channels of its residual"):
+    with pytest.raises(ValueError, match="channels of its residual are unknown"):
         imexify(Bare())
     for wrong in ({"h": -1.0}, {"alpha": -1.0}, {"boundary": "reflect"}):
         with pytest.raises(ValueError, match="must be"):

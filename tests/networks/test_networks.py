@@ -10,9 +10,9 @@ from torch import nn
 
 from imex_experiments.integrators import (
     ETD1,
-    DiffusionReaction,
     ForwardEuler,
     Imex,
+    ImexEuler,
     Integrator,
     Theta,
     Verlet,
@@ -50,7 +50,7 @@ def test_total_counts_every_weight() -> None:
         assert count_parameters(network)["total"] == total
 
 
-@pytest.mark.parametrize("integrator", [Imex(), DiffusionReaction()])
+@pytest.mark.parametrize("integrator", [Imex(), ImexEuler()])
 @pytest.mark.parametrize("init", ["uniform", "laplacian"])
 def test_alpha_zero_is_the_resnet_bit_for_bit(
     integrator: Integrator, init: str
@@ -213,7 +213,7 @@ def test_counting_leaves_the_network_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    "scheme", [ForwardEuler(), Imex(), DiffusionReaction(), ETD1()]
+    "scheme", [ForwardEuler(), Imex(), ImexEuler(), ETD1()]
 )
 def test_learned_h_is_a_step_of_another_size(scheme: Integrator) -> None:
     """With its unit at 2 the network is the one of h = 2, and the unit gets a gradient."""

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from imex_experiments import ImplicitConv2d
 from imex_experiments.operators.implicit_conv import (
-    factors_of,
     resolvent,
     symbol_product,
+    transfer_of,
     transform_of,
 )
 from imex_experiments.operators.kernels import gram_triton, triton
@@ -119,7 +119,7 @@ def test_images_may_lie_in_memory_as_they_like(height: int) -> None:
     exact = symbol_product(x.double(), symbol, backend="fft")
     last = x.to(memory_format=torch.channels_last)
     strided = torch.cat([x, x], -1)[..., :32]
-    t = factors_of(symbol.float(), x, F)
+    t = transfer_of(symbol.float(), x, F)
     for image in (x, last, strided):
         found = F.product(image, t)
         assert relative_error(found, exact) <= tolerance(x.dtype, F.size)
@@ -139,8 +139,8 @@ def test_factors_from_taps_are_those_of_the_symbol(
     symbol = resolvent(gram_symbol(exact_b, size), 1.0)
     results = []
     for t, b_of_t in (
-        (F.gram_factors(b), b),
-        (factors_of(symbol, x.double(), F), exact_b),
+        (F.gram_transfer(b), b),
+        (transfer_of(symbol, x.double(), F), exact_b),
     ):
         g = torch.randn(t.shape, device=DEVICE, generator=seeded()).to(t.dtype)
         if size[1] % 2:  # no wave W / 2: an entry that nothing reads
@@ -181,11 +181,11 @@ def test_second_derivatives(height: int) -> None:
 def test_operators_are_known_to_torch(height: int) -> None:
     x, g, b = problem(2, 2, height, 32, torch.float32)
     F = PeriodicTriton((height, 32))
-    t = factors_of(gram_symbol(b, F.size), x, F).requires_grad_()
+    t = transfer_of(gram_symbol(b, F.size), x, F).requires_grad_()
     x.requires_grad_(), g.requires_grad_(), b.requires_grad_()
     torch.library.opcheck(triton.product, (x, t), atol=1e-4, rtol=1e-4)
     torch.library.opcheck(triton.gradients, (g, x, t), atol=1e-3, rtol=1e-4)
-    torch.library.opcheck(gram_triton.gram_factors, (b, *F.size))
+    torch.library.opcheck(gram_triton.gram_transfer, (b, *F.size))
     torch.library.opcheck(gram_triton.gram_gradients, (b.detach(), t.detach(), *F.size))
 
 

@@ -18,7 +18,7 @@ from imex_experiments.operators.boundary import (
     convolve,
     convolve_adjoint,
 )
-from imex_experiments.operators.implicit_conv import implicit_conv, symbol_product
+from imex_experiments.operators.implicit_conv import solve_symbol, symbol_product
 from imex_experiments.operators.select import choose
 from imex_experiments.operators.stencils import (
     even_symbol,
@@ -61,7 +61,7 @@ def test_gram_solve_agrees_with_dense_algebra(
     h, alpha = 0.7, 3.0
     matrix = np.eye(len(B)) + h * alpha * B.T @ B
     expected = scipy.linalg.solve(matrix, x.flatten(1).T)
-    y = implicit_conv(x, alpha * gram_symbol(b, size, boundary), h, boundary, backend)
+    y = solve_symbol(x, alpha * gram_symbol(b, size, boundary), h, boundary, backend)
     found = y.flatten(1).T.numpy()
     np.testing.assert_allclose(found, expected, atol=of_two_solves(matrix, x), rtol=0)
 
@@ -110,7 +110,7 @@ def test_stencils_fold_on_images_of_every_small_size(
         matrix = np.eye(len(B)) + 2.1 * B.T @ B
         expected = scipy.linalg.solve(matrix, x.flatten(1).T).T.reshape(x.shape)
         symbol = gram_symbol(torch.from_numpy(b)[None], size, boundary)
-        y = implicit_conv(x, symbol, 2.1, boundary, backend)
+        y = solve_symbol(x, symbol, 2.1, boundary, backend)
         atol = of_two_solves(matrix, x)
         np.testing.assert_allclose(y.numpy(), expected, atol=atol, rtol=0)
 
@@ -145,7 +145,7 @@ def test_backends_agree_in_values_and_gradients(
     for backend in BACKENDS:
         inputs = x.clone().requires_grad_(), b.clone().requires_grad_()
         symbol = gram_symbol(zero_mean(inputs[1]), size, boundary)
-        y = implicit_conv(inputs[0], symbol, 10.0, boundary, backend)
+        y = solve_symbol(inputs[0], symbol, 10.0, boundary, backend)
         results.append([y, *torch.autograd.grad(y, inputs, g)])
     length = 2 * sum(size)
     allowed = rounding(dtype, length) + rounding(dtype, 9, sensitivity(b, 10.0))
@@ -166,7 +166,7 @@ def test_first_and_second_derivatives(
     h = torch.tensor(0.8, dtype=torch.float64, requires_grad=True)
 
     def solve(x: Tensor, b: Tensor, h: Tensor) -> Tensor:
-        return implicit_conv(x, gram_symbol(b, size, boundary), h, boundary, backend)
+        return solve_symbol(x, gram_symbol(b, size, boundary), h, boundary, backend)
 
     assert gradcheck(solve, (x, b, h))
     assert gradgradcheck(solve, (x, b, h))
@@ -213,7 +213,7 @@ def test_an_impulse_at_one_edge_reaches_the_opposite_one_only_where_periodic(
     seen = {}
     for boundary in BOUNDARIES:
         symbol = even_symbol(laplacian().double()[None], (64, 64), boundary)
-        y = implicit_conv(x, symbol, 10.0, boundary, backend)
+        y = solve_symbol(x, symbol, 10.0, boundary, backend)
         seen[boundary] = float(y[..., :, -1].abs().max())
     assert seen["periodic"] > 1e-2
     assert seen["neumann"] < 1e-8

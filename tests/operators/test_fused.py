@@ -18,9 +18,8 @@ from conftest import Command, needs_kernels, rounding, sensitivity
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from imex_experiments.operators import transforms
 from imex_experiments.operators.implicit_conv import symbol_product, transform_of
-from imex_experiments.operators.kernels import cpp
+from imex_experiments.operators.kernels import available, cpp
 from imex_experiments.operators.kernels.available import TRITON
 from imex_experiments.operators.select import choose
 from imex_experiments.operators.stencils import gram_symbol
@@ -207,8 +206,8 @@ def test_fused_is_never_another_backend_in_silence(
     x = torch.ones(1, 1, *size, dtype=dtype)
     assert type(transform_of(x, "periodic", "fused")) is PeriodicCpp
     assert type(transform_of(x.to("meta"), "periodic", "fused")) is PeriodicGemm
-    monkeypatch.setattr(transforms, "_built", lambda: False)
-    monkeypatch.setattr(transforms, "_emulated", lambda: False)
+    monkeypatch.setattr(available, "built", lambda: False)
+    monkeypatch.setattr(available, "emulated", lambda: False)
     with pytest.raises(
         ValueError,
         match=r"backend=fused has no kernels for torch.* on cpu; "

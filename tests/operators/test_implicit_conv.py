@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
-from imex_experiments.operators.implicit_conv import implicit_conv, symbol_product
+from imex_experiments.operators.implicit_conv import solve_symbol, symbol_product
 from imex_experiments.operators.stencils import (
     even_symbol,
     gram_symbol,
@@ -64,7 +64,7 @@ def test_gram_solve_agrees_with_dense_algebra(
     h, alpha = 0.7, 3.0
     B = dense_periodic(b[0].numpy(), size)
     expected = torch.from_numpy(solve_dense(x.numpy(), alpha * B.T @ B, h))
-    y = implicit_conv(x.to(dtype), alpha * gram_symbol(b.to(dtype), size), h)
+    y = solve_symbol(x.to(dtype), alpha * gram_symbol(b.to(dtype), size), h)
     assert y.dtype == dtype
     tolerance = of_solve(y, sensitivity(b, h * alpha))
     tolerance += of_dense_solve(np.eye(len(B)) + h * alpha * B.T @ B)
@@ -77,7 +77,7 @@ def test_laplacian_solve_agrees_with_dense_algebra(size: tuple[int, int]) -> Non
     taps = laplacian().double()
     L = dense_periodic(taps.numpy(), size)
     expected = torch.from_numpy(solve_dense(x.numpy(), L, 5.0))
-    y = implicit_conv(x, even_symbol(taps[None], size), 5.0)
+    y = solve_symbol(x, even_symbol(taps[None], size), 5.0)
     # d t / t = h t d lambda <= h d lambda
     tolerance = of_solve(x, 5.0 * float(taps.abs().sum()))
     assert relative_error(y, expected) <= tolerance + of_dense_solve(
@@ -93,7 +93,7 @@ def test_gradients_of_image_stencil_step_and_alpha(size: tuple[int, int]) -> Non
     alpha = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
 
     def solve(x: Tensor, b: Tensor, h: Tensor, alpha: Tensor) -> Tensor:
-        return implicit_conv(x, alpha * gram_symbol(zero_mean(b), size), h)
+        return solve_symbol(x, alpha * gram_symbol(zero_mean(b), size), h)
 
     assert gradcheck(solve, (x, b, h, alpha))
     assert gradgradcheck(solve, (x, b, h, alpha))
@@ -104,7 +104,7 @@ def test_gradient_of_h_is_finite_at_zero() -> None:
     h = torch.zeros((), dtype=torch.float64, requires_grad=True)
     symbol = even_symbol(laplacian().double()[None], (4, 4))
     weight = torch.randn_like(x)
-    (weight * implicit_conv(x, symbol, h)).sum().backward()
+    (weight * solve_symbol(x, symbol, h)).sum().backward()
     # At h = 0 the solve is I - h L + O(h^2).
     torch.testing.assert_close(-h.grad, (weight * symbol_product(x, symbol)).sum())
 
@@ -129,7 +129,7 @@ def test_solve_is_symmetric_contractive_and_keeps_means(
 ) -> None:
     x, z, b = problem
     symbol = gram_symbol(b, tuple(x.shape[-2:]))
-    Sx, Sz = implicit_conv(x, symbol, h), implicit_conv(z, symbol, h)
+    Sx, Sz = solve_symbol(x, symbol, h), solve_symbol(z, symbol, h)
     # Both sides have the same factors, and t(0) = 1 up to the square of a rounding.
     allowed = of_solve(x)
     gap = float(((Sx * z).sum() - (x * Sz).sum()).abs())
@@ -143,7 +143,7 @@ def test_solve_is_symmetric_contractive_and_keeps_means(
 @given(problems)
 def test_zero_step_is_the_identity(problem: tuple[Tensor, Tensor, Tensor]) -> None:
     x, _, b = problem
-    y = implicit_conv(x, gram_symbol(b, tuple(x.shape[-2:])), 0.0)
+    y = solve_symbol(x, gram_symbol(b, tuple(x.shape[-2:])), 0.0)
     assert relative_error(y, x) <= of_solve(x)
 
 
@@ -151,8 +151,8 @@ def test_zero_step_is_the_identity(problem: tuple[Tensor, Tensor, Tensor]) -> No
 def test_half_precision_is_solved_in_float32(dtype: torch.dtype) -> None:
     x = torch.randn(2, 3, 16, 16)
     symbol = gram_symbol(torch.rand(3, 3, 3), (16, 16))
-    exact = implicit_conv(x.to(dtype).float(), symbol, 1.0)
-    y = implicit_conv(x.to(dtype), symbol, 1.0)
+    exact = solve_symbol(x.to(dtype).float(), symbol, 1.0)
+    y = solve_symbol(x.to(dtype), symbol, 1.0)
     assert y.dtype == dtype
     torch.testing.assert_close(y, exact.to(dtype))
 
@@ -172,7 +172,7 @@ def test_autocast_does_not_touch_the_solve_nor_its_gradients(
         inputs = x.clone().requires_grad_(), b.clone().requires_grad_()
         with torch.autocast("cpu", half, enabled=enabled):
             symbol = gram_symbol(inputs[1], (16, 16))
-            y = implicit_conv(inputs[0], symbol, 1.0, backend=backend)
+            y = solve_symbol(inputs[0], symbol, 1.0, backend=backend)
             loss = y.square().sum()
             inside = torch.autograd.grad(loss, inputs[0], retain_graph=True)
         gradients = *inside, *torch.autograd.grad(loss, inputs)
@@ -200,7 +200,7 @@ def test_layout_of_the_image_does_not_matter(boundary: str, backend: str) -> Non
     x = torch.randn(2, 3, 8, 10)
     symbol = gram_symbol(torch.rand(3, 3, 3), (8, 10), boundary)
     expected, last, strided = (
-        implicit_conv(image, symbol, 1.0, boundary, backend)
+        solve_symbol(image, symbol, 1.0, boundary, backend)
         for image in (
             x,
             x.to(memory_format=torch.channels_last),
@@ -223,7 +223,7 @@ def test_memory_format_of_the_image_is_kept(
     symbol = gram_symbol(torch.rand(3, 3, 3), (8, 10))
     for layout in (torch.contiguous_format, torch.channels_last):
         image = x.contiguous(memory_format=layout)
-        y = implicit_conv(image, symbol, 1.0, backend=backend)
+        y = solve_symbol(image, symbol, 1.0, backend=backend)
         assert y.stride() == image.stride()
 
 
@@ -245,7 +245,7 @@ def test_each_image_has_its_own_gradients(backend: str) -> None:
     b = torch.rand(2, 3, 3, dtype=torch.float64)
 
     def loss(x: Tensor, b: Tensor, g: Tensor) -> Tensor:
-        y = implicit_conv(x[None], gram_symbol(b, (8, 12)), 2.0, backend=backend)
+        y = solve_symbol(x[None], gram_symbol(b, (8, 12)), 2.0, backend=backend)
         return (y.pow(2) * g).sum()
 
     together = torch.func.vmap(torch.func.grad(loss, (0, 1)), (0, None, 0))(x, b, g)

@@ -1,1 +1,1 @@
-"""Products with a symbol in kernels of our own; none knows the transforms above it."""
+"""Kernels of this package for the product F^-1 (t F x): C++ for CPUs, Triton for GPUs."""

@@ -1,9 +1,10 @@
-"""Products with a periodic symbol in kernels of our own, as operations torch can derive.
+"""Register the derivatives of the kernels with torch.
 
-Of images x (B, C, H, W) and factors t, channels first, kernels give two operations:
-product(x, t) = F^-1 (t F x), symmetric in x and linear in t, and gradients(g, x, t), those
-of <g, product(x, t)> in x and in t: product(g, t), and a cross spectrum that is linear in x
-and in g. So the two are each other's derivatives, to any order.
+A set of kernels provides two operations on images x, g (B, C, H, W) and a transfer function
+t (C, ...). product(x, t) = F^-1 (t F x) is linear in t and in x, and symmetric in x.
+gradients(g, x, t) returns the gradients of <g, product(x, t)>: in x it is product(g, t), in
+t it is the cross spectrum of g and x, which is linear in both. So each operation is a
+derivative of the other, and derivatives of any order need only these two.
 """
 
 from typing import Any
@@ -14,7 +15,7 @@ from torch.library import CustomOpDef
 
 
 def make_differentiable(product: CustomOpDef, gradients: CustomOpDef) -> None:
-    """Tell torch shapes and derivatives of the two operations of some kernels."""
+    """Register the shapes and the derivatives of the two operations of some kernels."""
 
     def keep_product(ctx: Any, inputs: tuple, output: Tensor) -> None:
         x, t = inputs
@@ -28,7 +29,7 @@ def make_differentiable(product: CustomOpDef, gradients: CustomOpDef) -> None:
         ctx.save_for_backward(*inputs)
 
     def gradients_backward(ctx: Any, v: Tensor, w: Tensor) -> tuple[Tensor, ...]:
-        """For v of product(g, t), and w of the cross spectrum, itself factors."""
+        """Differentiate `gradients`, given gradients v of grad_x and w of grad_t."""
         g, x, t = ctx.saved_tensors
         to_g, to_t = gradients(v, g, t)
         return to_g + product(x, w), product(g, w), to_t

@@ -1,4 +1,4 @@
-"""Which kernels can be run, on which images."""
+"""Tell which kernels can run on which images."""
 
 import importlib.util
 import os
@@ -12,22 +12,22 @@ from imex_experiments.operators.kernels import cpp
 TRITON_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 TRITON = importlib.util.find_spec("triton") is not None
-"""Whether there is a compiler for the kernels of `kernels.triton`."""
+"""True if Triton, the compiler of `kernels.triton`, is installed."""
 
 SHARED_MEMORY = 160 * 2**10
-"""Bytes that a program of `kernels.triton` takes at most, of float32 planes of 64 x 64 or
-half-precision ones of 128 x 128."""
+"""Bytes of shared memory that a program of `kernels.triton` needs at most: for float32
+planes of 64 x 64 and half-precision planes of 128 x 128."""
 
 
 def in_one_pass(size: Sequence[int], dtype: torch.dtype) -> bool:
-    """Tell if a program of `kernels.triton` holds a plane (H, W) as a whole."""
+    """Return True if a program of `kernels.triton` can hold a whole plane (H, W)."""
     sides = {*size}
     return sides <= {32, 64} or (sides <= {64, 128} and dtype.itemsize == 2)
 
 
 def kernels_for(x: Tensor) -> str | None:
-    """The kernels of `fused` that can be run on images like x."""
-    if needs_plain_operations(x):
+    """Return the kernels that can run on images like x: "triton", "cpp" or None."""
+    if forbids_kernels(x):
         return None
     if TRITON and x.dtype in TRITON_DTYPES and _has_room(x.device):
         return "triton"
@@ -36,11 +36,11 @@ def kernels_for(x: Tensor) -> str | None:
     return None
 
 
-def needs_plain_operations(x: Tensor) -> bool:
-    """Tell if somebody else computes with images like x: no kernel of ours can be run.
+def forbids_kernels(x: Tensor) -> bool:
+    """Return True where the kernels of this package cannot run at all.
 
-    torch.func maps and derives torch's operations alone, an exported graph runs without
-    this package, and on the meta device nothing is computed.
+    torch.func transforms only torch's own operations. An exported graph runs without this
+    package. The meta device computes nothing.
     """
     mapped = torch._C._are_functorch_transforms_active()
     return mapped or torch.compiler.is_exporting() or x.is_meta
@@ -50,17 +50,17 @@ def needs_plain_operations(x: Tensor) -> bool:
 def _has_room(device: torch.device) -> bool:
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
-        # Devices of other makers do not tell.
+        # Not every backend reports this property; without it Triton is not used.
         return getattr(properties, "shared_memory_per_block_optin", 0) >= SHARED_MEMORY
     return device.type == "cpu" and emulated()
 
 
 def emulated() -> bool:
-    """Whether Triton interprets its kernels on a CPU."""
+    """Return True if Triton interprets its kernels on a CPU (TRITON_INTERPRET=1)."""
     return TRITON and os.environ.get("TRITON_INTERPRET") == "1"
 
 
 @torch.compiler.assume_constant_result
 def built() -> bool:
-    """Whether the kernels for CPUs are there, or could be built."""
+    """Return True if the C++ kernels are compiled already or can be compiled now."""
     return cpp.library() is not None

@@ -1,6 +1,7 @@
-"""The product of `fused` on a CPU: builds `fused.cpp` once on a machine, and calls it.
+"""The C++ kernels: compile `fused.cpp` once per user and machine, load it, and call it.
 
-Shapes: images x, y, g (B, C, H, W), factors t (C, H, W // 2 + 1), float32 or float64.
+Shapes: images x, y, g (B, C, H, W); transfer functions t (C, H, W // 2 + 1); both float32
+or both float64.
 """
 
 import ctypes
@@ -30,29 +31,30 @@ VECTORS = {
     "AVX512": ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma"),
     "AVX2": ("-mavx2", "-mfma"),
 }
-"""What torch says of a processor -> the compiler's words for its vectors."""
+"""Compiler flags of the vector instructions, by the name that torch has for them."""
 
 
 @cache
 def library() -> ctypes.CDLL | None:
-    """The compiled kernels; None, and why in the log, where they cannot be built.
+    """Return the compiled kernels; None, with the reason in the log, if that fails.
 
-    They are kept beside cached data, by what they are made of: source and flags. Code of
-    another user is never loaded, nor a damaged file: see `_kept` and `_verified`.
+    The library is cached beside the cached data. Its name holds a hash of source and flags,
+    so that a change of either compiles it anew. A file of another user and a damaged file
+    are never loaded (see `_kept` and `_verified`).
     """
     cached = Path(os.environ.get("IMEX_CACHE") or "~/.cache/imex-experiments")
     flags = (*FLAGS, *VECTORS.get(torch.backends.cpu.get_cpu_capability(), ()))
-    made_of = SOURCE.read_bytes() + " ".join(flags).encode()
-    name = f"fused-{hashlib.sha256(made_of).hexdigest()[:16]}"
+    recipe = SOURCE.read_bytes() + " ".join(flags).encode()
+    name = f"fused-{hashlib.sha256(recipe).hexdigest()[:16]}"
     compiler = shlex.split(os.environ.get("CXX") or "g++")
     command = [*compiler, *flags, str(SOURCE)]
     try:
         found = _kept(cached.expanduser() / f"kernels-{_user()}", name, command)
     except (OSError, subprocess.SubprocessError) as error:
-        said = getattr(error, "stderr", None) or str(error)
+        message = getattr(error, "stderr", None) or str(error)
         log.info(
             "no kernels for this CPU, implicit steps are solved by torch.fft: %s",
-            said.strip().splitlines()[0],
+            message.strip().splitlines()[0],
         )
         return None
     found.chunks.restype = ctypes.c_int64
@@ -63,10 +65,11 @@ def library() -> ctypes.CDLL | None:
 
 
 def _kept(folder: Path, name: str, command: list[str]) -> ctypes.CDLL:
-    """Return `<name>-<SHA-256>.so` of a folder, compiled where none of them verifies.
+    """Load `<name>-<SHA-256>.so` from a folder; compile it if no such file is intact.
 
-    A cache may be shared, so each user has a folder in it. One that somebody else made, or
-    may write to, is not used: the library is then compiled for this process alone.
+    A cache may be shared between users, so each user has a folder of its own in it. A
+    folder that another user owns or can write to is not used. The library is then compiled
+    into a temporary folder, for this process only.
     """
     with suppress(FileExistsError):
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -83,7 +86,7 @@ def _kept(folder: Path, name: str, command: list[str]) -> ctypes.CDLL:
 
 
 def _compiled(folder: Path, name: str, command: list[str]) -> ctypes.CDLL:
-    """Compile beside the library's place, so that others see all of it or none."""
+    """Compile into a temporary folder and rename: others see a whole file or none."""
     with tempfile.TemporaryDirectory(dir=folder) as beside:
         made = Path(beside) / f"{name}.so"
         command = [*command, "-o", str(made)]
@@ -95,10 +98,11 @@ def _compiled(folder: Path, name: str, command: list[str]) -> ctypes.CDLL:
 
 
 def _verified(path: Path) -> ctypes.CDLL:
-    """Load a library that is ours and has the digest of its name; OSError for another.
+    """Load a library that this user owns and whose SHA-256 is in its name.
 
-    What is loaded is the file that was read, whatever takes its name meanwhile. The
-    loader itself would not notice damage, and the process would die of it.
+    Raises OSError for any other file. The loader does not notice damage: the process would
+    crash. The library is loaded from the open file descriptor, so it is the file that was
+    hashed even if the path is replaced meanwhile.
     """
     with open(os.open(path, os.O_RDONLY | NOT_A_LINK), "rb") as file:
         if not _is_ours(os.fstat(file.fileno()), stat.S_IFREG):
@@ -110,11 +114,11 @@ def _verified(path: Path) -> ctypes.CDLL:
 
 
 NOT_A_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-"""Flags of open: neither follow a link nor wait for the writer of a FIFO."""
+"""Flags for os.open: do not follow a link, do not wait for the writer of a FIFO."""
 
 
 def _is_ours(found: os.stat_result, kind: int) -> bool:
-    """Tell if a file or folder is of this user and kind, and nobody else can write it."""
+    """Return True if an entry is of this kind, is this user's, and only they can write."""
     writable = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
     return (
         stat.S_IFMT(found.st_mode) == kind and found.st_uid == _user() and not writable
@@ -122,7 +126,7 @@ def _is_ours(found: os.stat_result, kind: int) -> bool:
 
 
 def _user() -> int:
-    """The number of the user; 0 on Windows, as its files have it."""
+    """Return the user id; 0 on Windows, where every file has owner 0."""
     return os.getuid() if hasattr(os, "getuid") else 0
 
 
@@ -130,7 +134,7 @@ def _user() -> int:
     "imex_experiments::cpp_product", mutates_args=(), device_types="cpu"
 )
 def product(x: Tensor, t: Tensor) -> Tensor:
-    """F^-1 (t F x)."""
+    """Return F^-1 (t F x)."""
     x, t = x.contiguous(), t.contiguous()
     y = torch.empty_like(x)
     _call("product", x, t, y, like=x)
@@ -141,7 +145,7 @@ def product(x: Tensor, t: Tensor) -> Tensor:
     "imex_experiments::cpp_gradients", mutates_args=(), device_types="cpu"
 )
 def gradients(g: Tensor, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-    """Those of <g, product(x, t)> in x and in t."""
+    """Return the gradients of <g, product(x, t)> in x and in t."""
     g, x, t = g.contiguous(), x.contiguous(), t.contiguous()
     grad_x = torch.empty_like(x)
     chunks = kernels().chunks(*_sizes(x)[:2], torch.get_num_threads())
@@ -154,7 +158,7 @@ make_differentiable(product, gradients)
 
 
 def kernels() -> ctypes.CDLL:
-    """The library, RuntimeError where there is none."""
+    """Return the compiled kernels; RuntimeError if they could not be built."""
     found = library()
     if found is None:
         raise RuntimeError("the kernels of backend=fused could not be built")
@@ -163,8 +167,8 @@ def kernels() -> ctypes.CDLL:
 
 def _call(name: str, *tensors: Tensor, like: Tensor) -> None:
     function = getattr(kernels(), f"{name}_{str(like.dtype).removeprefix('torch.')}")
-    at = (ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors)
-    if not function(*at, *_sizes(like), torch.get_num_threads()):
+    pointers = (ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors)
+    if not function(*pointers, *_sizes(like), torch.get_num_threads()):
         raise MemoryError(f"no memory to solve for images of {tuple(like.shape)}")
 
 

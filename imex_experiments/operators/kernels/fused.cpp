@@ -1,22 +1,27 @@
-// The product with a periodic symbol on a CPU, y = F^-1 (t F x), one plane after the other.
+// Computes y = F^-1 (t F x) and its gradients on a CPU, one plane (one channel of one image)
+// after the other. F is the real 2D FFT, t a real even transfer function.
 //
-// A plane stays in a core's cache between reading x and writing y. Every operation is one of
-// whole vectors: a vector holds neighbouring columns while waves run along the height, and
-// neighbouring wave numbers of the height while they run along the width; between the two
-// the plane is transposed, a square of vectors at a time.
+// Cache: a plane stays in a core's cache from the reading of x to the writing of y.
 //
-// x is real. Two vectors of columns, L and R, go through one complex transform, z = L + i R:
-// 2 L(k) = z(k) + conj z(-k), 2 i R(k) = z(k) - conj z(-k). The waves 0 <= k < H / 2 of the
-// height are kept as rows of "slots". Those of k = 0 and H / 2 belong to real lines, so that
-// one slot, the first, takes both as Z = X(0) + i X(H / 2). Their symbols differ:
-// t X -> a Z(k) + b conj Z(-k), a and b = (t(0) +- t(H / 2)) / 2, k along the width.
+// Vectors: every operation works on whole vectors. While the transform runs along the height,
+// a vector holds neighbouring columns. While it runs along the width, a vector holds
+// neighbouring wave numbers of the height. In between, the plane is transposed in squares.
 //
-// Transforms decimate in frequency there and in time back, in place: spectra lie in the order
-// of reversed digits, and nothing has to be sorted.
+// Real input: two vectors of columns, L and R, share one complex transform of z = L + i R.
+// Their spectra follow from 2 L(k) = z(k) + conj z(-k) and 2 i R(k) = z(k) - conj z(-k).
 //
-// Shapes: images (batch, channels, H, W); t and its gradient (channels, H, W / 2 + 1), as rfft2
-// lays it out. Of entries that are equal because t is even, those with the smaller kh are read
-// and get the gradient of all. A prime factor p of a side costs p operations per pixel.
+// Slots: only the wave numbers 0 <= k < H / 2 of the height are kept; each fills one "slot",
+// a line along the width. The waves of k = 0 and k = H / 2 are real along the width, so they
+// share the first slot as Z = X(0) + i X(H / 2). The product with t maps Z(k) to
+// a Z(k) + b conj Z(-k), with a and b = (t(0) +- t(H / 2)) / 2 and k along the width.
+//
+// Order: the forward transform decimates in frequency, the inverse one in time, both in place.
+// Spectra are in digit-reversed order, and nothing has to be sorted. A prime factor p > 7 of
+// a side costs p operations per pixel.
+//
+// Shapes: images (batch, channels, H, W); t and its gradient (channels, H, W / 2 + 1), in the
+// layout of rfft2. Entries of t that are equal because t is even are read once, at the smaller
+// wave number of the height, and the gradient of both is written there.
 
 #if defined(__AVX2__)
 #include <immintrin.h>
@@ -43,7 +48,7 @@ constexpr int BYTES = 32;
 constexpr int BYTES = 16;
 #endif
 
-constexpr int64_t LARGE = 4 << 20;  // bytes, more than a core's second cache
+constexpr int64_t LARGE = 4 << 20;  // bytes, more than a core's L2 cache
 
 constexpr double PI = 3.14159265358979323846;
 
@@ -53,7 +58,7 @@ constexpr int LANES = BYTES / sizeof(Real);
 template <typename Real>
 using Vec __attribute__((vector_size(BYTES))) = Real;
 
-// A complex number per lane. Copied part by part, which keeps it in registers.
+// One complex number per lane. Copied member by member, which keeps it in registers.
 template <typename Real>
 struct Wave {
   Vec<Real> re, im;
@@ -73,18 +78,19 @@ Wave<Real> operator*(Real c, const Wave<Real> &z) {
   return {c * z.re, c * z.im};
 }
 
-// Multiplied by -i, or by i on the way back.
+// Returns z times -i, or times i in the inverse transform (`back`).
 template <bool back, typename Real>
 Wave<Real> turned(const Wave<Real> &z) {
   return back ? Wave<Real>{-z.im, z.re} : Wave<Real>{z.im, -z.re};
 }
 
+// A complex number for all lanes: a twiddle factor.
 template <typename Real>
 struct Factor {
   Real re, im;
 };
 
-// Part of a symbol, a number per lane.
+// One real number per lane: part of the transfer function.
 template <typename Real>
 struct Symbol {
   Vec<Real> v = {};
@@ -96,7 +102,7 @@ Wave<Real> times(const Wave<Real> &z, Factor<Real> w) {
   return {z.re * w.re - z.im * im, z.im * w.re + z.re * im};
 }
 
-// z_j <- sum_l z_l exp(-+ 2 pi i j l / r)
+// Sets z_j <- sum_l z_l exp(-+ 2 pi i j l / r), the transform of r numbers.
 template <int r, bool back, typename Real>
 inline __attribute__((always_inline)) void butterfly(Wave<Real> *z) {
   if constexpr (r == 2) {
@@ -140,7 +146,7 @@ inline __attribute__((always_inline)) void butterfly(Wave<Real> *z) {
   }
 }
 
-// One radix of the transforms of blocks of r m numbers.
+// Applies one radix r to all blocks of r m numbers; `w` are the twiddle factors.
 template <int r, bool back, typename Real>
 void pass(Wave<Real> *a, int n, int m, const Factor<Real> *w) {
   for (Wave<Real> *block = a; block < a + n; block += r * m)
@@ -163,7 +169,7 @@ void pass(Wave<Real> *a, int n, int m, const Factor<Real> *w) {
     }
 }
 
-// The same for any odd radix; `roots` are exp(2 pi i j / r), `z` has room for r waves.
+// Applies any odd radix r; `roots` are exp(2 pi i j / r), `z` is scratch space of r waves.
 template <bool back, typename Real>
 void pass(int r, Wave<Real> *a, int n, int m, const Factor<Real> *w,
           const Factor<Real> *roots, Wave<Real> *z) {
@@ -175,7 +181,7 @@ void pass(int r, Wave<Real> *a, int n, int m, const Factor<Real> *w,
         return j > 0 && m > 1 ? times<back>(v, f[j]) : v;
       };
       Wave<Real> total = z[0] = block[k];
-      for (int l = 1; l <= half; l++) {  // sums, and behind them differences
+      for (int l = 1; l <= half; l++) {  // z holds sums first, then differences
         Wave<Real> p = block[k + l * m], q = block[k + (r - l) * m];
         if (back) p = turn(l, p), q = turn(r - l, q);
         z[l] = p + q;
@@ -196,11 +202,11 @@ void pass(int r, Wave<Real> *a, int n, int m, const Factor<Real> *w,
     }
 }
 
-// The transform of n waves, one per lane, in place. `room` is for n waves more.
+// The in-place transform of n complex numbers per lane. `room` is scratch space of n waves.
 template <typename Real>
 class Fft {
  public:
-  std::vector<int> place;  // of the wave number k
+  std::vector<int> place;  // index of the wave number k in the spectrum
 
   explicit Fft(int n) : place(n), n_(n) {
     for (int rest = n; rest > 1; rest = passes_.back().m) {
@@ -258,7 +264,7 @@ class Fft {
   std::vector<Factor<Real>> factors_, roots_;
 };
 
-// A square of LANES vectors, rows for columns: 1 x 1 blocks change places, then 2 x 2, ...
+// Transposes a square of LANES vectors: swaps blocks of 1 x 1, then of 2 x 2, and so on.
 template <typename Real, int step = 1>
 inline __attribute__((always_inline)) void transpose(Vec<Real> *v) {
   constexpr int lanes = LANES<Real>;
@@ -280,7 +286,7 @@ inline __attribute__((always_inline)) void transpose(Vec<Real> *v) {
   }
 }
 
-// Part of a line of numbers, which may end before the vector does.
+// Loads a vector from a line of numbers; lanes beyond the end of the line are zero.
 template <typename Real>
 Vec<Real> load(const Real *line, int at, int end) {
   Vec<Real> v = {};
@@ -291,6 +297,7 @@ Vec<Real> load(const Real *line, int at, int end) {
   return v;
 }
 
+// Stores the lanes of a vector that lie before the end of the line.
 template <typename Real>
 void store(Real *line, int at, int end, Vec<Real> v) {
   if (at + LANES<Real> <= end)
@@ -299,7 +306,8 @@ void store(Real *line, int at, int end, Vec<Real> v) {
     std::memcpy(line + at, &v, (end - at) * sizeof(Real));
 }
 
-// Past the caches to memory: `line` is aligned to vectors. Others see it after `flush`.
+// Stores to memory without filling the caches; `line` must be aligned to vectors. Other
+// threads see the values after `flush`.
 template <typename Real>
 void stream(Real *line, Vec<Real> v) {
 #if defined(__AVX512F__)
@@ -317,13 +325,14 @@ void flush() {
 #endif
 }
 
+// The real 2D transform of one plane, its product with t, and the gradient of t.
 template <typename Real>
 class Plane {
  public:
   static constexpr int lanes = LANES<Real>;
   const int H, W;
-  const int groups;  // of slots, a vector each
-  const int line;    // waves along the width, and room for the last vector of columns
+  const int groups;  // vectors of slots
+  const int line;    // W, rounded up to two vectors of columns
 
   Plane(int H, int W)
       : H(H),
@@ -335,7 +344,7 @@ class Plane {
         plus_(groups * lanes, H),
         minus_(groups * lanes, H),
         mirror_(W) {
-    // Slots beyond the last read the zero behind the transformed columns.
+    // Slots beyond the last one read the zero that follows the columns (index H).
     for (int k = 1; k < slots_of(H); k++) {
       plus_[k] = along_height_.place[k];
       minus_[k] = along_height_.place[H - k];
@@ -345,7 +354,7 @@ class Plane {
 
   size_t size() const { return size_t(groups) * line; }
 
-  // 2 X, before the transform along the width. `columns` has room for H + 1 waves.
+  // Transforms x along the height to 2 X in slots. `columns` is scratch space of H + 1 waves.
   void in(const Real *x, Wave<Real> *X, Wave<Real> *columns, Wave<Real> *room) const {
     const Vec<Real> none = {};
     for (int left = 0; left < W; left += 2 * lanes) {
@@ -376,7 +385,7 @@ class Plane {
     }
   }
 
-  // y of X after the transform back along the width.
+  // Transforms slots back along the height to y.
   void out(const Wave<Real> *X, Real *y, Wave<Real> *columns, Wave<Real> *room,
            bool past_caches) const {
     for (int left = 0; left < W; left += 2 * lanes) {
@@ -400,7 +409,7 @@ class Plane {
         }
       }
       if (!past_caches)
-        for (int i = 0; i < H; i++) {  // there by the time they are written
+        for (int i = 0; i < H; i++) {  // the lines of y arrive during the transform
           __builtin_prefetch(y + size_t(i) * W + left, 1);
           __builtin_prefetch(y + size_t(i) * W + left + lanes, 1);
         }
@@ -423,7 +432,8 @@ class Plane {
     along_width_.template run<back>(X + size_t(group) * line, room);
   }
 
-  // The symbol in the order of spectra: t (groups, line), the first slot's b apart.
+  // Sorts the transfer function into the order of spectra, t (groups, line), and the b of the
+  // first slot.
   void spread(const Real *symbol, Symbol<Real> *t, Real *b) const {
     const int wide = W / 2 + 1;
     const Real scale = Real(0.5) / H / W;
@@ -452,7 +462,7 @@ class Plane {
     }
   }
 
-  // X <- t X in a group of slots. `kept` has room for W numbers.
+  // Sets X <- t X in a group of slots. `kept` is scratch space of W numbers.
   void multiply(Wave<Real> *X, int group, const Symbol<Real> *t, const Real *b,
                 Factor<Real> *kept) const {
     Wave<Real> *z = X + size_t(group) * line;
@@ -462,7 +472,7 @@ class Plane {
         const Wave<Real> &other = z[mirror_[p]];
         kept[p] = {b[p] * other.re[0], -b[p] * other.im[0]};
       }
-    // Beyond W too, where t is 0 and columns that are not there have left their rounding.
+    // Up to `line`, beyond W: there t is 0 and clears rounding errors of absent columns.
     for (int p = 0; p < line; p++) z[p] = {z[p].re * t[p].v, z[p].im * t[p].v};
     if (group == 0)
       for (int p = 0; p < W; p++) {
@@ -471,7 +481,7 @@ class Plane {
       }
   }
 
-  // Adds the derivatives of <G, t X> in t and b, but for a factor.
+  // Adds the gradients of <G, t X> in t and b, up to a constant factor.
   void cross(const Wave<Real> *X, const Wave<Real> *G, int group, Symbol<Real> *dt,
              Real *db) const {
     const Wave<Real> *x = X + size_t(group) * line, *g = G + size_t(group) * line;
@@ -484,10 +494,10 @@ class Plane {
       }
   }
 
-  // The adjoint of `spread`.
+  // Writes the gradient in the layout of rfft2: the adjoint of `spread`.
   void gather(const Symbol<Real> *dt, const Real *db, Real *grad) const {
     const int wide = W / 2 + 1;
-    const Real scale = Real(0.5) / H / W;  // of X and G together, twice two halves
+    const Real scale = Real(0.5) / H / W;  // X and G both hold twice the spectrum
     for (int group = 0; group < groups; group++)
       for (int c = 0; c < wide; c += lanes) {
         const Symbol<Real> *from = dt + size_t(group) * line;
@@ -510,7 +520,7 @@ class Plane {
     if (H % 2 == 0) std::fill_n(last, wide, Real(0));
     for (int k = 0; k < W; k++) {
       const int c = std::min(k, W - k);
-      // A line of its own, and no conjugate one beside it.
+      // a and b halve t, and these lines have no conjugate line: a quarter of the weight.
       const Real a = scale / 4 * dt[place(k)].v[0], b = scale / 4 * db[place(k)];
       zero[c] += H % 2 ? 2 * a : a + b;
       if (H % 2 == 0) last[c] += a - b;
@@ -522,11 +532,11 @@ class Plane {
   int place(int k) const { return along_width_.place[k]; }
 
   Fft<Real> along_height_, along_width_;
-  std::vector<int> plus_, minus_;  // where k and -k lie along the height
-  std::vector<int> mirror_;        // where -k lies along the width, for where k lies
+  std::vector<int> plus_, minus_;  // indices of k and -k along the height
+  std::vector<int> mirror_;        // index of -k along the width, by the index of k
 };
 
-// What a thread works in: spectra with a symbol or its gradient, and lines.
+// Scratch space of a thread: a spectrum, with a transfer function or its gradient.
 template <typename Real>
 struct Spectrum {
   std::vector<Wave<Real>> X;
@@ -536,6 +546,7 @@ struct Spectrum {
       : X(plane.size()), t(plane.size()), b(plane.W) {}
 };
 
+// Scratch space of a thread for the lines of a transform.
 template <typename Real>
 struct Lines {
   std::vector<Wave<Real>> columns, room;
@@ -544,14 +555,14 @@ struct Lines {
       : columns(plane.H + 1), room(std::max(plane.H, plane.W)), kept(plane.W) {}
 };
 
-// Whether y, which is not read again here, only drives x out of the caches.
+// Tells if y is too large for the caches. Since y is not read again, it would only evict x.
 template <typename Real>
 bool goes_past_caches(const Real *y, int64_t numbers, int W) {
   const bool aligned = W % LANES<Real> == 0 && reinterpret_cast<uintptr_t>(y) % BYTES == 0;
   return aligned && numbers * int64_t(sizeof(Real)) > LARGE;
 }
 
-// Channels, and where those are fewer than threads, parts of the batch: one task each.
+// Returns the parts that a batch is cut into, so that channels x parts occupy all threads.
 int64_t parts(int64_t batch, int64_t channels, int64_t threads) {
   return std::max<int64_t>(1, std::min(batch, (threads + channels - 1) / channels));
 }
@@ -627,7 +638,7 @@ void gradients(const Real *g, const Real *x, const Real *symbol, Real *grad_x, R
   }
 }
 
-// Whether there was memory for it.
+// Runs `work`; returns false if memory ran out.
 template <typename Work>
 bool done(Work work) {
   try {
@@ -640,7 +651,7 @@ bool done(Work work) {
 
 }  // namespace
 
-// grad_t is (chunks, channels, H, W / 2 + 1), to be summed over the chunks.
+// grad_t is (chunks, channels, H, W / 2 + 1); the caller sums it over the chunks.
 #define KERNELS(Real, suffix)                                                              \
   bool product_##suffix(const Real *x, const Real *t, Real *y, int64_t batch,              \
                         int64_t channels, int H, int W, int threads) {                     \

@@ -1,22 +1,25 @@
-"""Multiply spectra by factors in Triton kernels: the product of `fused` for CUDA devices.
+"""The product F^-1 (t F x) and its gradients in Triton kernels, for CUDA devices.
 
-The transform is that of `transforms.PeriodicGemm`.
+The transform F is that of `transforms.PeriodicGemm`. Its docstring defines M, N, C, S and
+the parts A, B of a spectrum. A program is Triton's block of threads.
 
-Shapes: images x, y, g (B, C, H, W) bfloat16, float16 or float32; factors t (C, 2, H, K)
-float32, K = ceil(W / 2): p, and q with p of the wave W / 2 in its first column, which has
-no q; matrices M, N (H, H) and CS (2 K, W) as there.
+Shapes: images x, y, g (B, C, H, W) bfloat16, float16 or float32; transfer functions t
+(C, 2, H, K) float32, K = ceil(W / 2): p, then q; the first column of q holds p of the wave
+W / 2; matrices M, N (H, H) and CS (2 K, W), C stacked on S.
 
-Planes with sides of 32 and 64, of half precision with 64 and 128, take one pass: a program
-has one channel and a chunk of the batch, holds matrices and factors, and reads and writes
-each plane once. Larger ones, whose matrices do not fit beside each other into the memory of
-a multiprocessor, take three: rows, columns with the symbol, rows.
+One pass: planes with sides of 32 and 64, or 64 and 128 in half precision. A program keeps
+the matrices and t of one channel on the multiprocessor. It reads and writes each plane of
+its chunk of the batch once.
+Three passes: all other planes, whose matrices do not fit into shared memory together. The
+passes transform the rows, transform and multiply the columns, and transform the rows back.
 
-The gradient of t needs the spectra of x and of g. That of x is made again in the pass that
-makes that of g: what is kept is x itself, at its own width, where a spectrum would be
-float32. Products of float32 images are three TF32
-products. Half-precision ones are float16 in one pass, which has TF32's digits at twice the
-speed: a plane is divided by its largest value before, and the factors by theirs, so that
-nothing leaves float16's range. In three passes they are TF32. Sums are float32.
+Memory: the gradient of t needs the spectra of x and of g. Only x is kept for the backward
+pass, which computes both spectra anew: x may be half precision, its spectrum is float32.
+
+Precision: sums are float32. Float32 images take three TF32 products for one. In one pass,
+half-precision images take float16 products, which have the digits of TF32 at twice the
+speed; a plane and t are scaled by their largest values first, so that nothing overflows.
+In three passes they take TF32 products.
 """
 
 from typing import Any
@@ -31,21 +34,22 @@ from imex_experiments.operators.kernels.available import in_one_pass
 from imex_experiments.operators.waves import hartley
 
 PROGRAMS, GRADIENT_PROGRAMS = 8, 2
-"""Per multiprocessor: chunks of a batch are as long as leaves about so many. Gradients hold
-sums besides, and fewer of their programs have room at one time."""
+"""Programs per multiprocessor that a batch is divided into. The gradients' kernel also
+holds sums, so that fewer of its programs fit at a time."""
 
 TILE = 64, 32, 32
-"""Rows, columns and the sum's length of a product in three passes."""
+"""Rows, columns and inner length of a tile of a matrix product, in three passes."""
 
 
 @triton.jit
 def _grid(rows: tl.constexpr, columns: tl.constexpr):
+    """Return the offsets of the entries of a contiguous matrix."""
     return tl.arange(0, rows)[:, None] * columns + tl.arange(0, columns)[None, :]
 
 
 @triton.jit
 def _operand(x, precision: tl.constexpr):
-    """Return x as the products take it."""
+    """Return x in the dtype that the products take."""
     if precision == "float16":
         x = x.to(tl.float16)
     return x
@@ -63,13 +67,13 @@ def _dot(a, b, precision: tl.constexpr):
 
 @triton.jit
 def _top(x):
-    """Return the largest |x|, at least 1e-30: its inverse has to be finite."""
+    """Return the largest |x|, at least 1e-30 so that its inverse is finite."""
     return tl.maximum(tl.max(tl.max(tl.abs(x), 1), 0), 1e-30)
 
 
 @triton.jit
 def _load_plane(x, precision: tl.constexpr):
-    """Return a plane as an operand and its scale: divided by it for float16 products."""
+    """Return a plane as an operand, and the scale that it was divided by."""
     plane, scale = tl.load(x).to(tl.float32), 1.0
     if precision == "float16":
         scale = _top(plane)
@@ -88,8 +92,8 @@ def _matrices(M, N, CS, H: tl.constexpr, W: tl.constexpr, precision: tl.constexp
 
 
 @triton.jit
-def _factors(t, at, size, precision: tl.constexpr):
-    """Return p and q as operands and their scale: divided by it for float16 products."""
+def _load_transfer(t, at, size, precision: tl.constexpr):
+    """Return p and q as operands, and the scale that they were divided by."""
     p, q, scale = tl.load(t + at), tl.load(t + size + at), 1.0
     if precision == "float16":
         scale = _top(tl.maximum(tl.abs(p), tl.abs(q)))
@@ -98,7 +102,7 @@ def _factors(t, at, size, precision: tl.constexpr):
 
 @triton.jit
 def _multiply(a, b, p, q, first, precision: tl.constexpr):
-    """Return the spectrum times its factors; `first` is true on the first column."""
+    """Return the spectrum (A, B) times t; `first` is true on the first column."""
     a, b = _operand(a, precision), _operand(b, precision)
     mixed = tl.where(first, 0.0, q).to(q.dtype)
     return p * a + mixed * b, tl.where(first, q, p) * b + mixed * a
@@ -106,7 +110,7 @@ def _multiply(a, b, p, q, first, precision: tl.constexpr):
 
 @triton.jit
 def _cross(a, b, a_g, b_g, first):
-    """Return the gradients of p and q of <g, product(x, t)>."""
+    """Return the gradients of <g, product(x, t)> in p and in q."""
     straight = tl.where(first, 0.0, b * b_g)
     return a * a_g + straight, tl.where(first, b * b_g, a * b_g + b * a_g)
 
@@ -142,12 +146,12 @@ def _product_kernel(
     W: tl.constexpr,
     precision: tl.constexpr,
 ):
-    """y = F^-1 (t F x)."""
+    """Write y = F^-1 (t F x) for one channel and a chunk of the batch."""
     channel, start = tl.program_id(0), tl.program_id(1) * chunk
     pixels, waves = _grid(H, W), _grid(H, W // 2)
     size: tl.constexpr = H * (W // 2)
     first = tl.arange(0, W // 2)[None, :] == 0
-    p, q, t_scale = _factors(t + channel * 2 * size, waves, size, precision)
+    p, q, t_scale = _load_transfer(t + channel * 2 * size, waves, size, precision)
     m, n, c, s = _matrices(M, N, CS, H, W, precision)
     for image in range(start, min(start + chunk, batch)):
         plane = (image * channels + channel).to(tl.int64) * (H * W) + pixels
@@ -175,12 +179,12 @@ def _gradients_kernel(
     W: tl.constexpr,
     precision: tl.constexpr,
 ):
-    """grad_x = F^-1 (t F g), and the cross spectrum of x and g, summed over a chunk."""
+    """Write grad_x = F^-1 (t F g), and grad_t: the cross spectrum summed over a chunk."""
     channel, start = tl.program_id(0), tl.program_id(1) * chunk
     pixels, waves = _grid(H, W), _grid(H, W // 2)
     size: tl.constexpr = H * (W // 2)
     first = tl.arange(0, W // 2)[None, :] == 0
-    p, q, t_scale = _factors(t + channel * 2 * size, waves, size, precision)
+    p, q, t_scale = _load_transfer(t + channel * 2 * size, waves, size, precision)
     m, n, c, s = _matrices(M, N, CS, H, W, precision)
     d_p = tl.zeros((H, W // 2), tl.float32)
     d_q = tl.zeros((H, W // 2), tl.float32)
@@ -204,7 +208,7 @@ def _gradients_kernel(
 
 @triton.jit
 def _tile(at, rows, columns, height, width, row_stride, column_stride):
-    """Part of a matrix, zero outside of it."""
+    """Return a tile of a matrix in float32, with zeros outside the matrix."""
     inside = (rows[:, None] < height) & (columns[None, :] < width)
     offsets = rows[:, None] * row_stride + columns[None, :] * column_stride
     return tl.load(at + offsets, inside, 0).to(tl.float32)
@@ -225,7 +229,7 @@ def _rows_kernel(
     BL: tl.constexpr,
     precision: tl.constexpr,
 ):
-    """y = x @ matrix; x (height, length)."""
+    """Write a tile of y = x @ matrix, x (height, length), matrix (length, width)."""
     rows = tl.program_id(0).to(tl.int64) * BH + tl.arange(0, BH)
     columns = tl.program_id(1) * BW + tl.arange(0, BW)
     total = tl.zeros((BH, BW), tl.float32)
@@ -243,7 +247,7 @@ def _rows_kernel(
 def _columns_product(
     M, N, z, rows, columns, H, K, BL: tl.constexpr, precision: tl.constexpr
 ):
-    """Some rows and columns of M A and N B, z = A and B side by side."""
+    """Return a tile of M A and of N B; z (H, 2 K) holds A and B side by side."""
     a = tl.zeros((rows.shape[0], columns.shape[0]), tl.float32)
     b = tl.zeros((rows.shape[0], columns.shape[0]), tl.float32)
     for start in range(0, H, BL):
@@ -275,9 +279,10 @@ def _columns_kernel(
     BL: tl.constexpr,
     precision: tl.constexpr,
 ):
-    """z <- columns of F^-1 t F along the height, with the symbol; V is room for a spectrum.
+    """Transform z along the height, multiply by t, and transform back, in place.
 
-    Unless z_x is None, the cross spectrum with it is added to the chunk's part of grad_t.
+    z holds images whose rows are transformed already. V is scratch space of its size.
+    Unless z_x is None, the cross spectrum of z and z_x is added to grad_t of this chunk.
     """
     channel, start = tl.program_id(0), tl.program_id(2) * chunk
     columns = tl.program_id(1) * BK + tl.arange(0, BK)
@@ -303,7 +308,7 @@ def _columns_kernel(
                 d = grad_t + (tl.program_id(2) * channels + channel) * 2 * size + at
                 tl.store(d, tl.load(d, inside, 0) + of_p, inside)
                 tl.store(d + size, tl.load(d + size, inside, 0) + of_q, inside)
-        tl.debug_barrier()  # all of V's rows, by all threads
+        tl.debug_barrier()  # wait until all threads have written their rows of V
         for top in range(0, H, BH):
             rows = top + tl.arange(0, BH)
             inside = (rows[:, None] < H) & (columns[None, :] < K)
@@ -362,7 +367,11 @@ def _precision(x: Tensor) -> str:
 def _programs(
     x: Tensor, wanted: int, per_channel: int = 1
 ) -> tuple[tuple[int, int], tuple[int, int, int]]:
-    """Channels and chunks of the batch, and what tells a program its images."""
+    """Return the grid (channels, chunks), and the sizes (batch, channels, chunk length).
+
+    `wanted` is the number of programs per multiprocessor, `per_channel` the number of
+    programs that share a channel.
+    """
     batch, channels = x.shape[:2]
     if x.is_cuda:
         wanted *= torch.cuda.get_device_properties(x.device).multi_processor_count
@@ -371,14 +380,17 @@ def _programs(
 
 
 def _options(x: Tensor) -> dict[str, Any]:
-    """A warp for 16 rows: more would repeat each other's products."""
+    """Return the constants of a one-pass kernel, with one warp per 16 rows.
+
+    More warps would compute the same products twice.
+    """
     height, width = x.shape[2:]
     shape = {"H": height, "W": width, "precision": _precision(x)}
     return {**shape, "num_warps": height // 16}
 
 
 def _rows(x: Tensor, matrix: Tensor, dtype: torch.dtype, like: Tensor) -> Tensor:
-    """x @ matrix: the first and the last pass, as precise as `like` asks for."""
+    """Return x @ matrix, in the precision for images like `like`: a pass over rows."""
     length, width = matrix.shape
     height = x.numel() // length
     y = x.new_empty((*x.shape[:-1], width), dtype=dtype)
@@ -399,7 +411,7 @@ def _columns(
     like: Tensor,
     z_x: Tensor | None = None,
 ) -> Tensor:
-    """The second pass, z in place; the cross spectrum with z_x if that is given."""
+    """Run the pass over columns on z in place; return the cross spectrum with z_x."""
     height, half = z.shape[-2], z.shape[-1] // 2
     tile = dict(zip(("BH", "BK", "BL"), TILE, strict=True))
     blocks = triton.cdiv(half, tile["BK"])
