@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, Normalize
@@ -50,16 +51,6 @@ class Band:
     epochs: Floats
     mean: Floats
     sd: Floats
-
-
-@dataclass(frozen=True)
-class Point:
-    """One setting: what it costs, axis label to value, and its score; sd NaN for one run."""
-
-    model: str
-    costs: Mapping[str, float]
-    mean: float
-    sd: float
 
 
 def heat_map_figure(maps: Sequence[HeatMap], metric: str, columns: int = 4) -> Figure:
@@ -115,31 +106,33 @@ def learning_curves_figure(
 
 
 def cost_figure(
-    points: Sequence[Point],
+    scores: pd.DataFrame,
+    costs: Sequence[str],
     metric: str,
     higher_is_better: bool,
     levels: Mapping[str, float] | None = None,
 ) -> Figure:
-    """Score against each cost, one panel per cost, with its Pareto front and `levels`."""
-    costs = list(points[0].costs)
+    """Score against each cost, one panel per cost, with its Pareto front and `levels`.
+
+    `scores` has a row per setting: its model, the mean and sd of its score (NaN for one
+    run), and the columns named in `costs`.
+    """
     figure = Figure(figsize=(4.0 * len(costs), 3.9), layout="constrained")
     axes = figure.subplots(1, len(costs), sharey=True, squeeze=False)[0]
-    models = list(dict.fromkeys(point.model for point in points))
+    y = scores["mean"].to_numpy()
     for axis, cost in zip(axes, costs, strict=True):
-        for index, model in enumerate(models):
-            own = [point for point in points if point.model == model]
+        for index, (model, own) in enumerate(scores.groupby("model", sort=False)):
             axis.errorbar(
-                [point.costs[cost] for point in own],
-                [point.mean for point in own],
-                [point.sd for point in own],
+                own[cost],
+                own["mean"],
+                own["sd"],
                 fmt=MARKERS[index % 7],
                 color=COLOURS[index % 6],
                 alpha=0.75,
                 capsize=2,
                 label=model,
             )
-        x = np.array([point.costs[cost] for point in points])
-        y = np.array([point.mean for point in points])
+        x = scores[cost].to_numpy()
         front = pareto_front(x, y if higher_is_better else -y)
         best = np.append(x[front], x.max()), np.append(y[front], y[front[-1]])
         axis.plot(*best, "k--", drawstyle="steps-post", label="Pareto front", zorder=1)

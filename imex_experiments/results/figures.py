@@ -1,25 +1,23 @@
 """The pictures of a sweep: which numbers of a comparison each figure shows."""
 
 import logging
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping
 
-import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 
 from imex_experiments.errors import CheckpointError
 from imex_experiments.plots.sweep import (
     Band,
     HeatMap,
-    Point,
     cost_figure,
     heat_map_figure,
     learning_curves_figure,
     pareto_front,
 )
-from imex_experiments.results.comparison import Comparison
-from imex_experiments.results.statistics import Group
-from imex_experiments.results.tables import setting_name
+from imex_experiments.results.comparison import IDLE, Comparison
+from imex_experiments.results.table import FINISHED
+from imex_experiments.results.tables import network_names, setting_names
 from imex_experiments.runs.load import read_history
 
 log = logging.getLogger(__name__)
@@ -31,8 +29,6 @@ COSTS = {
 }
 """Metric -> its name on an axis."""
 
-Rows = list[dict[str, Any]]
-
 NEEDS = {
     "heat_map": "runs that differ in alpha or h",
     "learning_curves": "the metrics.csv of the best settings",
@@ -40,12 +36,12 @@ NEEDS = {
 }
 """Picture -> what it is drawn of."""
 
-Picture = tuple[Figure, Rows]
+Picture = tuple[Figure, pd.DataFrame]
 """A figure and the numbers that it shows."""
 
 
 def pictures(comparison: Comparison) -> dict[str, Picture]:
-    """File name to picture, without those that have nothing to show."""
+    """Return the pictures by file name, without those that have nothing to show."""
     drawn = {
         "heat_map": heat_maps(comparison),
         "learning_curves": learning_curves(comparison),
@@ -55,136 +51,115 @@ def pictures(comparison: Comparison) -> dict[str, Picture]:
 
 
 def heat_maps(comparison: Comparison) -> Picture | None:
-    """The metric over alpha and h, one map per network; the chosen setting is framed."""
-    every = [group.setting for group in comparison.groups]
-    alphas = {s.alpha for s in every if s.alpha > 0}
-    if len({s.h for s in every}) < 2 and len(alphas) < 2:
+    """Draw the metric over alpha and h, a map per network; the chosen setting is framed."""
+    settings = comparison.settings
+    alphas = settings.loc[settings["alpha"] > 0, "alpha"]
+    if settings["h"].nunique() < 2 and alphas.nunique() < 2:
         return None
-    panels: dict[str, list[Group]] = {}
-    for group in comparison.groups:
-        fixed = [f"{key}={value}" for key, value in group.setting.others]
-        title = "\n".join([group.setting.network, *fixed])
-        panels.setdefault(title, []).append(group)
-    maps = [_heat_map(title, found, comparison) for title, found in panels.items()]
-    if not any(np.isfinite(panel.mean).any() for panel in maps):
+    numbers = _named(comparison).join([settings[["h", "alpha"]], _numbers(comparison)])
+    if numbers["mean"].isna().all():
         return None
-    rows = [
-        _named(comparison, group)
-        | {"h": group.setting.h, "alpha": group.setting.alpha}
-        | _numbers(comparison, group)
-        for group in comparison.groups
+    fixed = settings.drop(columns=["model", "h", "alpha"])
+    titles = [
+        "\n".join([model, *(f"{key}={v}" for key, v in row.items() if v != IDLE)])
+        for model, row in zip(settings["model"], fixed.to_dict("records"), strict=True)
     ]
-    return heat_map_figure(maps, comparison.metric), rows
+    maps = [
+        _heat_map(title, cells, comparison.best)
+        for title, cells in numbers.groupby(titles, sort=False)
+    ]
+    return heat_map_figure(maps, comparison.metric), numbers
 
 
 def learning_curves(comparison: Comparison) -> Picture | None:
-    """The monitored metric over the epochs for the best setting of each network."""
-    named = {}
-    for network, group in comparison.best.items():
-        name = setting_name(comparison, group.setting)
-        named[f"{network}, {name}" if name else network] = group
-    bands, rows = curve_bands(named, comparison.monitor)
-    return (learning_curves_figure(bands, comparison.monitor), rows) if bands else None
+    """Draw the monitored metric over the epochs for the best setting of each network."""
+    named = network_names(comparison)[comparison.best]
+    bands, numbers = curve_bands(comparison, named, comparison.monitor)
+    if not bands:
+        return None
+    return learning_curves_figure(bands, comparison.monitor), numbers
 
 
-def curve_bands(named: Mapping[str, Group], metric: str) -> tuple[list[Band], Rows]:
-    """Mean and deviation of a metric over the epochs that all seeds of a group have."""
+def curve_bands(
+    comparison: Comparison, named: Mapping[int, str], metric: str
+) -> tuple[list[Band], pd.DataFrame]:
+    """Return mean and deviation of a metric over the epochs, and the same as a table.
+
+    `named` are the settings to show, number to title; the epochs are those that all runs
+    of a setting have.
+    """
     bands: list[Band] = []
-    rows: Rows = []
-    for title, group in named.items():
-        if curves := _curves(group, metric):
-            epochs = sorted(set.intersection(*(set(curve) for curve in curves)))
-            values = np.array([[curve[e] for e in epochs] for curve in curves])
-            mean = values.mean(0)
-            sd = values.std(0, ddof=1) if len(values) > 1 else np.zeros(len(epochs))
-            bands.append(Band(title, np.array(epochs), mean, sd))
-            rows += [
-                {"curve": title, "epoch": e, "mean": m, "sd": s, "seeds": len(values)}
-                for e, m, s in zip(epochs, mean.tolist(), sd.tolist(), strict=True)
-            ]
-    return bands, rows
+    tables: list[pd.DataFrame] = []
+    for number, title in named.items():
+        runs = comparison.runs.loc[
+            comparison.setting.index[comparison.setting == number]
+        ]
+        curves = _curves(runs, metric)
+        if len(curves):
+            mean, sd = curves.mean(axis="columns"), curves.std(axis="columns").fillna(0)
+            bands.append(Band(title, *(a.to_numpy() for a in (curves.index, mean, sd))))
+            table = pd.DataFrame({"curve": title, "epoch": curves.index})
+            table["mean"], table["sd"] = bands[-1].mean, bands[-1].sd
+            tables.append(table.assign(seeds=len(curves.columns)))
+    return bands, pd.concat(tables) if tables else pd.DataFrame()
 
 
 def costs(comparison: Comparison) -> Picture | None:
-    """The metric against parameters, arithmetic and time of every setting."""
-    points: list[Point] = []
-    rows: Rows = []
-    for group in comparison.groups:
-        found = {name: group.estimate(name) for name in COSTS}
-        cost = {COSTS[name]: e.mean for name, e in found.items() if e and e.mean > 0}
-        score = group.estimate(comparison.metric)
-        if score and len(cost) == len(COSTS):
-            points.append(
-                Point(
-                    group.setting.network,
-                    cost,
-                    score.mean,
-                    np.nan if score.sd is None else score.sd,
-                )
-            )
-            rows.append(_named(comparison, group) | cost | _numbers(comparison, group))
-    if not points:
+    """Draw the metric against parameters, arithmetic and time of every setting."""
+    cost = pd.DataFrame(
+        {label: comparison.estimate(name)["mean"] for name, label in COSTS.items()}
+    )
+    numbers = _named(comparison).join([cost, _numbers(comparison)])
+    numbers = numbers[(cost > 0).all(axis="columns") & numbers["mean"].notna()].copy()
+    if numbers.empty:
         return None
-    sign = 1 if comparison.higher_is_better() else -1
-    scores = sign * np.array([point.mean for point in points])
-    for label in COSTS.values():
-        front = pareto_front(np.array([p.costs[label] for p in points]), scores)
-        for index, row in enumerate(rows):
-            row[f"on the front of {label}"] = index in front
-    figure = cost_figure(points, comparison.metric, comparison.higher_is_better())
-    return figure, rows
+    higher = comparison.higher_is_better
+    score = numbers["mean"] if higher else -numbers["mean"]
+    for label in cost:
+        front = pareto_front(numbers[label].to_numpy(), score.to_numpy())
+        numbers[f"on the front of {label}"] = numbers.index.isin(numbers.index[front])
+    return cost_figure(numbers, list(cost), comparison.metric, higher), numbers
 
 
-def _heat_map(title: str, groups: Sequence[Group], comparison: Comparison) -> HeatMap:
-    hs = sorted({group.setting.h for group in groups})
-    alphas = sorted({group.setting.alpha for group in groups})
-    mean = np.full((len(alphas), len(hs)), np.nan)
-    lost = np.zeros(mean.shape, dtype=int)
-    chosen = None
-    for group in groups:
-        cell = alphas.index(group.setting.alpha), hs.index(group.setting.h)
-        estimate = group.estimate(comparison.metric)
-        mean[cell] = estimate.mean if estimate else np.nan
-        lost[cell] = group.lost(comparison.metric)
-        if group is comparison.best.get(group.setting.network):
-            chosen = cell
-    return HeatMap(title, alphas if alphas != [0] else [], hs, mean, lost, chosen)
-
-
-def _curves(group: Group, metric: str) -> list[dict[int, float]]:
-    """Epoch to value, one curve per seed, repeats averaged."""
-    by_seed: dict[int | None, list[dict[int, float]]] = {}
-    for job in group.jobs:
-        if job.finished:
-            try:
-                curve = {
-                    int(row["epoch"]): float(row[metric])
-                    for row in read_history(job.folder)
-                }
-            except (CheckpointError, KeyError, TypeError, ValueError) as error:
-                log.warning("no learning curve of %s: %s", job.run, error)
-            else:
-                by_seed.setdefault(job.seed, []).append(curve)
-    return [
-        {
-            e: float(np.mean([c[e] for c in repeats]))
-            for e in set.intersection(*map(set, repeats))
-        }
-        for repeats in by_seed.values()
+def _heat_map(title: str, cells: pd.DataFrame, best: Iterable[int]) -> HeatMap:
+    """Return the map of one network; `best` are the numbers of the chosen settings."""
+    mean, lost = (
+        cells.pivot(index="alpha", columns="h", values=values)
+        for values in ("mean", "lost")
+    )
+    chosen = [
+        (mean.index.get_loc(cell["alpha"]), mean.columns.get_loc(cell["h"]))
+        for _, cell in cells[cells.index.isin(best)].iterrows()
     ]
+    alphas = [*mean.index] if any(mean.index) else []
+    counts = lost.fillna(0).to_numpy(dtype=int)
+    first = chosen[0] if chosen else None
+    return HeatMap(title, alphas, [*mean.columns], mean.to_numpy(), counts, first)
 
 
-def _named(comparison: Comparison, group: Group) -> dict[str, Any]:
-    name = setting_name(comparison, group.setting)
-    return {"model": group.setting.network, "setting": name}
+def _curves(runs: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Return a metric by epoch and seed, repeats averaged."""
+    curves: dict[tuple[int, str], pd.Series] = {}
+    for run in runs[runs["state"] == FINISHED].itertuples():
+        try:
+            rows = read_history(run.folder)
+            curve = {int(row["epoch"]): float(row[metric]) for row in rows}
+        except (CheckpointError, KeyError, TypeError, ValueError) as error:
+            log.warning("no learning curve of %s: %s", run.Index, error)
+        else:
+            curves[run.seed, run.Index] = pd.Series(curve)
+    if not curves:
+        return pd.DataFrame()
+    common = pd.DataFrame(curves).dropna().sort_index()
+    return common.T.groupby(level=0).mean().T
 
 
-def _numbers(comparison: Comparison, group: Group) -> dict[str, Any]:
-    estimate = group.estimate(comparison.metric)
-    return {
-        "metric": comparison.metric,
-        "mean": estimate.mean if estimate else None,
-        "sd": estimate.sd if estimate else None,
-        "seeds": estimate.n if estimate else 0,
-        "lost": group.lost(comparison.metric),
-    }
+def _named(comparison: Comparison) -> pd.DataFrame:
+    names = setting_names(comparison)
+    return pd.DataFrame({"model": comparison.settings["model"], "setting": names})
+
+
+def _numbers(comparison: Comparison) -> pd.DataFrame:
+    estimate = comparison.estimate(comparison.metric)[["mean", "sd", "seeds", "lost"]]
+    estimate.insert(0, "metric", comparison.metric)
+    return estimate
