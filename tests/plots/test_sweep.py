@@ -1,6 +1,7 @@
 """Figures of sweeps: what they draw is what they were given."""
 
 import numpy as np
+import pandas as pd
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib import colormaps
@@ -10,7 +11,6 @@ from matplotlib.patches import Rectangle
 from imex_experiments.plots.sweep import (
     Band,
     HeatMap,
-    Point,
     cost_figure,
     heat_map_figure,
     learning_curves_figure,
@@ -65,12 +65,17 @@ def test_learning_curve_is_a_mean_within_one_standard_deviation() -> None:
 
 
 def test_cost_panels_have_log_axes_and_their_own_fronts() -> None:
-    points = [
-        Point("imexnet", {"parameters": 100.0, "seconds": 20.0}, 0.9, 0.1),
-        Point("resnet", {"parameters": 50.0, "seconds": 10.0}, 0.5, np.nan),
-        Point("unet", {"parameters": 200.0, "seconds": 5.0}, 0.8, 0.1),
-    ]
-    figure = cost_figure(points, "test/miou", higher_is_better=True)
+    scores = pd.DataFrame(
+        {
+            "model": ["imexnet", "resnet", "unet"],
+            "parameters": [100.0, 50.0, 200.0],
+            "seconds": [20.0, 10.0, 5.0],
+            "mean": [0.9, 0.5, 0.8],
+            "sd": [0.1, np.nan, 0.1],
+        }
+    )
+    costs = ["parameters", "seconds"]
+    figure = cost_figure(scores, costs, "test/miou", higher_is_better=True)
     fronts = {}
     for axis in figure.axes:
         assert axis.get_xscale() == "log"
