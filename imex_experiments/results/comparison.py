@@ -106,21 +106,24 @@ class Comparison:
 
     def _partners(self) -> pd.DataFrame:
         """Return every implicit setting with each explicit one that differs by L alone."""
-        table = self.settings.assign(setting=self.settings.index.astype("Int64"))
+        settings = self.settings.rename_axis("setting").reset_index()
         shared = [
             key
             for key in self.settings.columns.drop(["model", "alpha"])
             if not key.startswith(OF_THE_OPERATOR)
         ]
-        only = table.groupby("model")["alpha"].transform("max") == 0
-        table["explicit"] = table["model"].where(only, table["model"] + ", alpha = 0")
-        implicit = table[table["alpha"] > 0].drop(columns="explicit")
-        explicit = table.loc[table["alpha"] == 0, [*shared, "setting", "explicit"]]
-        found = implicit.merge(
-            explicit.rename(columns={"setting": "partner"}), on=shared
+        also = settings.groupby("model")["alpha"].transform("max") > 0
+        settings["explicit"] = settings["model"] + also.map(
+            {True: ", alpha = 0", False: ""}
         )
-        found = found.rename(columns={"model": "implicit"})
-        return found[["implicit", "explicit", "setting", "partner"]]
+        settings["implicit"] = settings["model"]
+        settings["partner"] = settings["setting"]
+        explicit = settings.loc[
+            settings["alpha"] == 0, [*shared, "explicit", "partner"]
+        ]
+        implicit = settings.loc[settings["alpha"] > 0, [*shared, "implicit", "setting"]]
+        found = implicit.merge(explicit, on=shared).drop(columns=shared)
+        return found.astype({"setting": "Int64"})
 
     def _values(self, metric: str) -> pd.Series:
         """Return the finite values of a metric for all runs with a setting."""
@@ -172,17 +175,13 @@ def _settings(runs: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
         asked[key] = known[key].mask(idle, IDLE)
     asked[["h", "alpha"]] = known[["h", "alpha"]]
     asked = asked[asked["alpha"].notna()]
-    orders = {"model": list(asked["model"].unique())}
-    orders |= {key: sorted(asked[key].unique(), key=natural) for key in keys}
-    ordered = asked.assign(
-        **{
-            key: pd.Categorical(asked[key], order, ordered=True)
-            for key, order in orders.items()
-        }
-    )
-    setting = ordered.groupby([*ordered], observed=True).ngroup().rename("setting")
-    settings = asked.groupby(setting).first()
-    return settings, setting
+    orders = {key: sorted(asked[key].unique(), key=natural) for key in keys}
+    orders["model"] = [*asked["model"].unique()]
+    ranks = asked.copy()
+    for key, order in orders.items():
+        ranks[key] = pd.Categorical(asked[key], order, ordered=True)
+    setting = ranks.groupby([*ranks], observed=True).ngroup().rename("setting")
+    return asked.groupby(setting).first(), setting
 
 
 def _overall(pairs: pd.DataFrame, differences: pd.DataFrame) -> pd.DataFrame:

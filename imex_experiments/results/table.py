@@ -32,8 +32,9 @@ ASKED = ("folder", "model", "data", "integrator", "seed", "h", "alpha")
 ENDED = ("state", "reason", "monitor", "mode")
 """Columns before and behind those of the overrides."""
 
-OWN = {*ASKED, *ENDED, "run", "setting", "partner", "model.h", "model.alpha"}
-"""Names that are no column of an override: there is one already, or one is made of them."""
+OWN = {*ASKED, *ENDED, "model.h", "model.alpha"}
+OWN |= {"run", "setting", "implicit", "explicit", "partner"}
+"""Names that an override has no column for: theirs are above, or made of the table."""
 
 NO_SETTINGS = ("resume", "sweep.", "run_dir")
 """Beginnings of overrides that say how a run is made, not what it computes."""
@@ -73,7 +74,7 @@ def runs_table(*sources: str | Path) -> pd.DataFrame:
     kinds = {"seed": "Int64"} | dict.fromkeys(["h", "alpha", *metrics], "float64")
     return pd.DataFrame(
         [found | row for row, found in read],
-        index=pd.Index(folders, name="run", dtype=object),
+        index=pd.Index([*folders], name="run", dtype=object),
         columns=[*columns, *metrics],
     ).astype(kinds)
 
