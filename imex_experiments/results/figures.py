@@ -1,21 +1,20 @@
 """The pictures of a sweep: which numbers of a comparison each figure shows."""
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import pandas as pd
 from matplotlib.figure import Figure
 
 from imex_experiments.errors import CheckpointError
 from imex_experiments.plots.sweep import (
-    Band,
-    HeatMap,
     cost_figure,
     heat_map_figure,
     learning_curves_figure,
     pareto_front,
 )
 from imex_experiments.results.comparison import IDLE, Comparison
+from imex_experiments.results.statistics import summarise
 from imex_experiments.results.table import FINISHED
 from imex_experiments.results.tables import network_names, setting_names
 from imex_experiments.runs.load import read_history
@@ -64,44 +63,35 @@ def heat_maps(comparison: Comparison) -> Picture | None:
         "\n".join([model, *(f"{key}={v}" for key, v in row.items() if v != IDLE)])
         for model, row in zip(settings["model"], fixed.to_dict("records"), strict=True)
     ]
-    maps = [
-        _heat_map(title, cells, comparison.best)
-        for title, cells in numbers.groupby(titles, sort=False)
-    ]
-    return heat_map_figure(maps, comparison.metric), numbers
+    cells = numbers.assign(title=titles, chosen=numbers.index.isin(comparison.best))
+    return heat_map_figure(cells, comparison.metric), numbers
 
 
 def learning_curves(comparison: Comparison) -> Picture | None:
     """Draw the monitored metric over the epochs for the best setting of each network."""
     named = network_names(comparison)[comparison.best]
-    bands, numbers = curve_bands(comparison, named, comparison.monitor)
-    if not bands:
+    numbers = curves(comparison, named, comparison.monitor)
+    if numbers.empty:
         return None
-    return learning_curves_figure(bands, comparison.monitor), numbers
+    return learning_curves_figure(numbers, comparison.monitor), numbers
 
 
-def curve_bands(
+def curves(
     comparison: Comparison, named: Mapping[int, str], metric: str
-) -> tuple[list[Band], pd.DataFrame]:
-    """Return mean and deviation of a metric over the epochs, and the same as a table.
+) -> pd.DataFrame:
+    """Return mean and deviation of a metric over the epochs, one row per curve and epoch.
 
-    `named` are the settings to show, number to title; the epochs are those that all runs
-    of a setting have.
+    A curve has the epochs that all runs of its setting have. `named` are the settings to show, number to title.
     """
-    bands: list[Band] = []
-    tables: list[pd.DataFrame] = []
+    columns = ["curve", "epoch", "mean", "sd", "seeds"]
+    tables = []
     for number, title in named.items():
-        runs = comparison.runs.loc[
-            comparison.setting.index[comparison.setting == number]
-        ]
-        curves = _curves(runs, metric)
-        if len(curves):
-            mean, sd = curves.mean(axis="columns"), curves.std(axis="columns").fillna(0)
-            bands.append(Band(title, *(a.to_numpy() for a in (curves.index, mean, sd))))
-            table = pd.DataFrame({"curve": title, "epoch": curves.index})
-            table["mean"], table["sd"] = bands[-1].mean, bands[-1].sd
-            tables.append(table.assign(seeds=len(curves.columns)))
-    return bands, pd.concat(tables) if tables else pd.DataFrame()
+        own = comparison.setting.index[comparison.setting == number]
+        scores = _by_epoch(comparison.runs.loc[own], metric)
+        if len(scores):
+            table = summarise(scores.T).rename_axis("epoch").reset_index()
+            tables.append(table.assign(curve=title).fillna({"sd": 0}))
+    return pd.concat(tables)[columns] if tables else pd.DataFrame(columns=columns)
 
 
 def costs(comparison: Comparison) -> Picture | None:
@@ -121,25 +111,9 @@ def costs(comparison: Comparison) -> Picture | None:
     return cost_figure(numbers, list(cost), comparison.metric, higher), numbers
 
 
-def _heat_map(title: str, cells: pd.DataFrame, best: Iterable[int]) -> HeatMap:
-    """Return the map of one network; `best` are the numbers of the chosen settings."""
-    mean, lost = (
-        cells.pivot(index="alpha", columns="h", values=values)
-        for values in ("mean", "lost")
-    )
-    chosen = [
-        (mean.index.get_loc(cell["alpha"]), mean.columns.get_loc(cell["h"]))
-        for _, cell in cells[cells.index.isin(best)].iterrows()
-    ]
-    alphas = [*mean.index] if any(mean.index) else []
-    counts = lost.fillna(0).to_numpy(dtype=int)
-    first = chosen[0] if chosen else None
-    return HeatMap(title, alphas, [*mean.columns], mean.to_numpy(), counts, first)
-
-
-def _curves(runs: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Return a metric by epoch and seed, repeats averaged."""
-    curves: dict[tuple[int, str], pd.Series] = {}
+def _by_epoch(runs: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Return a metric by epoch (rows) and seed (columns), repeats averaged."""
+    found: dict[tuple[int, str], pd.Series] = {}
     for run in runs[runs["state"] == FINISHED].itertuples():
         try:
             rows = read_history(run.folder)
@@ -147,10 +121,10 @@ def _curves(runs: pd.DataFrame, metric: str) -> pd.DataFrame:
         except (CheckpointError, KeyError, TypeError, ValueError) as error:
             log.warning("no learning curve of %s: %s", run.Index, error)
         else:
-            curves[run.seed, run.Index] = pd.Series(curve)
-    if not curves:
-        return pd.DataFrame()
-    common = pd.DataFrame(curves).dropna().sort_index()
+            found[run.seed, run.Index] = pd.Series(curve)
+    # A run that has no number at all is lost, as it is for the statistics.
+    known = pd.DataFrame(found).dropna(axis="columns", how="all")
+    common = known.dropna().sort_index()
     return common.T.groupby(level=0).mean().T
 
 

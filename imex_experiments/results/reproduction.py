@@ -8,7 +8,7 @@ import pandas as pd
 from imex_experiments.files import write_text
 from imex_experiments.plots.sweep import cost_figure, learning_curves_figure
 from imex_experiments.results.comparison import Comparison, compare
-from imex_experiments.results.figures import Picture, curve_bands
+from imex_experiments.results.figures import Picture, curves
 from imex_experiments.results.published import PARTS, TARGETS, Sweep
 from imex_experiments.results.sources import commands, is_sweep
 from imex_experiments.results.table import FINISHED, runs_table
@@ -186,13 +186,13 @@ def smallest(comparison: Comparison) -> str:
 def curves_picture(comparison: Comparison, sweep: Sweep) -> Picture:
     """Draw validation over the epochs, a band per network, the published scores across."""
     metric = CURVE.get(comparison.monitor, comparison.monitor)
-    bands, numbers = curve_bands(comparison, network_names(comparison), metric)
+    numbers = curves(comparison, network_names(comparison), metric)
     levels = {
         f"published, {network}": known.score
         for network, known in sweep.published.items()
         if known.score is not None
     }
-    return learning_curves_figure(bands, metric, levels), numbers
+    return learning_curves_figure(numbers, metric, levels), numbers
 
 
 def size_picture(comparison: Comparison) -> Picture:

@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Sequence
+from math import nan
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from sweep_folders import make_job, make_sweep
 from imex_experiments.errors import CheckpointError, StorageError
 from imex_experiments.results import runs_table
 from imex_experiments.results.comparison import compare
+from imex_experiments.results.figures import curves
 from imex_experiments.results.report import write_report
 
 
@@ -108,3 +110,19 @@ def test_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("a file")
     with pytest.raises(StorageError, match=r"out=.*out: cannot be written"):
         report([make_job(tmp_path / "run")], tmp_path / "out")
+
+
+def test_curve_has_the_epochs_of_all_runs_and_no_run_that_diverged(
+    tmp_path: Path,
+) -> None:
+    """Repeats of seed 0 are averaged first; one of them ends at epoch 3, seed 2 is NaN."""
+    for number, (seed, score) in enumerate([(0, 0.2), (0, 0.4), (1, 0.5), (2, nan)]):
+        make_job(tmp_path / f"{number}", seed=seed, score=score)
+    history = tmp_path / "1/metrics.csv"
+    history.write_text("".join(history.read_text().splitlines(True)[:-1]))
+    comparison = compare(runs_table(*tmp_path.iterdir()))
+    numbers = curves(comparison, {0: "imexnet"}, "val/miou")
+    assert numbers["epoch"].tolist() == [1, 2, 3]
+    assert numbers["seeds"].tolist() == [2, 2, 2]
+    assert numbers["mean"].tolist() == pytest.approx([0.1, 0.2, 0.3])  # of 0.3 and 0.5
+    assert numbers["sd"].iloc[1] == pytest.approx(0.05 * 2**0.5)
