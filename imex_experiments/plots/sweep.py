@@ -168,7 +168,7 @@ def _draw_map(axis: Axes, cells: pd.DataFrame, colours: ScalarMappable) -> None:
     )
     for cell in cells.itertuples():
         row, column = means.index.get_loc(cell.alpha), means.columns.get_loc(cell.h)
-        known = np.isfinite(cell.mean)
+        known = bool(np.isfinite(cell.mean))
         red, green, blue, _ = colours.to_rgba(cell.mean) if known else (1, 1, 1, 1)
         ink = "black" if 0.3 * red + 0.59 * green + 0.11 * blue > 0.5 else "white"
         if cell.lost:
@@ -176,8 +176,9 @@ def _draw_map(axis: Axes, cells: pd.DataFrame, colours: ScalarMappable) -> None:
         if cell.chosen:
             style = {"color": FRAME, "linewidth": 3, "zorder": 4, "clip_on": False}
             axis.add_patch(_cell(row, column, **style))
-        number, lost = f"{cell.mean:.3f}" * known, f"{cell.lost} lost" * (cell.lost > 0)
-        text = f"{number}\n{lost}".strip()
+        lines = [f"{cell.mean:.3f}"] if known else []
+        lines += [f"{cell.lost} lost"] if cell.lost else []
+        text = "\n".join(lines)
         axis.text(column, row, text, ha="center", va="center", color=ink, fontsize=9)
     alphas = [f"{alpha:g}" for alpha in means.index] if any(means.index) else []
     axis.set_xticks(range(len(means.columns)), [f"{h:g}" for h in means.columns])

@@ -81,7 +81,8 @@ def curves(
 ) -> pd.DataFrame:
     """Return mean and deviation of a metric over the epochs, one row per curve and epoch.
 
-    A curve has the epochs that all runs of its setting have. `named` are the settings to show, number to title.
+    A curve has the epochs that all runs of its setting have. `named` are the settings to
+    show, number to title.
     """
     columns = ["curve", "epoch", "mean", "sd", "seeds"]
     tables = []
