@@ -1,7 +1,8 @@
 """Residual networks read as time integrators.
 
-`load_run(run)` gives back a trained task; for other people's networks, `ImplicitConv2d` is the
-implicit step as a layer, and `imexify` puts it into residual additions.
+`load_run(run)` gives back a trained task, `runs_table(sweep)` the runs of sweeps as a table;
+for other people's networks, `ImplicitConv2d` is the implicit step as a layer, and `imexify`
+puts it into residual additions.
 """
 
 from importlib import import_module
@@ -9,15 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from imex_experiments.networks.imexify import imexify
+    from imex_experiments.results.table import runs_table
     from imex_experiments.runs.load import load_run
     from imex_experiments.terms.diffusion import ImplicitConv2d
 
-__all__ = ["ImplicitConv2d", "imexify", "load_run"]
+__all__ = ["ImplicitConv2d", "imexify", "load_run", "runs_table"]
 __version__ = "0.1.0"
 
 PLACES = {
     "imexify": "networks.imexify",
     "load_run": "runs.load",
+    "runs_table": "results.table",
     "ImplicitConv2d": "terms.diffusion",
 }
 """Imported when they are asked for: a command is to know its signals before torch comes."""

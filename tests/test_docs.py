@@ -14,6 +14,7 @@ import pytest
 import torch
 from conftest import QUICK, ROOT, Command
 from dashboard import CHROMIUM
+from sweep_folders import make_sweep
 
 from imex_experiments.data.image_folder import write_image_folder
 from imex_experiments.data.nyu.sample import make_nyu_sample, nyu_sample_path
@@ -299,6 +300,21 @@ def test_loading_snippet_of_the_readme_runs(trained: Path) -> None:
     names: dict[str, object] = {"images": images}
     exec(code.replace("<run>", str(trained)), names)
     assert names["labels"].shape == (3, 64, 64)
+
+
+def test_table_snippet_of_the_readme_runs(tmp_path: Path) -> None:
+    """A setting per row, its seeds counted; a failed run is left out."""
+    jobs: list[dict[str, Any]] = [{"seed": 0, "score": 0.2}, {"seed": 1, "score": 0.4}]
+    jobs += [{"model": "resnet", "seed": 0, "score": 0.1}]
+    jobs += [{"model": "resnet", "seed": 1, "state": "failed"}]
+    code = snippet("from imex_experiments import runs_table")
+    names: dict[str, Any] = {}
+    exec(code.replace("<sweep>", str(make_sweep(tmp_path, jobs, []))), names)
+    assert names["scores"]["count"].to_dict() == {
+        ("imexnet", 1.0, 1.0): 2,
+        ("resnet", 0.0, 1.0): 1,
+    }
+    assert names["scores"]["mean"].tolist() == pytest.approx([0.3, 0.1])
 
 
 def test_pictures_and_links_of_the_pages_exist() -> None:

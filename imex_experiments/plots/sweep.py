@@ -1,13 +1,14 @@
-"""Figures of a sweep: heat maps over alpha and h, learning curves, score over cost."""
+"""Figures of a sweep: heat maps over alpha and h, curves with bands, score against cost."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.colors import Colormap, Normalize
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
@@ -23,73 +24,35 @@ FRAME = COLOURS[1]
 HATCH = "///"
 MARKERS = "osD^vPX"
 CELL = 0.8
-"""Side of a cell of a heat map, in inches."""
+"""Inches."""
 
 
-@dataclass(frozen=True)
-class HeatMap:
-    """Mean scores over seeds, (A, H) for A values of alpha and H values of h.
+def heat_map_figure(cells: pd.DataFrame, metric: str, columns: int = 4) -> Figure:
+    """Draw one panel per title on one colour scale; lost runs are hatched and counted.
 
-    A mean is NaN if no run finished; `lost` (A, H) counts the runs without a result.
-    `alpha` is empty for a model without L; its map has one row. `chosen` is the cell
-    (row, column) to frame.
+    `cells` has a row per setting: its panel's title, alpha (0 alone for a model without
+    L), h, the mean over seeds (NaN where none finished), how many runs are lost, and
+    whether it is chosen, to be framed.
     """
-
-    title: str
-    alpha: Sequence[float]
-    h: Sequence[float]
-    mean: Floats
-    lost: NDArray[np.integer]
-    chosen: tuple[int, int] | None = None
-
-
-@dataclass(frozen=True)
-class Band:
-    """Mean and standard deviation over runs, at epochs; all of shape (E,)."""
-
-    title: str
-    epochs: Floats
-    mean: Floats
-    sd: Floats
-
-
-@dataclass(frozen=True)
-class Point:
-    """The costs of a setting, axis label -> value, and its score; sd is NaN for one run."""
-
-    model: str
-    costs: Mapping[str, float]
-    mean: float
-    sd: float
-
-
-def heat_map_figure(maps: Sequence[HeatMap], metric: str, columns: int = 4) -> Figure:
-    """Draw one panel per map on one colour scale.
-
-    Cells with lost runs are hatched and show their number.
-    """
-    rows = -(-len(maps) // columns)
-    wide = min(len(maps), columns)
-    tallest = max(len(panel.mean) for panel in maps)
-    widest = max(panel.mean.shape[1] for panel in maps)
+    panels = cells.groupby("title", sort=False)
+    rows, wide = -(-len(panels) // columns), min(len(panels), columns)
+    tallest, widest = panels["alpha"].nunique().max(), panels["h"].nunique().max()
     size = (wide * (0.9 + CELL * widest) + 1.3, rows * (1.1 + CELL * tallest) + 0.4)
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(rows, wide, squeeze=False).flatten()
-    known = np.concatenate([panel.mean[np.isfinite(panel.mean)] for panel in maps])
-    scale = Normalize(known.min(), known.max())
-    colour_map = colormaps[COLOUR_MAP].with_extremes(bad=MISSING)
-    for axis, panel in zip(axes, maps, strict=False):
-        image = axis.imshow(
-            panel.mean, colour_map, scale, aspect="auto", origin="lower"
-        )
-        _label(axis, panel)
-        _annotate(axis, panel, colour_map, scale)
-    for axis in axes[len(maps) :]:
+    scale = Normalize(cells["mean"].min(), cells["mean"].max())
+    colours = ScalarMappable(scale, colormaps[COLOUR_MAP].with_extremes(bad=MISSING))
+    for axis, (title, own) in zip(axes, panels, strict=False):
+        _draw_map(axis, own, colours)
+        axis.set_title(title, fontsize="medium")
+    for axis in axes[len(panels) :]:
         axis.set_visible(False)
-    figure.colorbar(image, ax=list(axes), label=f"{metric}, mean over seeds", pad=0.02)
+    figure.colorbar(
+        colours, ax=list(axes), label=f"{metric}, mean over seeds", pad=0.02
+    )
     frame = Patch(facecolor="none", edgecolor=FRAME, linewidth=3)
     legend = {"setting chosen on validation": frame}
-    if any(panel.lost.any() for panel in maps):
+    if cells["lost"].any():
         hatched = Patch(facecolor="white", edgecolor="black", hatch=HATCH)
         legend["runs failed or diverged"] = hatched
     figure.legend(legend.values(), legend.keys(), loc="outside lower center", ncols=2)
@@ -97,19 +60,21 @@ def heat_map_figure(maps: Sequence[HeatMap], metric: str, columns: int = 4) -> F
 
 
 def learning_curves_figure(
-    bands: Sequence[Band], metric: str, levels: Mapping[str, float] | None = None
+    curves: pd.DataFrame, metric: str, levels: Mapping[str, float] | None = None
 ) -> Figure:
-    """Draw a line per mean, with a band of one standard deviation to both sides.
+    """Draw a line for each mean and a band of one standard deviation to both sides.
 
-    `levels`, name -> value, are drawn as horizontal lines to compare with.
+    `curves` has a row per curve (its title) and epoch, with mean and sd over the runs.
+    `levels` are values to compare with, name to value, drawn across.
     """
     figure = Figure(figsize=(5.6, 3.8), layout="constrained")
     axis = figure.subplots()
-    for index, band in enumerate(bands):
+    for index, (title, curve) in enumerate(curves.groupby("curve", sort=False)):
         colour, style = COLOURS[index % 6], STYLES[index // 6 % 4]
-        axis.plot(band.epochs, band.mean, style, color=colour, label=band.title)
-        low, high = band.mean - band.sd, band.mean + band.sd
-        axis.fill_between(band.epochs, low, high, color=colour, alpha=0.2, linewidth=0)
+        epochs, mean, sd = (curve[name].to_numpy() for name in ("epoch", "mean", "sd"))
+        axis.plot(epochs, mean, style, color=colour, label=title)
+        band = mean - sd, mean + sd
+        axis.fill_between(epochs, *band, color=colour, alpha=0.2, linewidth=0)
     _draw_levels(axis, levels)
     axis.set_xlabel("epoch")
     axis.set_ylabel(f"{metric}, mean ± sd over seeds")
@@ -119,34 +84,33 @@ def learning_curves_figure(
 
 
 def cost_figure(
-    points: Sequence[Point],
+    scores: pd.DataFrame,
+    costs: Sequence[str],
     metric: str,
     higher_is_better: bool,
     levels: Mapping[str, float] | None = None,
 ) -> Figure:
-    """Draw the score over each cost, one panel per cost, with the Pareto front.
+    """Draw score against each cost, a panel per cost, with Pareto front and `levels`.
 
-    `levels`, name -> value, are drawn as horizontal lines to compare with.
+    `scores` has a row per setting: its model, the mean and sd of its score (NaN for one
+    run), and the columns named in `costs`.
     """
-    costs = list(points[0].costs)
     figure = Figure(figsize=(4.0 * len(costs), 3.9), layout="constrained")
     axes = figure.subplots(1, len(costs), sharey=True, squeeze=False)[0]
-    models = list(dict.fromkeys(point.model for point in points))
+    y = scores["mean"].to_numpy()
     for axis, cost in zip(axes, costs, strict=True):
-        for index, model in enumerate(models):
-            own = [point for point in points if point.model == model]
+        for index, (model, own) in enumerate(scores.groupby("model", sort=False)):
             axis.errorbar(
-                [point.costs[cost] for point in own],
-                [point.mean for point in own],
-                [point.sd for point in own],
+                own[cost],
+                own["mean"],
+                own["sd"],
                 fmt=MARKERS[index % 7],
                 color=COLOURS[index % 6],
                 alpha=0.75,
                 capsize=2,
                 label=model,
             )
-        x = np.array([point.costs[cost] for point in points])
-        y = np.array([point.mean for point in points])
+        x = scores[cost].to_numpy()
         front = pareto_front(x, y if higher_is_better else -y)
         best = np.append(x[front], x.max()), np.append(y[front], y[front[-1]])
         axis.plot(*best, "k--", drawstyle="steps-post", label="Pareto front", zorder=1)
@@ -162,10 +126,10 @@ def cost_figure(
 
 
 def pareto_front(cost: Floats, score: Floats) -> list[int]:
-    """Return the indices of the points on the Pareto front, in order of rising cost.
+    """Return the points that no other beats: cheaper or equal, and better or equal.
 
-    A point is on the front if no other point is at least as cheap and at least as good. A
-    higher score is better. Of equal points one is kept.
+    They are indices, in the order of rising cost; score is better when higher. Of equal
+    points one is kept.
     """
     order = np.lexsort((-score, cost))
     front: list[int] = []
@@ -176,7 +140,7 @@ def pareto_front(cost: Floats, score: Floats) -> list[int]:
 
 
 def _draw_levels(axis: Axes, levels: Mapping[str, float] | None) -> None:
-    """Draw thin horizontal lines, with their names at the right ends."""
+    """Draw thin lines across, named at their right ends."""
     for name, value in (levels or {}).items():
         axis.axhline(value, color="black", linestyle=":", linewidth=0.9, zorder=1)
         axis.annotate(
@@ -190,28 +154,37 @@ def _draw_levels(axis: Axes, levels: Mapping[str, float] | None) -> None:
         )
 
 
-def _label(axis: Axes, panel: HeatMap) -> None:
-    axis.set_title(panel.title, fontsize="medium")
-    axis.set_xticks(range(len(panel.h)), [f"{h:g}" for h in panel.h])
-    axis.set_yticks(range(len(panel.alpha)), [f"{a:g}" for a in panel.alpha])
-    axis.set_xlabel("h")
-    axis.set_ylabel("alpha" if panel.alpha else "no alpha")
-
-
-def _annotate(axis: Axes, panel: HeatMap, colours: Colormap, scale: Normalize) -> None:
-    for (row, column), mean in np.ndenumerate(panel.mean):
-        known, lost = np.isfinite(mean), int(panel.lost[row, column])
-        red, green, blue, _ = colours(scale(mean)) if known else (1, 1, 1, 1)
+def _draw_map(axis: Axes, cells: pd.DataFrame, colours: ScalarMappable) -> None:
+    """Draw the means over alpha and h, each with its number and what is lost of it."""
+    means = cells.pivot(index="alpha", columns="h", values="mean")
+    low, high = colours.get_clim()
+    axis.imshow(
+        means.to_numpy(),
+        colours.cmap,
+        aspect="auto",
+        vmin=low,
+        vmax=high,
+        origin="lower",
+    )
+    for cell in cells.itertuples():
+        row, column = means.index.get_loc(cell.alpha), means.columns.get_loc(cell.h)
+        known = bool(np.isfinite(cell.mean))
+        red, green, blue, _ = colours.to_rgba(cell.mean) if known else (1, 1, 1, 1)
         ink = "black" if 0.3 * red + 0.59 * green + 0.11 * blue > 0.5 else "white"
-        if lost:
+        if cell.lost:
             axis.add_patch(_cell(row, column, hatch=HATCH, color=ink, alpha=0.4))
-        lines = [f"{mean:.3f}"] * bool(known) + [f"{lost} lost"] * bool(lost)
+        if cell.chosen:
+            style = {"color": FRAME, "linewidth": 3, "zorder": 4, "clip_on": False}
+            axis.add_patch(_cell(row, column, **style))
+        lines = [f"{cell.mean:.3f}"] if known else []
+        lines += [f"{cell.lost} lost"] if cell.lost else []
         text = "\n".join(lines)
         axis.text(column, row, text, ha="center", va="center", color=ink, fontsize=9)
-    if panel.chosen:
-        axis.add_patch(
-            _cell(*panel.chosen, color=FRAME, linewidth=3, zorder=4, clip_on=False)
-        )
+    alphas = [f"{alpha:g}" for alpha in means.index] if any(means.index) else []
+    axis.set_xticks(range(len(means.columns)), [f"{h:g}" for h in means.columns])
+    axis.set_yticks(range(len(alphas)), alphas)
+    axis.set_xlabel("h")
+    axis.set_ylabel("alpha" if alphas else "no alpha")
 
 
 def _cell(row: int, column: int, **style: Any) -> Rectangle:
@@ -219,7 +192,7 @@ def _cell(row: int, column: int, **style: Any) -> Rectangle:
 
 
 def _log_scale(axis: Axes, values: Floats) -> None:
-    """Set a logarithmic scale with a few readable ticks, even over less than a decade."""
+    """Set a logarithmic scale with a few readable ticks, even on less than a decade."""
     axis.set_xscale("log")
     few = values.max() < 5 * values.min()
     axis.xaxis.set_major_locator(MaxNLocator(4) if few else LogLocator(subs=(1, 2, 5)))

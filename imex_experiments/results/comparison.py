@@ -1,113 +1,102 @@
 """Statistics over seeds, and paired differences between implicit and explicit networks."""
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from statistics import fmean
-from typing import Literal
+
+import numpy as np
+import pandas as pd
 
 from imex_experiments.errors import CheckpointError, ConfigError, nearest
-from imex_experiments.results.jobs import Job, natural, varied
-from imex_experiments.results.statistics import (
-    OF_THE_OPERATOR,
-    Estimate,
-    Group,
-    Setting,
-)
+from imex_experiments.results.sources import natural
+from imex_experiments.results.statistics import summarise
+from imex_experiments.results.table import FINISHED, metric_columns, varied
 
 OF_THE_NETWORK = ("model/integrator", "model.integrator._target_")
 """Overrides that choose the network, as `model` does; they are no settings of it."""
 
+OF_THE_OPERATOR = ("model/diffusion", "model.diffusion.")
+"""Beginnings of overrides of L, without effect where alpha = 0."""
 
-@dataclass(frozen=True)
-class Pair:
-    """Implicit minus explicit at one setting of the implicit network, or over `settings`.
+IDLE = "-"
+"""The value of an override that has no effect."""
 
-    `setting` is None for the mean over settings; `complete` of `settings` went into it.
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Runs of one task, compared over their settings.
+
+    A setting is what a number is repeated over seeds for. `settings` has a row for each:
+    model (with its integrator where that differs), what else was varied, h and alpha, in
+    the order of the models' first runs; it is numbered from 0. `setting` is the number of
+    each run. Settings are chosen by `monitor`, best at its `mode`, compared by `metric`.
     """
 
-    implicit: str
-    explicit: str
-    setting: Setting | None
-    difference: Estimate | None
-    complete: int = 1
-    settings: int = 1
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Jobs of one task, grouped. Settings are chosen by `monitor`, compared by `metric`."""
-
-    jobs: tuple[Job, ...]
+    runs: pd.DataFrame
+    settings: pd.DataFrame
+    setting: pd.Series
     monitor: str
-    mode: Literal["min", "max"]
+    mode: str
     metric: str
 
-    @cached_property
-    def groups(self) -> list[Group]:
-        """One per setting, networks in the order of their first job."""
-        integrators = _integrators(self.jobs)
-        several_data = len({job.data for job in self.jobs if job.h is not None}) > 1
-        keys = [key for key in varied(self.jobs) if key not in OF_THE_NETWORK]
-        found: dict[Setting, list[Job]] = {}
-        for job in self.jobs:
-            if job.h is not None and job.alpha is not None:
-                network = job.model
-                if len(integrators[job.model]) > 1:
-                    network += f" ({job.integrator})"
-                others = _others(job, keys, several_data)
-                setting = Setting(network, others, job.h, job.alpha)
-                found.setdefault(setting, []).append(job)
-        order = list(dict.fromkeys(setting.network for setting in found))
+    def scores(self, metric: str) -> pd.DataFrame:
+        """Return a metric by seed (rows) and setting (columns), NaN where it has none.
 
-        def place(setting: Setting) -> tuple[object, ...]:
-            others = [natural(value) for _, value in setting.others]
-            network = order.index(setting.network)
-            return network, others, setting.h, setting.alpha
+        Repeats of a seed are averaged: they are no sample.
+        """
+        runs = self.runs.loc[self.setting.index]
+        groups = self._values(metric).groupby([self.setting, runs["seed"]])
+        return groups.mean().unstack(0).reindex(columns=self.settings.index)
 
-        return [Group(s, tuple(found[s])) for s in sorted(found, key=place)]
+    def estimate(self, metric: str) -> pd.DataFrame:
+        """Return the statistics of a metric over the seeds of every setting.
+
+        `lost` counts the runs without a finite value: failed, interrupted, diverged,
+        unreadable.
+        """
+        lost = self._values(metric).isna().groupby(self.setting).sum()
+        return summarise(self.scores(metric)).assign(lost=lost)
 
     @cached_property
-    def best(self) -> dict[str, Group]:
-        """Per network the setting with the best mean of the monitored validation metric.
+    def best(self) -> pd.Series:
+        """The setting of each model with the best mean of the monitored metric.
 
         Among those with the most finished seeds, so that a setting that loses half of its
         runs does not win by the other half.
         """
-        best: dict[str, Group] = {}
-        for group in self.groups:
-            known = best.get(group.setting.network)
-            if self._rank(group) > (self._rank(known) if known else (0, 0.0)):
-                best[group.setting.network] = group
-        return best
+        ranks = self.estimate(self.monitor).assign(model=self.settings["model"])
+        ranks = ranks[ranks["seeds"] > 0].sort_values(
+            ["seeds", "mean"], ascending=[False, self.mode == "min"]
+        )
+        ranks = ranks.drop_duplicates("model").sort_index()
+        return pd.Series(ranks.index, index=ranks["model"])
 
     @cached_property
-    def pairs(self) -> list[Pair]:
+    def pairs(self) -> pd.DataFrame:
         """Implicit (alpha > 0) minus explicit (alpha = 0) networks at equal settings.
 
-        Seed, h and all varied overrides are equal but for the network and those of L,
-        which an explicit network does not have: one explicit run is the partner of every
-        alpha.
+        A row has the names of both, the number of the implicit setting and the statistics
+        of the difference. Seed, h and all varied overrides are equal but for the network
+        and those of L, which an explicit network does not have: one explicit run is the
+        partner of every alpha.
+
+        A row without a setting is the mean over those settings of the same two names that
+        all their seeds have: `complete` of them. Differences of one seed at several
+        settings are not independent: they are averaged first, so that the interval counts
+        seeds.
         """
-        implicit = [g for g in self.groups if g.setting.alpha > 0]
-        explicit = [g for g in self.groups if g.setting.alpha == 0]
-        found: dict[tuple[str, str], list[tuple[Setting, dict[int, float]]]] = {}
-        for ours in implicit:
-            for theirs in explicit:
-                if ours.setting.without_operator() == theirs.setting.without_operator():
-                    names = (ours.setting.network, self.explicit_name(theirs.setting))
-                    found.setdefault(names, []).append(
-                        (ours.setting, self._differences(ours, theirs))
-                    )
-        return [pair for names, pairs in found.items() for pair in _rows(names, pairs)]
+        found = self._partners()
+        scores = self.scores(self.metric)
+        differences = scores[found["setting"]].to_numpy() - scores[found["partner"]]
+        differences.columns = found.index
+        found = found.assign(complete=1, settings=1).join(summarise(differences))
+        rows = []
+        for _, pairs in found.groupby(["implicit", "explicit"], sort=False):
+            rows.append(pairs)
+            if len(pairs) > 1:
+                rows.append(_overall(pairs, differences[pairs.index]))
+        return pd.concat(rows, ignore_index=True) if rows else found
 
-    def explicit_name(self, setting: Setting) -> str:
-        """The network, with its alpha if it is one that also has others."""
-        alphas = {
-            g.setting.alpha for g in self.groups if g.setting.network == setting.network
-        }
-        return setting.network if alphas == {0.0} else f"{setting.network}, alpha = 0"
-
+    @property
     def higher_is_better(self) -> bool:
         """Whether more of `metric` is good; losses and errors follow the task's mode."""
         name = self.metric.rpartition("/")[-1]
@@ -115,84 +104,93 @@ class Comparison:
             return True
         return name != "loss" and self.mode == "max"
 
-    def _rank(self, group: Group) -> tuple[int, float]:
-        estimate = group.estimate(self.monitor)
-        if estimate is None:
-            return 0, 0.0
-        return estimate.n, estimate.mean if self.mode == "max" else -estimate.mean
+    def _partners(self) -> pd.DataFrame:
+        """Return every implicit setting with each explicit one that differs by L alone."""
+        settings = self.settings.rename_axis("setting").reset_index()
+        shared = [
+            key
+            for key in self.settings.columns.drop(["model", "alpha"])
+            if not key.startswith(OF_THE_OPERATOR)
+        ]
+        also = settings.groupby("model")["alpha"].transform("max") > 0
+        settings["explicit"] = settings["model"] + also.map(
+            {True: ", alpha = 0", False: ""}
+        )
+        settings["implicit"] = settings["model"]
+        settings["partner"] = settings["setting"]
+        explicit = settings.loc[
+            settings["alpha"] == 0, [*shared, "explicit", "partner"]
+        ]
+        implicit = settings.loc[settings["alpha"] > 0, [*shared, "implicit", "setting"]]
+        found = implicit.merge(explicit, on=shared).drop(columns=shared)
+        return found.astype({"setting": "Int64"})
 
-    def _differences(self, ours: Group, theirs: Group) -> dict[int, float]:
-        mine, other = ours.by_seed(self.metric), theirs.by_seed(self.metric)
-        return {seed: mine[seed] - other[seed] for seed in mine if seed in other}
+    def _values(self, metric: str) -> pd.Series:
+        """Return the finite values of a metric for all runs with a setting."""
+        values = self.runs.get(metric, pd.Series(np.nan, self.runs.index))
+        return values.where(np.isfinite(values))[self.setting.index]
 
 
-def compare(jobs: Iterable[Job], metric: str | None = None) -> Comparison:
-    """The comparison of jobs in any order, by default in the test score that is monitored.
+def compare(runs: pd.DataFrame, metric: str | None = None) -> Comparison:
+    """Return the comparison of a table of runs, by default in the monitored test score.
 
-    ConfigError for jobs of different tasks or an unknown metric, CheckpointError if none
+    ConfigError for runs of different tasks or an unknown metric, CheckpointError if none
     of them finished.
     """
-    ordered = tuple(sorted(jobs, key=lambda job: natural(job.run)))
-    finished = [job for job in ordered if job.finished]
-    if not finished:
-        states = ", ".join(f"{job.run}: {job.state}" for job in ordered[:3])
-        raise CheckpointError(f"none of {len(ordered)} runs is finished ({states})")
-    monitored: dict[tuple[str, str], list[str]] = {}
-    for job in finished:
-        monitored.setdefault((job.monitor, job.mode), []).append(job.run)
+    runs = runs.loc[sorted(runs.index, key=natural)]
+    finished = runs[runs["state"] == FINISHED]
+    if finished.empty:
+        states = ", ".join(
+            f"{run}: {state}" for run, state in runs["state"][:3].items()
+        )
+        raise CheckpointError(f"none of {len(runs)} runs is finished ({states})")
+    monitored = finished.groupby(["monitor", "mode"], sort=False)
     if len(monitored) > 1:
         kinds = "; ".join(
-            f"{name} in {len(runs)} (such as {runs[0]})"
-            for (name, _), runs in monitored.items()
+            f"{name} in {len(same)} (such as {same.index[0]})"
+            for (name, _), same in monitored
         )
         raise ConfigError(
             f"the runs monitor different metrics, {kinds}; compare one task at a time"
         )
-    ((monitor, mode),) = monitored
-    known = {name for job in finished for name in job.metrics}
+    monitor, mode = finished[["monitor", "mode"]].iloc[0]
+    known = metric_columns(runs)
     test = monitor.replace("val/", "test/")
     chosen = metric or (test if test in known else monitor)
     if chosen not in known:
         raise ConfigError(f"metric={chosen}: unknown, {nearest(chosen, known)}")
-    return Comparison(ordered, monitor, "min" if mode == "min" else "max", chosen)
+    return Comparison(runs, *_settings(runs), monitor, mode, chosen)
 
 
-def _integrators(jobs: Sequence[Job]) -> dict[str, set[str]]:
-    """The integrators with which each model was run: `model` alone may not tell."""
-    integrators: dict[str, set[str]] = {}
-    for job in jobs:
-        if job.h is not None:
-            integrators.setdefault(job.model, set()).add(job.integrator)
-    return integrators
+def _settings(runs: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
+    """Return the settings of runs, and the number of the setting of each run."""
+    known = runs[runs["h"].notna()]
+    integrators = known.groupby("model")["integrator"].transform("nunique")
+    named = known["model"] + " (" + known["integrator"] + ")"
+    asked = pd.DataFrame({"model": known["model"].where(integrators == 1, named)})
+    keys = [key for key in varied(runs) if key not in OF_THE_NETWORK]
+    keys = ["data"] * (known["data"].nunique() > 1) + keys
+    for key in keys:
+        idle = key.startswith(OF_THE_OPERATOR) & (known["alpha"] == 0)
+        asked[key] = known[key].mask(idle, IDLE)
+    asked[["h", "alpha"]] = known[["h", "alpha"]]
+    asked = asked[asked["alpha"].notna()]
+    orders = {key: sorted(asked[key].unique(), key=natural) for key in keys}
+    orders["model"] = [*asked["model"].unique()]
+    ranks = asked.copy()
+    for key, order in orders.items():
+        ranks[key] = pd.Categorical(asked[key], order, ordered=True)
+    setting = ranks.groupby([*ranks], observed=True).ngroup().rename("setting")
+    return asked.groupby(setting).first(), setting
 
 
-def _others(job: Job, keys: Sequence[str], data: bool) -> tuple[tuple[str, str], ...]:
-    idle = OF_THE_OPERATOR if job.alpha == 0 else ()
-    chosen = [("data", job.data)] if data else []
-    chosen += [
-        (k, job.overrides.get(k, "")) for k in keys if not (idle and k.startswith(idle))
-    ]
-    return tuple(chosen)
-
-
-def _rows(
-    names: tuple[str, str], pairs: Sequence[tuple[Setting, dict[int, float]]]
-) -> list[Pair]:
-    """One row per setting, and one for all settings that every seed has.
-
-    Differences of one seed at several settings are not independent: they are averaged
-    first, so that the interval counts seeds.
-    """
-    rows = [
-        Pair(*names, setting, Estimate.of(by_seed.values()) if by_seed else None)
-        for setting, by_seed in pairs
-    ]
-    if len(pairs) > 1:
-        seeds = {seed for _, by_seed in pairs for seed in by_seed}
-        complete = [by_seed for _, by_seed in pairs if by_seed.keys() == seeds]
-        overall = None
-        if complete and seeds:
-            means = [fmean(by_seed[seed] for by_seed in complete) for seed in seeds]
-            overall = Estimate.of(means)
-        rows.append(Pair(*names, None, overall, len(complete), len(pairs)))
-    return rows
+def _overall(pairs: pd.DataFrame, differences: pd.DataFrame) -> pd.DataFrame:
+    """Return the row of the mean over several pairs of the same two networks."""
+    complete = differences.dropna(how="all").dropna(axis="columns")
+    row = summarise(complete.mean(axis="columns").to_frame())
+    return row.assign(
+        implicit=pairs["implicit"].iloc[0],
+        explicit=pairs["explicit"].iloc[0],
+        complete=len(complete.columns),
+        settings=len(pairs),
+    )

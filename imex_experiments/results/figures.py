@@ -1,25 +1,22 @@
 """The pictures of a sweep: which numbers of a comparison each figure shows."""
 
 import logging
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
-import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 
 from imex_experiments.errors import CheckpointError
 from imex_experiments.plots.sweep import (
-    Band,
-    HeatMap,
-    Point,
     cost_figure,
     heat_map_figure,
     learning_curves_figure,
     pareto_front,
 )
-from imex_experiments.results.comparison import Comparison
-from imex_experiments.results.statistics import Group
-from imex_experiments.results.tables import setting_name
+from imex_experiments.results.comparison import IDLE, Comparison
+from imex_experiments.results.statistics import summarise
+from imex_experiments.results.table import FINISHED
+from imex_experiments.results.tables import network_names, setting_names
 from imex_experiments.runs.load import read_history
 
 log = logging.getLogger(__name__)
@@ -31,8 +28,6 @@ COSTS = {
 }
 """Metric -> its name on an axis."""
 
-Rows = list[dict[str, Any]]
-
 NEEDS = {
     "heat_map": "runs that differ in alpha or h",
     "learning_curves": "the metrics.csv of the best settings",
@@ -40,12 +35,12 @@ NEEDS = {
 }
 """Picture -> what it is drawn of."""
 
-Picture = tuple[Figure, Rows]
+Picture = tuple[Figure, pd.DataFrame]
 """A figure and the numbers that it shows."""
 
 
 def pictures(comparison: Comparison) -> dict[str, Picture]:
-    """File name to picture, without those that have nothing to show."""
+    """Return the pictures by file name, without those that have nothing to show."""
     drawn = {
         "heat_map": heat_maps(comparison),
         "learning_curves": learning_curves(comparison),
@@ -55,136 +50,91 @@ def pictures(comparison: Comparison) -> dict[str, Picture]:
 
 
 def heat_maps(comparison: Comparison) -> Picture | None:
-    """The metric over alpha and h, one map per network; the chosen setting is framed."""
-    every = [group.setting for group in comparison.groups]
-    alphas = {s.alpha for s in every if s.alpha > 0}
-    if len({s.h for s in every}) < 2 and len(alphas) < 2:
+    """Draw the metric over alpha and h, a map per network; the chosen setting is framed."""
+    settings = comparison.settings
+    alphas = settings.loc[settings["alpha"] > 0, "alpha"]
+    if settings["h"].nunique() < 2 and alphas.nunique() < 2:
         return None
-    panels: dict[str, list[Group]] = {}
-    for group in comparison.groups:
-        fixed = [f"{key}={value}" for key, value in group.setting.others]
-        title = "\n".join([group.setting.network, *fixed])
-        panels.setdefault(title, []).append(group)
-    maps = [_heat_map(title, found, comparison) for title, found in panels.items()]
-    if not any(np.isfinite(panel.mean).any() for panel in maps):
+    numbers = _named(comparison).join([settings[["h", "alpha"]], _numbers(comparison)])
+    if numbers["mean"].isna().all():
         return None
-    rows = [
-        _named(comparison, group)
-        | {"h": group.setting.h, "alpha": group.setting.alpha}
-        | _numbers(comparison, group)
-        for group in comparison.groups
+    fixed = settings.drop(columns=["model", "h", "alpha"])
+    titles = [
+        "\n".join([model, *(f"{key}={v}" for key, v in row.items() if v != IDLE)])
+        for model, row in zip(settings["model"], fixed.to_dict("records"), strict=True)
     ]
-    return heat_map_figure(maps, comparison.metric), rows
+    cells = numbers.assign(title=titles, chosen=numbers.index.isin(comparison.best))
+    return heat_map_figure(cells, comparison.metric), numbers
 
 
 def learning_curves(comparison: Comparison) -> Picture | None:
-    """The monitored metric over the epochs for the best setting of each network."""
-    named = {}
-    for network, group in comparison.best.items():
-        name = setting_name(comparison, group.setting)
-        named[f"{network}, {name}" if name else network] = group
-    bands, rows = curve_bands(named, comparison.monitor)
-    return (learning_curves_figure(bands, comparison.monitor), rows) if bands else None
+    """Draw the monitored metric over the epochs for the best setting of each network."""
+    named = network_names(comparison)[comparison.best]
+    numbers = curves(comparison, named, comparison.monitor)
+    if numbers.empty:
+        return None
+    return learning_curves_figure(numbers, comparison.monitor), numbers
 
 
-def curve_bands(named: Mapping[str, Group], metric: str) -> tuple[list[Band], Rows]:
-    """Mean and deviation of a metric over the epochs that all seeds of a group have."""
-    bands: list[Band] = []
-    rows: Rows = []
-    for title, group in named.items():
-        if curves := _curves(group, metric):
-            epochs = sorted(set.intersection(*(set(curve) for curve in curves)))
-            values = np.array([[curve[e] for e in epochs] for curve in curves])
-            mean = values.mean(0)
-            sd = values.std(0, ddof=1) if len(values) > 1 else np.zeros(len(epochs))
-            bands.append(Band(title, np.array(epochs), mean, sd))
-            rows += [
-                {"curve": title, "epoch": e, "mean": m, "sd": s, "seeds": len(values)}
-                for e, m, s in zip(epochs, mean.tolist(), sd.tolist(), strict=True)
-            ]
-    return bands, rows
+def curves(
+    comparison: Comparison, named: Mapping[int, str], metric: str
+) -> pd.DataFrame:
+    """Return mean and deviation of a metric over the epochs, one row per curve and epoch.
+
+    A curve has the epochs that all runs of its setting have. `named` are the settings to
+    show, number to title.
+    """
+    columns = ["curve", "epoch", "mean", "sd", "seeds"]
+    tables = []
+    for number, title in named.items():
+        own = comparison.setting.index[comparison.setting == number]
+        scores = _by_epoch(comparison.runs.loc[own], metric)
+        if len(scores):
+            table = summarise(scores.T).rename_axis("epoch").reset_index()
+            tables.append(table.assign(curve=title).fillna({"sd": 0}))
+    return pd.concat(tables)[columns] if tables else pd.DataFrame(columns=columns)
 
 
 def costs(comparison: Comparison) -> Picture | None:
-    """The metric against parameters, arithmetic and time of every setting."""
-    points: list[Point] = []
-    rows: Rows = []
-    for group in comparison.groups:
-        found = {name: group.estimate(name) for name in COSTS}
-        cost = {COSTS[name]: e.mean for name, e in found.items() if e and e.mean > 0}
-        score = group.estimate(comparison.metric)
-        if score and len(cost) == len(COSTS):
-            points.append(
-                Point(
-                    group.setting.network,
-                    cost,
-                    score.mean,
-                    np.nan if score.sd is None else score.sd,
-                )
-            )
-            rows.append(_named(comparison, group) | cost | _numbers(comparison, group))
-    if not points:
+    """Draw the metric against parameters, arithmetic and time of every setting."""
+    cost = pd.DataFrame(
+        {label: comparison.estimate(name)["mean"] for name, label in COSTS.items()}
+    )
+    numbers = _named(comparison).join([cost, _numbers(comparison)])
+    numbers = numbers[(cost > 0).all(axis="columns") & numbers["mean"].notna()].copy()
+    if numbers.empty:
         return None
-    sign = 1 if comparison.higher_is_better() else -1
-    scores = sign * np.array([point.mean for point in points])
-    for label in COSTS.values():
-        front = pareto_front(np.array([p.costs[label] for p in points]), scores)
-        for index, row in enumerate(rows):
-            row[f"on the front of {label}"] = index in front
-    figure = cost_figure(points, comparison.metric, comparison.higher_is_better())
-    return figure, rows
+    higher = comparison.higher_is_better
+    score = numbers["mean"] if higher else -numbers["mean"]
+    for label in cost:
+        front = pareto_front(numbers[label].to_numpy(), score.to_numpy())
+        numbers[f"on the front of {label}"] = numbers.index.isin(numbers.index[front])
+    return cost_figure(numbers, list(cost), comparison.metric, higher), numbers
 
 
-def _heat_map(title: str, groups: Sequence[Group], comparison: Comparison) -> HeatMap:
-    hs = sorted({group.setting.h for group in groups})
-    alphas = sorted({group.setting.alpha for group in groups})
-    mean = np.full((len(alphas), len(hs)), np.nan)
-    lost = np.zeros(mean.shape, dtype=int)
-    chosen = None
-    for group in groups:
-        cell = alphas.index(group.setting.alpha), hs.index(group.setting.h)
-        estimate = group.estimate(comparison.metric)
-        mean[cell] = estimate.mean if estimate else np.nan
-        lost[cell] = group.lost(comparison.metric)
-        if group is comparison.best.get(group.setting.network):
-            chosen = cell
-    return HeatMap(title, alphas if alphas != [0] else [], hs, mean, lost, chosen)
+def _by_epoch(runs: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Return a metric by epoch (rows) and seed (columns), repeats averaged."""
+    found: dict[tuple[int, str], pd.Series] = {}
+    for run in runs[runs["state"] == FINISHED].itertuples():
+        try:
+            rows = read_history(run.folder)
+            curve = {int(row["epoch"]): float(row[metric]) for row in rows}
+        except (CheckpointError, KeyError, TypeError, ValueError) as error:
+            log.warning("no learning curve of %s: %s", run.Index, error)
+        else:
+            found[run.seed, run.Index] = pd.Series(curve)
+    # A run that has no number at all is lost, as it is for the statistics.
+    known = pd.DataFrame(found).dropna(axis="columns", how="all")
+    common = known.dropna().sort_index()
+    return common.T.groupby(level=0).mean().T
 
 
-def _curves(group: Group, metric: str) -> list[dict[int, float]]:
-    """Epoch to value, one curve per seed, repeats averaged."""
-    by_seed: dict[int | None, list[dict[int, float]]] = {}
-    for job in group.jobs:
-        if job.finished:
-            try:
-                curve = {
-                    int(row["epoch"]): float(row[metric])
-                    for row in read_history(job.folder)
-                }
-            except (CheckpointError, KeyError, TypeError, ValueError) as error:
-                log.warning("no learning curve of %s: %s", job.run, error)
-            else:
-                by_seed.setdefault(job.seed, []).append(curve)
-    return [
-        {
-            e: float(np.mean([c[e] for c in repeats]))
-            for e in set.intersection(*map(set, repeats))
-        }
-        for repeats in by_seed.values()
-    ]
+def _named(comparison: Comparison) -> pd.DataFrame:
+    names = setting_names(comparison)
+    return pd.DataFrame({"model": comparison.settings["model"], "setting": names})
 
 
-def _named(comparison: Comparison, group: Group) -> dict[str, Any]:
-    name = setting_name(comparison, group.setting)
-    return {"model": group.setting.network, "setting": name}
-
-
-def _numbers(comparison: Comparison, group: Group) -> dict[str, Any]:
-    estimate = group.estimate(comparison.metric)
-    return {
-        "metric": comparison.metric,
-        "mean": estimate.mean if estimate else None,
-        "sd": estimate.sd if estimate else None,
-        "seeds": estimate.n if estimate else 0,
-        "lost": group.lost(comparison.metric),
-    }
+def _numbers(comparison: Comparison) -> pd.DataFrame:
+    estimate = comparison.estimate(comparison.metric)[["mean", "sd", "seeds", "lost"]]
+    estimate.insert(0, "metric", comparison.metric)
+    return estimate

@@ -1,22 +1,23 @@
 """A page on the published experiments: published numbers beside ours, curves, provenance."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from math import nan
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
-from imex_experiments.files import write_table, write_text
-from imex_experiments.plots.sweep import Point, cost_figure, learning_curves_figure
+import pandas as pd
+
+from imex_experiments.files import write_text
+from imex_experiments.plots.sweep import cost_figure, learning_curves_figure
 from imex_experiments.results.comparison import Comparison, compare
-from imex_experiments.results.figures import Picture, curve_bands
-from imex_experiments.results.jobs import collect_jobs, is_sweep
+from imex_experiments.results.figures import Picture, curves
 from imex_experiments.results.published import PARTS, TARGETS, Sweep
-from imex_experiments.results.statistics import Group
+from imex_experiments.results.sources import commands, is_sweep
+from imex_experiments.results.table import FINISHED, runs_table
 from imex_experiments.results.tables import (
     TextTable,
-    commands,
     failures,
-    setting_name,
+    mean,
+    network_names,
+    setting_names,
     spread,
 )
 from imex_experiments.runs.status import read_status
@@ -85,7 +86,7 @@ NOT_RUN = {
 
 
 def write_page(page: Path, out: Path) -> None:
-    """All parts on one page, from the runs in `out`; what was not run is said.
+    """Write all parts on one page, from the runs in `out`; what was not run is said.
 
     Figures and their numbers go to `figures` beside the page.
     """
@@ -94,71 +95,87 @@ def write_page(page: Path, out: Path) -> None:
     sections = [HEAD]
     for part, sweeps in PARTS.items():
         for sweep in sweeps:
-            folder = out / part / sweep.name
-            comparison = _finished(folder)
-            if comparison is None:
-                words = " ".join(sweep.words)
-                note = f"{NOT_RUN[part]} Part `{part}`, with `{words}`."
-                sections.append(TextTable(sweep.title, note, []).markdown())
-                continue
-            note = f"{provenance(comparison)} Made by `{commands([folder])[0]}`."
-            sections.append(
-                TextTable(sweep.title, note, rows(comparison, sweep)).markdown()
-            )
-            if part == "smallest":
-                sections.append(smallest(comparison))
-                picture = size_picture(comparison)
-            else:
-                picture = curves_picture(comparison, sweep)
-            name = f"reproduction_{part}_{sweep.name}"
-            figure, numbers = picture
-            figure.savefig(figures / f"{name}.png", dpi=150)
-            write_table(figures / f"{name}.csv", numbers)
-            sections.append(
-                f"![{sweep.title}](figures/{name}.png) ([numbers](figures/{name}.csv))\n"
-            )
-            if lost := failures(comparison).rows:
-                sections.append(f"{failures(comparison).note} {_reasons(lost)}\n")
+            sections += _section(part, sweep, out / part / sweep.name, figures)
     write_text(page, "\n".join(sections))
 
 
-def rows(comparison: Comparison, sweep: Sweep) -> list[dict[str, str]]:
-    """One per network and setting: the published numbers, then ours."""
-    return [_row(comparison, sweep, group) for group in comparison.groups]
+def _section(part: str, sweep: Sweep, folder: Path, figures: Path) -> list[str]:
+    """Return what the page says on a sweep, and draw its figure."""
+    if not is_sweep(folder) or not any(folder.rglob("metrics.json")):
+        note = f"{NOT_RUN[part]} Part `{part}`, with `{' '.join(sweep.words)}`."
+        return [TextTable(sweep.title, note).markdown()]
+    comparison = compare(runs_table(folder))
+    note = f"{provenance(comparison)} Made by `{commands([folder])[0]}`."
+    sections = [TextTable(sweep.title, note, scores(comparison, sweep)).markdown()]
+    if part == "smallest":
+        sections.append(smallest(comparison))
+        figure, numbers = size_picture(comparison)
+    else:
+        figure, numbers = curves_picture(comparison, sweep)
+    name = f"reproduction_{part}_{sweep.name}"
+    figure.savefig(figures / f"{name}.png", dpi=150)
+    write_text(figures / f"{name}.csv", numbers.to_csv(index=False))
+    sections.append(
+        f"![{sweep.title}](figures/{name}.png) ([numbers](figures/{name}.csv))\n"
+    )
+    lost = failures(comparison)
+    if len(lost.cells):
+        reasons = map(
+            "`{run}` {state}: {reason}.".format_map, lost.cells.to_dict("records")
+        )
+        sections.append(f"{lost.note} {' '.join(reasons)}\n")
+    return sections
+
+
+def scores(comparison: Comparison, sweep: Sweep) -> pd.DataFrame:
+    """Return one row per network and setting: the published numbers, then ours."""
+    published = [sweep.published.get(model) for model in comparison.settings["model"]]
+    cells = pd.DataFrame({"network": network_names(comparison)})
+    if any(known.score is not None for known in sweep.published.values()):
+        cells["published"] = [
+            f"{known.score:.3f}" if known and known.score else "" for known in published
+        ]
+    for column, metric in SCORES[comparison.monitor].items():
+        cells[column] = spread(comparison, metric)
+    cells["parameters"] = mean(comparison, "parameters", "{:,.0f}")
+    if sweep.published:
+        cells["published parameters"] = [
+            f"{known.parameters:,}" if known else "" for known in published
+        ]
+    cells["seconds"] = mean(comparison, "train_seconds", "{:.0f}")
+    cells["seeds"] = comparison.estimate(comparison.monitor)["seeds"].map(str)
+    return cells
 
 
 def provenance(comparison: Comparison) -> str:
-    """Seeds, device, commit and versions of the finished runs."""
-    done = [job for job in comparison.jobs if job.finished]
-    told = [read_status(job.folder) for job in done]
-    seeds = sorted({job.seed for job in done if job.seed is not None})
+    """Return seeds, device, commit and versions of the finished runs in a sentence."""
+    done = comparison.runs[comparison.runs["state"] == FINISHED]
+    statuses = [read_status(Path(folder)) for folder in done["folder"]]
     return (
-        f"Seeds {_list(seeds)}; {_list(_of(told, 'device'))}; "
-        f"commit {_list(str(c)[:9] for c in _of(told, 'git_commit'))}; "
-        f"torch {_list({str(t['versions']['torch']) for t in told})}."
+        f"Seeds {_list(done['seed'])}; {_list(s['device'] for s in statuses)}; "
+        f"commit {_list(str(s['git_commit'])[:9] for s in statuses)}; "
+        f"torch {_list(s['versions']['torch'] for s in statuses)}."
     )
 
 
 def smallest(comparison: Comparison) -> str:
-    """For each target the smallest network whose mean validation score reaches it."""
+    """Return, for each target, the smallest network whose mean on validation reaches it."""
+    cells = pd.DataFrame({"name": setting_names(comparison)})
+    cells["weights"] = mean(comparison, "parameters", "{:,.0f}")
+    cells["val"] = spread(comparison, comparison.monitor)
+    cells["test"] = spread(comparison, comparison.metric)
+    estimate = comparison.estimate(comparison.monitor)
+    sizes = comparison.estimate("parameters")["mean"]
     lines = []
     for target in TARGETS:
-        reached = [
-            group
-            for group in comparison.groups
-            if (score := group.estimate(comparison.monitor))
-            and score.mean >= target
-            and not group.lost(comparison.monitor)
-        ]
-        best = min(reached, key=_parameters, default=None)
-        if best is None:
+        reached = sizes[(estimate["mean"] >= target) & (estimate["lost"] == 0)]
+        if reached.empty:
             lines.append(f"- mIoU {target}: none of these networks reaches it.")
         else:
+            best = cells.loc[reached.idxmin()]
             lines.append(
-                f"- mIoU {target}: {_parameters(best):,.0f} weights "
-                f"(`{setting_name(comparison, best.setting)}`), "
-                f"{spread(best.estimate(comparison.monitor))} on validation, "
-                f"{spread(best.estimate(comparison.metric))} on the test split."
+                f"- mIoU {target}: {best['weights']} weights (`{best['name']}`), "
+                f"{best['val']} on validation, {best['test']} on the test split."
             )
     head = (
         "The smallest network whose mean over all seeds reaches it on validation:\n\n"
@@ -167,75 +184,30 @@ def smallest(comparison: Comparison) -> str:
 
 
 def curves_picture(comparison: Comparison, sweep: Sweep) -> Picture:
-    """Validation over the epochs, a band per network, the published scores across."""
+    """Draw validation over the epochs, a band per network, the published scores across."""
     metric = CURVE.get(comparison.monitor, comparison.monitor)
-    named = {_name(comparison, group): group for group in comparison.groups}
-    bands, numbers = curve_bands(named, metric)
+    numbers = curves(comparison, network_names(comparison), metric)
     levels = {
-        f"published, {network}": told.score
-        for network, told in sweep.published.items()
-        if told.score is not None
+        f"published, {network}": known.score
+        for network, known in sweep.published.items()
+        if known.score is not None
     }
-    return learning_curves_figure(bands, metric, levels), numbers
+    return learning_curves_figure(numbers, metric, levels), numbers
 
 
 def size_picture(comparison: Comparison) -> Picture:
-    """The score over the weights, with the targets."""
-    points, numbers = [], []
-    for group in comparison.groups:
-        if score := group.estimate(comparison.metric):
-            size, sd = _parameters(group), nan if score.sd is None else score.sd
-            cost = {"trainable weights": size}
-            points.append(Point(group.setting.network, cost, score.mean, sd))
-            name = setting_name(comparison, group.setting)
-            numbers.append(
-                {"setting": name, "parameters": size, "mean": score.mean, "sd": sd}
-                | {"seeds": score.n}
-            )
+    """Draw the score over the weights, with the targets."""
+    estimate = comparison.estimate(comparison.metric)[["mean", "sd", "seeds"]]
+    numbers = pd.DataFrame({"setting": setting_names(comparison)})
+    numbers["parameters"] = comparison.estimate("parameters")["mean"]
+    numbers = numbers.join(estimate)[estimate["seeds"] > 0]
+    label = "trainable weights"
+    points = numbers.rename(columns={"parameters": label})
+    points["model"] = comparison.settings["model"]
     levels = {f"mIoU {target}": target for target in TARGETS}
-    return cost_figure(points, comparison.metric, True, levels), numbers
-
-
-def _finished(folder: Path) -> Comparison | None:
-    """The jobs of a sweep; None if none of them has a result."""
-    if not is_sweep(folder) or not any(folder.rglob("metrics.json")):
-        return None
-    return compare(collect_jobs([folder]))
-
-
-def _row(comparison: Comparison, sweep: Sweep, group: Group) -> dict[str, str]:
-    told = sweep.published.get(group.setting.network)
-    row = {"network": _name(comparison, group)}
-    if any(known.score is not None for known in sweep.published.values()):
-        row["published"] = f"{told.score:.3f}" if told and told.score else ""
-    for column, metric in SCORES[comparison.monitor].items():
-        row[column] = spread(group.estimate(metric))
-    row["parameters"] = f"{_parameters(group):,.0f}"
-    if sweep.published:
-        row["published parameters"] = f"{told.parameters:,}" if told else ""
-    seconds = group.estimate("train_seconds")
-    row["seconds"] = f"{seconds.mean:.0f}" if seconds else "-"
-    row["seeds"] = str(len(group.by_seed(comparison.monitor)))
-    return row
-
-
-def _name(comparison: Comparison, group: Group) -> str:
-    setting = setting_name(comparison, group.setting)
-    return f"{group.setting.network}, {setting}" if setting else group.setting.network
-
-
-def _parameters(group: Group) -> float:
-    size = group.estimate("parameters")
-    return size.mean if size else nan
-
-
-def _reasons(lost: Sequence[Mapping[str, str]]) -> str:
-    return " ".join(f"`{row['run']}` {row['state']}: {row['reason']}." for row in lost)
-
-
-def _of(told: Sequence[Mapping[str, Any]], key: str) -> set[Any]:
-    return {status[key] for status in told}
+    return cost_figure(points, [label], comparison.metric, True, levels), numbers
 
 
 def _list(values: Iterable[object]) -> str:
-    return ", ".join(sorted(map(str, values)))
+    """Return the different values in order, with commas between."""
+    return ", ".join(sorted(set(map(str, values))))

@@ -15,9 +15,6 @@ from imex_experiments.config.overrides import hydra_quoted
 from imex_experiments.config.preflight import preflight
 from imex_experiments.errors import SweepError, exit_code
 from imex_experiments.process.interrupts import INTERRUPTS
-from imex_experiments.results.jobs import collect_jobs
-from imex_experiments.results.report import write_answer
-from imex_experiments.results.tables import show_answer
 from imex_experiments.runs.folder import alone_in, claim, make_private, require_room
 from imex_experiments.runs.resume import is_finished, refuse_changes
 from imex_experiments.sweeps.launch import start_launcher
@@ -78,16 +75,24 @@ class Hooks(Callback):
 
 
 def end_sweep(sweep: Path) -> None:
-    """Write and print the answer; SweepError if not all jobs finished."""
-    jobs = collect_jobs([sweep])
-    failed = sum(not job.finished for job in jobs)
-    if failed < len(jobs):
-        show_answer(write_answer([sweep], sweep))
+    """Write and print the report of a sweep; SweepError if not all jobs finished."""
+    # A single run starts without what only a sweep's end needs: pandas, scipy, figures.
+    from imex_experiments.results.comparison import compare
+    from imex_experiments.results.report import write_report
+    from imex_experiments.results.table import FINISHED, runs_table
+    from imex_experiments.results.tables import print_report
+
+    runs = runs_table(sweep)
+    failed = int((runs["state"] != FINISHED).sum())
+    if failed < len(runs):
+        comparison = compare(runs)
+        write_report(comparison, [sweep], sweep)
+        print_report(comparison)
         print(f"written     {sweep}/summary.md, results.csv, pictures")
     if failed:
         again = quote(f"sweep.resume={hydra_quoted(Path(os.path.relpath(sweep)))}")
         raise SweepError(
-            f"{failed} of {len(jobs)} jobs have no result; "
+            f"{failed} of {len(runs)} jobs have no result; "
             f"run only those with: python train.py {again}"
         )
 

@@ -8,7 +8,7 @@ from imex_experiments.config.overrides import hydra_quoted
 from imex_experiments.errors import ConfigError
 from imex_experiments.process.interrupts import INTERRUPTS
 from imex_experiments.process.tied import run_tied
-from imex_experiments.results.jobs import sweep_words
+from imex_experiments.results.sources import sweep_words
 from imex_experiments.runs.folder import make_private
 from imex_experiments.runs.layout import MULTIRUN
 

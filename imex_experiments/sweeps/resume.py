@@ -6,7 +6,7 @@ from pathlib import Path
 
 from imex_experiments.config.overrides import hydra_quoted, single_value
 from imex_experiments.errors import CheckpointError, ConfigError
-from imex_experiments.results.jobs import sweep_words
+from imex_experiments.results.sources import sweep_words
 from imex_experiments.runs.layout import MULTIRUN
 from imex_experiments.runs.plain import check_folder
 from imex_experiments.runs.strangers import taken_words

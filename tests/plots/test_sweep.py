@@ -1,6 +1,7 @@
 """Figures of sweeps: what they draw is what they were given."""
 
 import numpy as np
+import pandas as pd
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib import colormaps
@@ -8,9 +9,6 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from imex_experiments.plots.sweep import (
-    Band,
-    HeatMap,
-    Point,
     cost_figure,
     heat_map_figure,
     learning_curves_figure,
@@ -28,13 +26,17 @@ def drawn(figure: Figure) -> np.ndarray:
 
 
 def test_heat_map_annotates_means_hatches_lost_runs_and_frames_the_choice() -> None:
-    mean = np.array([[0.25, 0.5], [0.75, np.nan]])
-    lost = np.array([[0, 2], [0, 3]])
-    maps = [
-        HeatMap("imexnet", [1, 10], [0.5, 1], mean, lost, (1, 0)),
-        HeatMap("resnet", [], [0.5, 1], np.array([[0.0, 1.0]]), np.zeros((1, 2), int)),
+    nan = float("nan")
+    rows = [
+        ("imexnet", 1.0, 0.5, 0.25, 0, False),
+        ("imexnet", 1.0, 1.0, 0.5, 2, False),
+        ("imexnet", 10.0, 0.5, 0.75, 0, True),
+        ("imexnet", 10.0, 1.0, nan, 3, False),
+        ("resnet", 0.0, 0.5, 0.0, 0, False),
+        ("resnet", 0.0, 1.0, 1.0, 0, False),
     ]
-    figure = heat_map_figure(maps, "test/miou")
+    names = ["title", "alpha", "h", "mean", "lost", "chosen"]
+    figure = heat_map_figure(pd.DataFrame(rows, columns=names), "test/miou")
     implicit, explicit, bar = figure.axes
     texts = {text.get_text() for text in implicit.texts}
     assert texts == {"0.250", "0.500\n2 lost", "0.750", "3 lost"}
@@ -55,7 +57,8 @@ def test_heat_map_annotates_means_hatches_lost_runs_and_frames_the_choice() -> N
 
 def test_learning_curve_is_a_mean_within_one_standard_deviation() -> None:
     epochs, mean, sd = np.array([1.0, 2.0]), np.array([0.3, 0.5]), np.array([0.1, 0.2])
-    figure = learning_curves_figure([Band("imexnet", epochs, mean, sd)], "val/miou")
+    curve = {"curve": "imexnet", "epoch": epochs, "mean": mean, "sd": sd}
+    figure = learning_curves_figure(pd.DataFrame(curve), "val/miou")
     (axis,) = figure.axes
     (line,) = axis.lines
     assert (line.get_ydata() == mean).all()
@@ -65,12 +68,17 @@ def test_learning_curve_is_a_mean_within_one_standard_deviation() -> None:
 
 
 def test_cost_panels_have_log_axes_and_their_own_fronts() -> None:
-    points = [
-        Point("imexnet", {"parameters": 100.0, "seconds": 20.0}, 0.9, 0.1),
-        Point("resnet", {"parameters": 50.0, "seconds": 10.0}, 0.5, np.nan),
-        Point("unet", {"parameters": 200.0, "seconds": 5.0}, 0.8, 0.1),
-    ]
-    figure = cost_figure(points, "test/miou", higher_is_better=True)
+    scores = pd.DataFrame(
+        {
+            "model": ["imexnet", "resnet", "unet"],
+            "parameters": [100.0, 50.0, 200.0],
+            "seconds": [20.0, 10.0, 5.0],
+            "mean": [0.9, 0.5, 0.8],
+            "sd": [0.1, np.nan, 0.1],
+        }
+    )
+    costs = ["parameters", "seconds"]
+    figure = cost_figure(scores, costs, "test/miou", higher_is_better=True)
     fronts = {}
     for axis in figure.axes:
         assert axis.get_xscale() == "log"

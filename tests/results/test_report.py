@@ -1,6 +1,8 @@
-"""The folder that a sweep's answer is written to."""
+"""The folder that a sweep's report is written to."""
 
 import csv
+from collections.abc import Sequence
+from math import nan
 from pathlib import Path
 
 import pytest
@@ -8,12 +10,19 @@ from PIL import Image
 from sweep_folders import make_job, make_sweep
 
 from imex_experiments.errors import CheckpointError, StorageError
-from imex_experiments.results.report import write_answer
+from imex_experiments.results import runs_table
+from imex_experiments.results.comparison import compare
+from imex_experiments.results.figures import curves
+from imex_experiments.results.report import write_report
 
 
 def rows(path: Path) -> list[dict[str, str]]:
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
+
+
+def report(sources: Sequence[Path], out: Path) -> None:
+    write_report(compare(runs_table(*sources)), sources, out)
 
 
 @pytest.fixture
@@ -30,8 +39,8 @@ def sweep(tmp_path: Path) -> Path:
     return make_sweep(tmp_path / "sweep", jobs, words)
 
 
-def test_answer_is_complete(sweep: Path) -> None:
-    write_answer([sweep], sweep)
+def test_report_is_complete(sweep: Path) -> None:
+    report([sweep], sweep)
     assert len(rows(sweep / "results.csv")) == 8
     for name in ("heat_map", "learning_curves", "cost"):
         with Image.open(sweep / f"{name}.png") as image:
@@ -45,7 +54,7 @@ def test_answer_is_complete(sweep: Path) -> None:
 
 
 def test_numbers_beside_the_pictures_are_those_of_the_jobs(sweep: Path) -> None:
-    write_answer([sweep], sweep)
+    report([sweep], sweep)
     cells = {
         (row["model"], row["alpha"], row["h"]): (row["mean"], row["seeds"], row["lost"])
         for row in rows(sweep / "heat_map.csv")
@@ -67,11 +76,11 @@ def test_numbers_beside_the_pictures_are_those_of_the_jobs(sweep: Path) -> None:
     assert front == ["False", "False", "True", "False"]
 
 
-def test_answer_again_is_byte_equal(sweep: Path, tmp_path: Path) -> None:
+def test_report_again_is_byte_equal(sweep: Path, tmp_path: Path) -> None:
     """Also from its jobs in another order, into another folder."""
-    write_answer([sweep], sweep)
+    report([sweep], sweep)
     jobs = sorted((p.parent for p in sweep.rglob(".hydra")), reverse=True)
-    write_answer(jobs, tmp_path / "again")
+    report(jobs, tmp_path / "again")
     for name in ("results.csv", "heat_map.csv", "learning_curves.csv", "cost.csv"):
         assert (sweep / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
 
@@ -79,7 +88,7 @@ def test_answer_again_is_byte_equal(sweep: Path, tmp_path: Path) -> None:
 def test_picture_without_content_is_left_out_and_said_so(tmp_path: Path) -> None:
     run, out = make_job(tmp_path / "run"), tmp_path / "out"
     (run / "metrics.csv").unlink()
-    write_answer([run], out)
+    report([run], out)
     assert not (out / "heat_map.png").exists()
     assert not (out / "learning_curves.png").exists()
     summary = (out / "summary.md").read_text()
@@ -93,11 +102,27 @@ def test_picture_without_content_is_left_out_and_said_so(tmp_path: Path) -> None
 def test_nothing_is_written_where_nothing_finished(tmp_path: Path) -> None:
     run = make_job(tmp_path / "run", state="failed")
     with pytest.raises(CheckpointError, match="none of 1 runs is finished"):
-        write_answer([run], tmp_path / "out")
+        report([run], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("a file")
     with pytest.raises(StorageError, match=r"out=.*out: cannot be written"):
-        write_answer([make_job(tmp_path / "run")], tmp_path / "out")
+        report([make_job(tmp_path / "run")], tmp_path / "out")
+
+
+def test_curve_has_the_epochs_of_all_runs_and_no_run_that_diverged(
+    tmp_path: Path,
+) -> None:
+    """Repeats of seed 0 are averaged first; one of them ends at epoch 3, seed 2 is NaN."""
+    for number, (seed, score) in enumerate([(0, 0.2), (0, 0.4), (1, 0.5), (2, nan)]):
+        make_job(tmp_path / f"{number}", seed=seed, score=score)
+    history = tmp_path / "1/metrics.csv"
+    history.write_text("".join(history.read_text().splitlines(True)[:-1]))
+    comparison = compare(runs_table(*tmp_path.iterdir()))
+    numbers = curves(comparison, {0: "imexnet"}, "val/miou")
+    assert numbers["epoch"].tolist() == [1, 2, 3]
+    assert numbers["seeds"].tolist() == [2, 2, 2]
+    assert numbers["mean"].tolist() == pytest.approx([0.1, 0.2, 0.3])  # of 0.3 and 0.5
+    assert numbers["sd"].iloc[1] == pytest.approx(0.05 * 2**0.5)

@@ -1,0 +1,90 @@
+"""The folders of sweeps and runs, and the commands that made them."""
+
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from shlex import join
+
+from imex_experiments.errors import CheckpointError
+from imex_experiments.runs.layout import HYDRA, MULTIRUN, OVERRIDES
+from imex_experiments.runs.plain import check_folder, read_yaml
+
+ADDED = ("hydra.mode=", "hydra.job.config.override_dirname.", "hydra.sweep.")
+"""Beginnings of overrides that a launcher of ours adds to those of the user."""
+
+
+def is_sweep(folder: Path) -> bool:
+    """Tell if Hydra made the folder for several runs."""
+    return (folder / MULTIRUN).is_file()
+
+
+def sweep_words(sweep: Path) -> tuple[list[str], list[str]]:
+    """Return the overrides with which a sweep was started, of Hydra's own and the others.
+
+    CheckpointError for a multirun.yaml without them.
+    """
+    content = read_yaml(sweep / MULTIRUN)
+    try:
+        overrides = content["hydra"]["overrides"]
+        return [*map(str, overrides["hydra"])], [*map(str, overrides["task"])]
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(f"{sweep / MULTIRUN}: not that of a sweep") from error
+
+
+def run_folders(sources: Iterable[str | Path]) -> dict[str, Path]:
+    """Return the run folders in sweeps and runs by their names, in natural order.
+
+    A name is the path below the folder that all have in common; a run that is given twice
+    counts once. CheckpointError for a folder that is neither a sweep nor a run.
+    """
+    folders = {
+        Path(os.path.abspath(run)) for source in sources for run in _runs(Path(source))
+    }
+    if not folders:
+        return {}
+    root = os.path.commonpath([folder.parent for folder in folders])
+    names = {os.path.relpath(folder, root): folder for folder in folders}
+    return {name: names[name] for name in sorted(names, key=natural)}
+
+
+def natural(name: str) -> list[tuple[int, str]]:
+    """Return a key that sorts 2_seed=0 before 10_seed=0."""
+    parts = re.split(r"(\d+)", name)
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
+
+
+def commands(sources: Iterable[str | Path]) -> list[str]:
+    """Return the commands that made sweeps and runs, as far as their folders record them."""
+    return [line for source in sources if (line := _command(Path(source)))]
+
+
+def _runs(source: Path) -> list[Path]:
+    check_folder(source)
+    if (source / HYDRA).is_dir():
+        return [source]
+    if is_sweep(source):
+        if runs := [found.parent for found in source.rglob(str(HYDRA))]:
+            return runs
+        raise CheckpointError(f"{source}: a sweep in which no job has begun")
+    if not source.is_dir():
+        raise CheckpointError(f"{source}: no such folder; give a run's or a sweep's")
+    if not any(source.iterdir()):
+        raise CheckpointError(f"{source}: an empty folder; give a run's or a sweep's")
+    raise CheckpointError(
+        f"{source}: not a run or a sweep, it has neither {HYDRA}/ nor {MULTIRUN}"
+    )
+
+
+def _command(source: Path) -> str | None:
+    try:
+        if not is_sweep(source):
+            return _shell(read_yaml(source / OVERRIDES))
+        hydra, task = sweep_words(source)
+    except (CheckpointError, TypeError):
+        return None
+    return _shell(["-m", *(w for w in hydra if not w.startswith(ADDED)), *task])
+
+
+def _shell(words: Iterable[object]) -> str:
+    return join(["python", "train.py", *map(str, words)])
