@@ -283,9 +283,15 @@ GUARDS = {
     ),
     "data workers": Guard(
         f"{RUNS}/errors.py",
-        "if isinstance(error, RuntimeError) and (dead := DEAD_WORKER.search(message)):",
+        "if isinstance(error, RuntimeError) and (died := DEAD_WORKER.search(message)):",
         "if False:",
         "tests/test_faults.py::test_killed_data_worker",
+    ),
+    "a data worker that goes while it hands over a batch": Guard(
+        f"{RUNS}/errors.py",
+        "if isinstance(error, GONE) and (workers := _loading(error)):",
+        "if False:",
+        "tests/runs/test_record.py::test_a_worker_that",
     ),
     "curves on a full disk": Guard(
         f"{CALLBACKS}/tensorboard.py",
