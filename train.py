@@ -23,7 +23,7 @@ from imex_experiments.runs.assemble import (
     speed_up,
 )
 from imex_experiments.runs.checkpoint_io import going_on_from, read_checkpoint
-from imex_experiments.runs.command import job, run_command, without_null
+from imex_experiments.runs.command import job, keep_hooks, run_command, without_null
 from imex_experiments.runs.devices import alone_after_fit, is_first_process
 from imex_experiments.runs.evaluation import evaluate
 from imex_experiments.runs.layout import BEST, FIGURES, LAST
@@ -84,6 +84,7 @@ def main() -> None:
     end_with_parent()
     if is_first_process():
         sys.argv[1:] = without_null(resumed_sweep(resumed_arguments(sys.argv[1:])))
+        keep_hooks(sys.argv[1:])
     train()
 
 

@@ -122,6 +122,22 @@ def without_null(arguments: list[str]) -> list[str]:
     ]
 
 
+HOOKS = "hydra.callbacks.hooks"
+"""Where Hydra's configuration has the callback that checks everything."""
+
+LOSES_HOOKS = re.compile(rf"[~+]*hydra\.callbacks([=@].*)?|[~+]*{re.escape(HOOKS)}\b.*")
+"""Words with which it could be another one, or none."""
+
+
+def keep_hooks(arguments: list[str]) -> None:
+    """ConfigError for a word that would switch off all checks, before Hydra reads it."""
+    for word in filter(LOSES_HOOKS.fullmatch, arguments):
+        raise ConfigError(
+            f"{word}: {HOOKS} checks and prepares every run, it stays; give others names "
+            "of their own, as +hydra.callbacks.mine={_target_: ...}"
+        )
+
+
 Task = Callable[[DictConfig], float]
 
 

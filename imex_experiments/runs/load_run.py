@@ -16,7 +16,7 @@ from imex_experiments.runs.build import REBUILDING, build, check
 from imex_experiments.runs.checkpoint_io import read_checkpoint
 from imex_experiments.runs.errors import CheckpointError, ConfigError
 from imex_experiments.runs.keys import PARTS
-from imex_experiments.runs.layout import CONFIG, HISTORY, METRICS
+from imex_experiments.runs.layout import CONFIG, HISTORY, LAST, METRICS
 from imex_experiments.runs.record import read_status
 from imex_experiments.runs.strangers import (
     check_folder,
@@ -63,7 +63,12 @@ def load_run(
     """
     cfg = load_config(run)
     path = Path(run) / "checkpoints" / f"{checkpoint}.ckpt"
-    state = read_checkpoint(path)
+    try:
+        state = read_checkpoint(path)
+    except CheckpointError as error:
+        if path == Path(run) / LAST or not (Path(run) / LAST).is_file():
+            raise
+        raise CheckpointError(f"{error}; checkpoint=last is the run's end") from error
     try:
         facts = state["hyper_parameters"]["facts"]
         with no_more_weights(state["state_dict"]):

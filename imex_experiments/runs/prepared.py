@@ -7,6 +7,8 @@ from typing import Any
 from omegaconf import DictConfig
 
 from imex_experiments.runs.build import build
+from imex_experiments.runs.command import HOOKS
+from imex_experiments.runs.errors import ConfigError
 
 MOST_RECORDS = 1000
 
@@ -36,6 +38,8 @@ def prepare_data(cfg: DictConfig) -> Any:
 
 def prepared_data() -> Any:
     """Return what `prepare_data` has set up, once, and log what it had to say."""
+    if not _waiting:
+        raise ConfigError(f"{HOOKS}: missing, it checks and prepares a run; keep it")
     data, records = _waiting.pop()
     for record in records:
         logging.getLogger(record.name).handle(record)
