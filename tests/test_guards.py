@@ -353,6 +353,30 @@ GUARDS = {
         "if True:",
         "tests/test_ends.py::test_training_outlives",
     ),
+    "a word that takes the checks away": Guard(
+        "train.py",
+        "keep_hooks(sys.argv[1:])",
+        "pass",
+        "tests/test_faults.py::test_what_checks_every",
+    ),
+    "a damaged best.ckpt": Guard(
+        f"{RUNS}/checkpoint_io.py",
+        "        _mend_best(run)\n",
+        "        pass\n",
+        "tests/test_resume.py::test_damaged_best",
+    ),
+    "the order of numbers in a network": Guard(
+        "imex_experiments/networks/structure.py",
+        "tuple(ranks[x] for x in walk.floats)",
+        "len(walk.floats)",
+        "tests/networks/test_structure.py::test_what_changes",
+    ),
+    "other tensors in a cache": Guard(
+        f"{DATA}/cache.py",
+        "if found != known or len(found) != len(wanted):",
+        "if False:",
+        "tests/data/test_cache.py::test_other_tensors",
+    ),
     "checksum of the cache": Guard(
         f"{DATA}/cache.py",
         "if _checksum(tensors) != expected:",

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from multiprocessing import resource_sharer
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -127,10 +128,15 @@ def next_after(file: Path, batches: Iterator[Tensor]) -> Tensor:
 @pytest.mark.skipif(sys.platform != "linux", reason="tensors come over sockets")
 def test_a_worker_that_goes_while_it_hands_over_a_batch_is_6(tmp_path: Path) -> None:
     """Its socket is closed, and it is not yet dead: what a kill under load looks like."""
-    batches = iter(DataLoader(LastBatch(tmp_path / "closed"), num_workers=1))
-    (worker,) = batches._workers  # type: ignore[attr-defined]
-    with pytest.raises(StorageError) as caught, recording(tmp_path):
-        next_after(tmp_path / "closed", batches)
+    batches: Any = iter(DataLoader(LastBatch(tmp_path / "closed"), num_workers=1))
+    (worker,) = batches._workers
+    torchs = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # it raises wherever we are
+    try:
+        with pytest.raises(StorageError) as caught, recording(tmp_path):
+            next_after(tmp_path / "closed", batches)
+    finally:
+        batches._shutdown_workers()
+        signal.signal(signal.SIGCHLD, torchs)
     assert re.search(rf"DataLoader worker \(pid\S* {worker.pid}\)", str(caught.value))
     assert exit_code(caught.value) == 6
 
