@@ -11,7 +11,7 @@ import hydra
 from omegaconf import DictConfig
 
 from imex_experiments.callbacks import History
-from imex_experiments.config.arguments import without_null
+from imex_experiments.config.arguments import keep_hooks, without_null
 from imex_experiments.process.command import run_command
 from imex_experiments.process.rank import is_first_process
 from imex_experiments.process.tied import end_with_parent
@@ -52,6 +52,7 @@ def main() -> None:
     end_with_parent()
     if is_first_process():
         sys.argv[1:] = without_null(resumed_sweep(resumed_arguments(sys.argv[1:])))
+        keep_hooks(sys.argv[1:])
     train()
 
 

@@ -7,7 +7,10 @@
 import difflib
 import errno
 import re
-from collections.abc import Iterable
+import traceback
+from collections.abc import Iterable, Sequence
+from multiprocessing.connection import wait
+from typing import Any
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
 """Set to 1 by a user who wants a traceback, and by us for Hydra's own sake."""
@@ -91,6 +94,11 @@ UNOPENED = re.compile(r"Unable to configure handler")
 """What logging says of a file that it cannot open; the cause says why."""
 
 DEAD_WORKER = re.compile(r"DataLoader worker \(pid(?:\(s\))?[ \d,]+\)[^.]*")
+FEWER_WORKERS = ": it may have run out of memory; try fewer data.num_workers or 0"
+
+GONE = (ConnectionError, FileNotFoundError, EOFError)
+"""What a DataLoader meets that takes a tensor from a worker which is killed just then: its
+socket is closed already, and it counts as alive still."""
 
 
 def root_cause(error: BaseException) -> BaseException:
@@ -113,6 +121,15 @@ def root_cause(error: BaseException) -> BaseException:
             f"{error.filename}: a name in it is too long for the file system; "
             "most take 255 bytes"
         )
+    if isinstance(error, GONE) and (workers := _loading(error)):
+        try:
+            wait([worker.sentinel for worker in workers], timeout=1)
+        except (
+            RuntimeError
+        ) as killed:  # torch's handler of SIGCHLD; it names the worker
+            return root_cause(killed)
+        dead = ", ".join(str(worker.pid) for worker in workers if worker.exitcode)
+        return StorageError(f"DataLoader worker (pid {dead}) is gone{FEWER_WORKERS}")
     message = str(error)
     if UNOPENED.match(message) and isinstance(error.__cause__, OSError):
         return root_cause(error.__cause__)
@@ -135,11 +152,17 @@ def root_cause(error: BaseException) -> BaseException:
             f"{full[0]}: /dev/shm, where data workers pass their batches, is full; "
             "enlarge it, or try data.num_workers=0"
         )
-    if isinstance(error, RuntimeError) and (dead := DEAD_WORKER.search(message)):
-        return StorageError(
-            f"{dead[0]}: it may have run out of memory; try fewer data.num_workers or 0"
-        )
+    if isinstance(error, RuntimeError) and (died := DEAD_WORKER.search(message)):
+        return StorageError(f"{died[0]}{FEWER_WORKERS}")
     return error
+
+
+def _loading(error: BaseException) -> Sequence[Any]:
+    """Return the workers of the DataLoader that met an error as it took a batch, if any."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        if frame.f_code.co_name == "_try_get_data":
+            return frame.f_locals["self"]._workers
+    return ()
 
 
 def is_interrupt(error: BaseException) -> bool:

@@ -12,7 +12,7 @@ import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import IO, Any
 
 from imex_experiments.errors import StorageError
 
@@ -200,7 +200,10 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def open_regular(path: Path, most: int | None = None) -> BinaryIO:
+NOT_REGULAR = "not a regular file"
+
+
+def open_regular(path: Path, most: int | None = None) -> io.BufferedReader:
     """Open a file for reading in binary; never wait, as for the writer of a FIFO.
 
     OSError for a folder, a FIFO, a socket or a device, for more than `most` bytes, and for
@@ -210,10 +213,14 @@ def open_regular(path: Path, most: int | None = None) -> BinaryIO:
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     except ValueError as error:  # a NUL in it
         raise OSError(errno.EINVAL, str(error), str(path)) from error
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # a socket
+            raise OSError(errno.EINVAL, NOT_REGULAR, str(path)) from error
+        raise
     try:
         status = os.fstat(handle)
         if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, "not a regular file", str(path))
+            raise OSError(errno.EINVAL, NOT_REGULAR, str(path))
         if most is not None and status.st_size > most:
             reason = f"{status.st_size:,} bytes, more than the {most:,} that are read"
             raise OSError(errno.EINVAL, reason, str(path))

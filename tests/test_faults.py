@@ -27,6 +27,7 @@ from torture import SMALL, TRAIN, corrupt, train
 from imex_experiments.callbacks import FiniteCheck
 from imex_experiments.errors import ConfigError
 from imex_experiments.runs.folder import LOGS, claim
+from imex_experiments.training.prepared import prepared
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits of Linux")
 
@@ -369,3 +370,26 @@ def test_setting_that_would_widen_what_may_be_built_is_ignored(
     words = [f"+hydra.callbacks.x={{_target_:os.remove,path:'{kept}'}}", "check=true"]
     forked(TRAIN, *words, HYDRA_INSTANTIATE_ALLOWLIST_OVERRIDE="os.remove:posix.remove")
     assert kept.exists()
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        *("~hydra.callbacks.hooks", "~hydra.callbacks", "hydra.callbacks=null"),
+        *("hydra.callbacks.hooks=null", "++hydra.callbacks.hooks._target_=builtins.id"),
+    ],
+)
+def test_what_checks_every_run_cannot_be_taken_away(
+    word: str, forked: Command, tmp_path: Path
+) -> None:
+    done = forked(TRAIN, word, "model.h=-1", cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith(f"error: {word}: hydra.callbacks.hooks checks and")
+    assert len(done.stderr.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_what_prepares_a_run_there_is_none() -> None:
+    """As from a main configuration of the user's own (--config-name)."""
+    with pytest.raises(ConfigError, match=r"hydra\.callbacks\.hooks: missing"):
+        prepared()

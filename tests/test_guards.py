@@ -289,9 +289,15 @@ GUARDS = {
     ),
     "data workers": Guard(
         "imex_experiments/errors.py",
-        "if isinstance(error, RuntimeError) and (dead := DEAD_WORKER.search(message)):",
+        "if isinstance(error, RuntimeError) and (died := DEAD_WORKER.search(message)):",
         "if False:",
         "tests/test_faults.py::test_killed_data_worker",
+    ),
+    "a data worker that goes while it hands over a batch": Guard(
+        f"{RUNS}/errors.py",
+        "if isinstance(error, GONE) and (workers := _loading(error)):",
+        "if False:",
+        "tests/runs/test_record.py::test_a_worker_that",
     ),
     "curves on a full disk": Guard(
         f"{CALLBACKS}/tensorboard.py",
@@ -352,6 +358,30 @@ GUARDS = {
         "if error.errno not in GONE:",
         "if True:",
         "tests/test_ends.py::test_training_outlives",
+    ),
+    "a word that takes the checks away": Guard(
+        "train.py",
+        "keep_hooks(sys.argv[1:])",
+        "pass",
+        "tests/test_faults.py::test_what_checks_every",
+    ),
+    "a damaged best.ckpt": Guard(
+        f"{RUNS}/checkpoint_io.py",
+        "        _mend_best(run)\n",
+        "        pass\n",
+        "tests/test_resume.py::test_damaged_best",
+    ),
+    "the order of numbers in a network": Guard(
+        "imex_experiments/networks/structure.py",
+        "tuple(ranks[x] for x in walk.floats)",
+        "len(walk.floats)",
+        "tests/networks/test_structure.py::test_what_changes",
+    ),
+    "other tensors in a cache": Guard(
+        f"{DATA}/cache.py",
+        "if found != known or len(found) != len(wanted):",
+        "if False:",
+        "tests/data/test_cache.py::test_other_tensors",
     ),
     "checksum of the cache": Guard(
         f"{DATA}/cache.py",

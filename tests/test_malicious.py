@@ -204,7 +204,7 @@ def _read_cache(folder: Path, kind: str, canary: Path) -> None:
         made.append(1)
         return {"a": torch.ones(2)}
 
-    cached(folder, "x", {}, make)
+    cached(folder, "x", {}, make, {"a": ("F32", 2)})
     (path,) = folder.glob("*.safetensors")
     gadget = gadgets(canary)["a file"]
     if kind == "pickle":
@@ -213,7 +213,7 @@ def _read_cache(folder: Path, kind: str, canary: Path) -> None:
         torch.save(gadget, path)
     else:
         _save_objects(path, gadget)
-    cached(folder, "x", {}, make)
+    cached(folder, "x", {}, make, {"a": ("F32", 2)})
     if len(made) == 2:
         raise DataError("set aside and made anew")
 

@@ -31,7 +31,7 @@ from torture import (
 from imex_experiments.callbacks import Checkpoints, FiniteCheck
 from imex_experiments.data.cifar10 import ARCHIVE
 from imex_experiments.runs.checkpoint_io import read_checkpoint
-from imex_experiments.runs.layout import BEST, CONFIG, LAST
+from imex_experiments.runs.layout import BEST, CONFIG, LAST, PREVIOUS
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="kills forks")
 
@@ -186,6 +186,18 @@ def test_killed_in_its_very_last_checkpoint(tmp_path: Path) -> None:
         assert train([f"resume={run}"], improving) == 0
         found = fingerprint(run)
         assert [key for key in expected if found[key] != expected[key]] == []
+
+
+def test_damaged_best_beside_a_sound_last(tmp_path: Path) -> None:
+    """Without a copy of it the best from there on is kept, here the last of two."""
+    run = tmp_path / "run"
+    stop = partial(signal_at, 5, signal.SIGTERM)
+    assert train([*SMALL, f"hydra.run.dir={run}"], stop) == 143
+    (run / BEST).write_bytes(b"damaged")
+    (run / PREVIOUS).unlink()
+    assert train([f"resume={run}"]) == 0
+    kept, end = (read_checkpoint(run / name)["state_dict"] for name in (BEST, LAST))
+    assert all(kept[name].equal(end[name]) for name in end)
 
 
 def test_killed_in_the_only_checkpoint_of_a_run_without_validation(

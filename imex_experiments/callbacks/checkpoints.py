@@ -34,7 +34,9 @@ class Checkpoints(Checkpoint):
         return {"best_score": self.best_score}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.best_score = state_dict["best_score"]
+        """Forget the best score if nothing is left that has it; see `going_on_from`."""
+        if self.best.is_file():
+            self.best_score = state_dict["best_score"]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         # Lightning does so when it makes the loader, but to count the steps for a scheduler

@@ -35,6 +35,22 @@ def without_null(arguments: list[str]) -> list[str]:
     ]
 
 
+HOOKS = "hydra.callbacks.hooks"
+"""Where Hydra's configuration has the callback that checks everything."""
+
+LOSES_HOOKS = re.compile(rf"[~+]*hydra\.callbacks([=@].*)?|[~+]*{re.escape(HOOKS)}\b.*")
+"""Overrides with which it could be another one, or none."""
+
+
+def keep_hooks(arguments: list[str]) -> None:
+    """ConfigError for an override that would switch off all checks; Hydra reads it later."""
+    for word in filter(LOSES_HOOKS.fullmatch, arguments):
+        raise ConfigError(
+            f"{word}: {HOOKS} checks and prepares every run, it stays; give others names "
+            "of their own, as +hydra.callbacks.mine={_target_: ...}"
+        )
+
+
 def parse_arguments(
     schema: type[Arguments], argv: list[str] | None = None, plain: str | None = None
 ) -> Arguments:

@@ -3,7 +3,7 @@
 import inspect
 import typing
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType, SimpleNamespace
@@ -22,6 +22,28 @@ TRAINING = ("imex_experiments", "torch.optim", "pytorch_lightning")
 
 REBUILDING = ("imex_experiments",)
 """Packages whose classes may be named when a network is rebuilt from a run folder."""
+
+READS = {
+    "pytorch_lightning.loggers.wandb.WandbLogger": ("wandb.init",),
+    "pytorch_lightning.loggers.comet.CometLogger": ("comet_ml.ExperimentConfig",),
+    "pytorch_lightning.loggers.tensorboard.TensorBoardLogger": (
+        "torch.utils.tensorboard.SummaryWriter",
+        "log_dir",
+    ),
+    "pytorch_lightning.callbacks.weight_averaging.WeightAveraging": (
+        "torch.optim.swa_utils.AveragedModel",
+        "model",
+    ),
+    "pytorch_lightning.callbacks.throughput_monitor.ThroughputMonitor": (
+        "lightning_fabric.utilities.throughput.Throughput",
+        *("available_flops", "world_size"),
+    ),
+}
+"""Who reads the arguments that a class takes without naming them, and which of his are
+given already."""
+
+IGNORED = {"torch.optim.lr_scheduler.OneCycleLR": ("epochs", "steps_per_epoch")}
+"""Arguments that a class does not read beside those that the program gives."""
 
 HYDRAS = {"_target_", "_partial_"}
 """Keys of Hydra's that a node may have beside the arguments of its class."""
@@ -110,10 +132,16 @@ def check(
 
 @contextmanager
 def refusing(key: str) -> Iterator[None]:
-    """Turn what a constructor refuses in the body into a ConfigError that names the key."""
+    """Turn what a constructor refuses in the body into a ConfigError that names the key.
+
+    So a package that it needs and that is not installed; the message says how to get it.
+    """
     try:
         yield
-    except (ValueError, TypeError, MisconfigurationException) as error:
+    except (
+        *(ValueError, TypeError, MisconfigurationException),
+        ModuleNotFoundError,
+    ) as error:
         message = " ".join(str(error).split())
         raise ConfigError(f"{key}: {message}") from error
 
@@ -199,11 +227,11 @@ def _refuse_unknown(
     more: Collection[str] = (),
 ) -> None:
     """ConfigError, with the nearest name, for a key that nothing would read."""
-    parameters = inspect.signature(target).parameters
-    variadic = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    known = (parameters.keys() | set(more)) - set(given)
+    parameters, variadic = _parameters(target)
+    decided = {*given, *IGNORED.get(_path(target), ())}
+    known = (parameters | set(more)) - decided
     for name in names:
-        if name in given:
+        if name in decided:
             raise ConfigError(
                 f"{_below(key, name)}: not a setting here, the program decides it"
             )
@@ -212,6 +240,28 @@ def _refuse_unknown(
             raise ConfigError(
                 f"{_below(key, name)}: unknown key, {nearest(name, known)}"
             )
+
+
+def _parameters(target: Callable[..., Any]) -> tuple[set[str], bool]:
+    """Return the names of all arguments, and whether there may be others.
+
+    Names that a class passes on are those of their reader, where that is known and there.
+    """
+    parameters = inspect.signature(target).parameters
+    names = {p.name for p in parameters.values() if p.kind is not p.VAR_KEYWORD}
+    if len(names) == len(parameters):
+        return names, False
+    for path in map(_path, inspect.getmro(target) if inspect.isclass(target) else ()):
+        if path in READS:
+            reader, *taken = READS[path]
+            with suppress(Exception):  # a package that is not installed
+                passed, variadic = _parameters(hydra.utils.get_object(reader))
+                return names | passed - set(taken), variadic
+    return names, True
+
+
+def _path(target: Callable[..., Any]) -> str:
+    return f"{target.__module__}.{target.__qualname__}"
 
 
 def _below(key: str, name: str) -> str:

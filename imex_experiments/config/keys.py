@@ -1,5 +1,6 @@
 """Refuse what nothing would read: keys of a configuration, however they came into it."""
 
+import inspect
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from imex_experiments.config.build import Part, check, check_arguments
+from imex_experiments.config.build import TRAINING, Part, check, check_arguments, locate
 from imex_experiments.config.interpolations import check_unfolding, dotted
 from imex_experiments.config.trainer import OURS
 from imex_experiments.errors import ConfigError, nearest
@@ -81,10 +82,28 @@ def check_keys(cfg: DictConfig) -> None:
     check_arguments(Experiment, plain, "")
     for key, part in PARTS.items():
         check(cfg.get(key), key, part)
+    if logger := cfg.get("logger"):
+        _refuse_absent(logger["_target_"], "logger._target_")
     for name, value in (plain.get("callbacks") or {}).items():
         _check_callback(name, value)
     _check_references(dotted(plain))
     check_unfolding(plain)
+
+
+def _refuse_absent(path: str, key: str) -> None:
+    """ConfigError, with the line that installs it, for a logger without its package.
+
+    Its module knows whether that is there; Lightning asks when the logger is made, and
+    by then there is a folder.
+    """
+    module = inspect.getmodule(locate(path, key, TRAINING))
+    found = [
+        requirement
+        for requirement in vars(module).values()
+        if type(requirement).__name__ == "RequirementCache"
+    ]
+    if found and not any(found):
+        raise ConfigError(f"{key}={path}: {found[0]}")
 
 
 def _check_callback(name: str, value: Any) -> None:

@@ -30,20 +30,32 @@ LEFTOVER_SECONDS = 3600.0
 Tensors = dict[str, Tensor]
 
 
+Layout = Mapping[str, tuple[str | int | None, ...]]
+"""Names of tensors, their types as safetensors has them, and their sizes; None for any."""
+
+MOST_BYTES = 2**34
+"""Of a file: the images and depths of the published NYU data, five times."""
+
+
 def cached(
-    folder: Path, name: str, parameters: Mapping[str, Any], make: Callable[[], Tensors]
+    folder: Path,
+    name: str,
+    parameters: Mapping[str, Any],
+    make: Callable[[], Tensors],
+    layout: Layout,
 ) -> Tensors:
     """The tensors of `make()`, read from `<folder>/<name>-<key>.safetensors` if they are there.
 
     The key is a digest of the parameters, so that other parameters get another file. The
     file appears under its name only when it is complete; several processes may make it at
-    once. A damaged file is set aside with a warning and made anew.
+    once. A file that is damaged, or has other tensors than those of `layout`, is set aside
+    with a warning and made anew.
     """
     key = _digest(json.dumps(parameters, sort_keys=True).encode())[:16]
     path = folder / f"{name}-{key}.safetensors"
     if path.exists():
         try:
-            return _read(path)
+            return _read(path, layout)
         except (SafetensorError, OSError, ValueError) as error:
             aside = path.with_suffix(".damaged")
             log.warning("%s is damaged (%s); set aside as %s", path, error, aside.name)
@@ -68,9 +80,19 @@ def _checksum(tensors: Tensors) -> str:
     return total.hexdigest()
 
 
-def _read(path: Path) -> Tensors:
-    open_regular(path).close()
+def _read(path: Path, layout: Layout) -> Tensors:
+    open_regular(path, MOST_BYTES).close()
     with safe_open(path, framework="pt") as file:
+        if set(file.keys()) != set(layout):
+            raise ValueError(f"it has other tensors than {sorted(layout)}")
+        for name, wanted in layout.items():
+            part = file.get_slice(name)
+            found = (part.get_dtype(), *part.get_shape())
+            known = tuple(
+                f if w is None else w for f, w in zip(found, wanted, strict=False)
+            )
+            if found != known or len(found) != len(wanted):
+                raise ValueError(f"{name} is {found}, not {wanted}")
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         expected = (file.metadata() or {}).get("sha256")
     if _checksum(tensors) != expected:

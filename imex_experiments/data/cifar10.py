@@ -5,6 +5,7 @@ one byte of label and 3 x 32 x 32 bytes of image.
 """
 
 import hashlib
+import os
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from torch.utils.data import TensorDataset
 from imex_experiments.data.augmentation import FlipsAndCrops
 from imex_experiments.data.tensor_data import TensorData
 from imex_experiments.errors import DataError
+from imex_experiments.files import open_regular
 
 ARCHIVE = "cifar-10-binary.tar.gz"
 SIZE = 170_052_171
@@ -36,12 +38,12 @@ CLASSES = (
 
 def check_archive(path: Path) -> None:
     """DataError unless the file is the published archive, by its size and MD5."""
-    size = path.stat().st_size
-    if size != SIZE:
-        raise DataError(
-            f"{path}: expected {SIZE:,} bytes, got {size:,}; get it again from {SOURCE}"
-        )
-    with path.open("rb") as file:
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size != SIZE:
+            raise DataError(
+                f"{path}: expected {SIZE:,} bytes, got {size:,}; get it again from {SOURCE}"
+            )
         digest = hashlib.file_digest(file, "md5").hexdigest()
     if digest != MD5:
         raise DataError(
@@ -110,16 +112,24 @@ class Cifar10Data(TensorData):
     def setup(self, stage: str | None = None) -> None:
         if self.splits:
             return
-        if not self.path.is_file():
-            raise DataError(f"{self.path}: no such file; get it from {SOURCE}")
-        if self.verify:
-            check_archive(self.path)
         try:
-            with tarfile.open(self.path, "r:gz") as archive:
+            if self.verify:
+                check_archive(self.path)
+            with (
+                open_regular(self.path) as file,
+                tarfile.open(self.path, "r:gz", file) as archive,
+            ):
                 parts = [read_records(archive, name) for name in TRAIN_FILES]
                 test = read_records(archive, TEST_FILE)
+        except FileNotFoundError as error:
+            raise DataError(
+                f"{self.path}: no such file; get it from {SOURCE}"
+            ) from error
         except (tarfile.TarError, EOFError, OSError) as error:
-            raise DataError(f"{self.path}: not a readable archive ({error})") from error
+            reason = getattr(error, "strerror", None) or error
+            raise DataError(
+                f"{self.path}: not a readable archive ({reason})"
+            ) from error
         images, labels = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
         order = torch.randperm(
             len(images), generator=torch.Generator().manual_seed(self.seed)

@@ -101,7 +101,7 @@ class QtipsData(TensorData):
             )
 
     def _generate(self) -> dict[str, dict[str, Tensor]]:
-        made = {}
+        made, side = {}, self.recipe.image_size
         for split in SPLITS:
             number, seed = self.sizes[split], split_seed(self.seed, split)
             made[split] = cached(
@@ -109,6 +109,10 @@ class QtipsData(TensorData):
                 f"qtips-{split}",
                 cache_key(number, self.recipe, seed),
                 partial(make_qtips, number, self.recipe, seed),
+                {
+                    "images": ("U8", number, 1, side, side),
+                    "labels": ("U8", number, side, side),
+                },
             )
         return made
 

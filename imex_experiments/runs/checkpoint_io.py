@@ -132,7 +132,27 @@ def going_on_from(run: Path) -> Path:
     if newest != run / LAST:
         log.warning("going on from %s, of step %d", newest, steps[newest])
         copy_checkpoint(newest, run / LAST)
+    if os.path.lexists(run / BEST):
+        _mend_best(run)
     return run / LAST
+
+
+def _mend_best(run: Path) -> None:
+    """Set a damaged best.ckpt aside, and put in its place the copy of it that a run keeps.
+
+    `last.ckpt` is one until the next validation, and then `previous.ckpt`.
+    """
+    try:
+        read_checkpoint(run / BEST)
+    except CheckpointError as error:
+        listed = _listed(run / BEST)
+        aside = set_aside(run / BEST)
+        for path in (run / LAST, run / PREVIOUS):
+            if path.is_file() and _digest(read_regular(path, MOST_BYTES)) in listed:
+                copy_checkpoint(path, run / BEST)
+                log.warning("%s; %s; %s is the same one", error, aside, path.name)
+                return
+        log.warning("%s; %s; the best from here on takes its place", error, aside)
 
 
 def _examined(run: Path) -> tuple[dict[Path, int], dict[Path, CheckpointError]]:

@@ -149,7 +149,7 @@ def _only_counts(node: Any) -> bool:
 
 
 def _history(state: Mapping[str, Any]) -> bool:
-    rows = [*state.get("rows", []), state.get("last") or {}]
+    rows = [*state["rows"], state.get("last") or {}]
     if not all(isinstance(row, dict) for row in rows):
         return False
     rows = [row for row in rows if row]
@@ -158,8 +158,8 @@ def _history(state: Mapping[str, Any]) -> bool:
         all(isinstance(name, str) and COLUMN.fullmatch(name) for name in columns)
         and all(row.keys() == columns for row in rows)
         and all(_is_number(value) for row in rows for value in row.values())
-        and all(_is_number(loss) for loss in state.get("losses", []))
-        and _is_number(state.get("seconds", 0.0))
+        and all(_is_number(loss) for loss in state["losses"])
+        and _is_number(state["seconds"])
         and _is_count(state.get("length", 0))
         and bool(DIGEST.fullmatch(state.get("sha256", "0" * 64)))
     )

@@ -16,7 +16,7 @@ from imex_experiments.config.parts import build_network
 from imex_experiments.errors import CheckpointError, ConfigError
 from imex_experiments.files import read_regular
 from imex_experiments.runs.checkpoint_io import read_checkpoint
-from imex_experiments.runs.layout import CONFIG, HISTORY, METRICS
+from imex_experiments.runs.layout import CONFIG, HISTORY, LAST, METRICS
 from imex_experiments.runs.plain import check_folder, read_json, read_yaml
 from imex_experiments.runs.status import read_status
 from imex_experiments.runs.strangers import own_config
@@ -59,7 +59,12 @@ def load_run(
     """
     cfg = load_config(run)
     path = Path(run) / "checkpoints" / f"{checkpoint}.ckpt"
-    state = read_checkpoint(path)
+    try:
+        state = read_checkpoint(path)
+    except CheckpointError as error:
+        if path == Path(run) / LAST or not (Path(run) / LAST).is_file():
+            raise
+        raise CheckpointError(f"{error}; checkpoint=last is the run's end") from error
     try:
         facts = state["hyper_parameters"]["facts"]
         with no_more_weights(state["state_dict"]):

@@ -7,8 +7,10 @@ from typing import Any
 from omegaconf import DictConfig
 from torch import nn
 
+from imex_experiments.config.arguments import HOOKS
 from imex_experiments.config.parts import Parts, build_seeded_network, build_task
 from imex_experiments.config.preflight import try_batch
+from imex_experiments.errors import ConfigError
 from imex_experiments.runs.resume import refuse_unfit
 from imex_experiments.tasks import Task
 
@@ -49,7 +51,12 @@ def _channels(data: Any) -> tuple[int, int]:
 
 
 def prepared() -> tuple[Any, nn.Module, Task]:
-    """Return data, network and task of `prepare`, once, and log what it had to say."""
+    """Return data, network and task of `prepare`, once, and log what it had to say.
+
+    ConfigError if nothing was prepared.
+    """
+    if not _waiting:
+        raise ConfigError(f"{HOOKS}: missing, it checks and prepares a run; keep it")
     data, task, records = _waiting.pop()
     for record in records:
         logging.getLogger(record.name).handle(record)

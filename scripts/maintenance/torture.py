@@ -481,7 +481,8 @@ def make_together(folder: Path, rng: random.Random) -> Counter[str]:
     folder.mkdir()
 
     def make(number: int) -> None:
-        tensors = cached(folder, "q", {}, lambda: make_qtips(256, recipe, seed))
+        layout = {"images": ("U8", 256, 1, 64, 64), "labels": ("U8", 256, 64, 64)}
+        tensors = cached(folder, "q", {}, lambda: make_qtips(256, recipe, seed), layout)
         folder.with_name(f"read-{number}").write_text(digest_of(tensors))
 
     context = multiprocessing.get_context("fork")

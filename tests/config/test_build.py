@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from imex_experiments.config.build import REBUILDING, build, check
+from imex_experiments.config.build import REBUILDING, Part, build, check
 from imex_experiments.errors import ConfigError
 from imex_experiments.terms.diffusion import GramDiffusion
 
@@ -131,3 +131,23 @@ def test_a_type_that_only_type_checkers_import_leaves_the_other_checks() -> None
     ):
         with pytest.raises(ConfigError, match=re.escape(complaint)):
             check(OmegaConf.create({**node, **change}), "logger")
+
+
+@pytest.mark.parametrize(
+    ("target", "known", "unknown"),
+    [
+        ("loggers.TensorBoardLogger", "flush_secs", "flush_sec"),
+        ("loggers.TensorBoardLogger", "max_queue", "log_dir"),
+        ("callbacks.WeightAveraging", "multi_avg_fn", "avg_fnn"),
+        ("callbacks.EMAWeightAveraging", "decay", "decai"),
+        ("callbacks.ThroughputMonitor", "window_size", "windowsize"),
+    ],
+)
+def test_keys_that_a_class_passes_on_are_those_of_their_reader(
+    target: str, known: str, unknown: str
+) -> None:
+    """Lightning takes any, and the reader fails, or nobody reads it."""
+    node = {"_target_": f"pytorch_lightning.{target}"}
+    check(OmegaConf.create({**node, known: "???"}), "x", Part(object))
+    with pytest.raises(ConfigError, match=f"x.{unknown}: unknown key, "):
+        check(OmegaConf.create({**node, unknown: "???"}), "x", Part(object))

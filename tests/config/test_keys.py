@@ -3,6 +3,7 @@
 import copy
 import inspect
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from typing import Any
 
 import hydra
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 
 from imex_experiments.config.arguments import without_null
+from imex_experiments.config.build import build
 from imex_experiments.config.keys import check_keys
 from imex_experiments.config.preflight import preflight
 from imex_experiments.config.trainer import check_trainer
@@ -125,6 +127,7 @@ def test_random_keys_are_refused_at_every_level(
         # what the program gives itself would win over these
         ("+model.in_channels=5", "model.in_channels: not a setting here"),
         ("+scheduler.total_steps=5", "scheduler.total_steps: not a setting here"),
+        ("+scheduler.epochs=5", "scheduler.epochs: not a setting here"),
         ("+trainer.logger=false", "trainer.logger: not a setting here"),
         ("+trainer.max_epochs=3", "trainer.max_epochs: has a value already"),
         # and these would take away what a run cannot do without
@@ -144,6 +147,19 @@ def test_refusals_name_the_key_and_the_nearest(override: str, complaint: str) ->
     assert complaint in refused(
         lambda: compose("train", [override], return_hydra_config=True)
     )
+
+
+@pytest.mark.skipif(find_spec("wandb") is not None, reason="it is installed")
+def test_a_logger_without_its_package_is_refused_with_the_install_line() -> None:
+    target = "pytorch_lightning.loggers.WandbLogger"
+    words = [f"logger._target_={target}", "~logger.default_hp_metric", "run_dir=x"]
+    cfg = compose("train", words)
+    with pytest.raises(
+        ConfigError, match=rf"^logger\._target_={target}: .*pip install"
+    ):
+        check_keys(cfg)
+    with pytest.raises(ConfigError, match=r"^logger: .*pip install"):
+        build(cfg.logger, "logger")
 
 
 @pytest.mark.parametrize("argument", ["diffusion.alpha=5", "layer.padding=circular"])

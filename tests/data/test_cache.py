@@ -14,6 +14,8 @@ import torch
 from imex_experiments.data.cache import LEFTOVER_SECONDS, Tensors, cached, complete_file
 from imex_experiments.data.qtips import QtipsRecipe, make_qtips
 
+LAYOUT = {"a": ("I64", 2, 3), "b": ("U8", None)}
+
 
 def counting(calls: list[int]) -> Callable[[], Tensors]:
     def make() -> Tensors:
@@ -28,10 +30,12 @@ def counting(calls: list[int]) -> Callable[[], Tensors]:
 
 def test_second_reader_gets_the_same_tensors_from_the_file(tmp_path: Path) -> None:
     calls: list[int] = []
-    first, second = (cached(tmp_path, "x", {"p": 1}, counting(calls)) for _ in range(2))
+    first, second = (
+        cached(tmp_path, "x", {"p": 1}, counting(calls), LAYOUT) for _ in range(2)
+    )
     assert len(calls) == 1
     assert all(torch.equal(first[k], second[k]) for k in first)
-    cached(tmp_path, "x", {"p": 2}, counting(calls))
+    cached(tmp_path, "x", {"p": 2}, counting(calls), LAYOUT)
     assert len(calls) == 2
 
 
@@ -40,7 +44,7 @@ def test_damaged_file_is_set_aside_and_made_anew(
     damage: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     calls: list[int] = []
-    expected = cached(tmp_path, "x", {}, counting(calls))
+    expected = cached(tmp_path, "x", {}, counting(calls), LAYOUT)
     (path,) = tmp_path.glob("*.safetensors")
     content = bytearray(path.read_bytes())
     if damage == "bit":
@@ -53,13 +57,37 @@ def test_damaged_file_is_set_aside_and_made_anew(
             "pickle": b"\x80\x04.",
         }[damage]
     )
-    again = cached(tmp_path, "x", {}, counting(calls))
+    again = cached(tmp_path, "x", {}, counting(calls), LAYOUT)
     assert len(calls) == 2
     assert "damaged" in caplog.text
     assert path.with_suffix(".damaged").exists()
     assert all(torch.equal(again[k], expected[k]) for k in expected)
-    cached(tmp_path, "x", {}, counting(calls))
+    cached(tmp_path, "x", {}, counting(calls), LAYOUT)
     assert len(calls) == 2
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"a": torch.arange(6).reshape(2, 3)},
+        {"a": torch.arange(6).reshape(2, 3), "b": torch.ones(4), "c": torch.ones(1)},
+        {"a": torch.arange(6), "b": torch.ones(4, dtype=torch.uint8)},
+        {"a": torch.arange(8).reshape(2, 4), "b": torch.ones(4, dtype=torch.uint8)},
+        {"a": torch.arange(6).reshape(2, 3), "b": torch.ones(4)},
+    ],
+    ids=["one less", "one more", "other axes", "other sizes", "another type"],
+)
+def test_other_tensors_than_asked_for_are_set_aside(
+    other: Tensors, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With a checksum that is right: somebody else wrote them under this name."""
+    foreign = dict.fromkeys(other, ("I64",))
+    cached(tmp_path, "x", {}, lambda: other, foreign)
+    calls: list[int] = []
+    found = cached(tmp_path, "x", {}, counting(calls), LAYOUT)
+    assert len(calls) == 1
+    assert found["a"].shape == (2, 3)
+    assert "is damaged" in caplog.text
 
 
 def test_failed_making_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -67,7 +95,7 @@ def test_failed_making_leaves_nothing_behind(tmp_path: Path) -> None:
         raise RuntimeError("no")
 
     with pytest.raises(RuntimeError):
-        cached(tmp_path, "x", {}, fail)
+        cached(tmp_path, "x", {}, fail, LAYOUT)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -76,7 +104,7 @@ def test_unwritable_folder_is_told_and_gone_without(
 ) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("in the way")
-    tensors = cached(blocked, "x", {}, counting([]))
+    tensors = cached(blocked, "x", {}, counting([]), LAYOUT)
     assert "cannot cache" in caplog.text
     assert torch.equal(tensors["b"], torch.ones(4, dtype=torch.uint8))
 
@@ -84,7 +112,8 @@ def test_unwritable_folder_is_told_and_gone_without(
 def _make(folder: Path, barrier: object) -> int:
     barrier.wait()
     recipe = QtipsRecipe()
-    tensors = cached(folder, "q", {}, lambda: make_qtips(64, recipe, 0))
+    layout = {"images": ("U8", 64, 1, 64, 64), "labels": ("U8", 64, 64, 64)}
+    tensors = cached(folder, "q", {}, lambda: make_qtips(64, recipe, 0), layout)
     return int(tensors["images"].sum())
 
 

@@ -2,6 +2,8 @@
 
 import hashlib
 import io
+import os
+import sys
 import tarfile
 from pathlib import Path
 
@@ -55,6 +57,17 @@ def test_records_become_images_and_labels(tmp_path: Path) -> None:
     images, labels = data.splits["train"].tensors
     assert (images[:, 0, 0, 0] == 10 * labels).all()
     assert data.facts["mean"][1] == pytest.approx(data.facts["mean"][0] + 1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="FIFOs and /dev/zero")
+@pytest.mark.parametrize("verify", [True, False])
+def test_what_is_no_regular_file_is_told_at_once(verify: bool, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / ARCHIVE)
+    for _ in range(2):
+        with pytest.raises(DataError, match=r"not a readable archive \(not a regular"):
+            read(tmp_path, verify=verify)
+        (tmp_path / ARCHIVE).unlink()
+        (tmp_path / ARCHIVE).symlink_to("/dev/zero")
 
 
 def test_stand_in_has_the_same_layout(tmp_path: Path) -> None:

@@ -212,9 +212,7 @@ def test_counting_leaves_the_network_alone() -> None:
     assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
 
 
-@pytest.mark.parametrize(
-    "scheme", [ForwardEuler(), Imex(), ImexEuler(), ETD1()]
-)
+@pytest.mark.parametrize("scheme", [ForwardEuler(), Imex(), ImexEuler(), ETD1()])
 def test_learned_h_is_a_step_of_another_size(scheme: Integrator) -> None:
     """With its unit at 2 the network is the one of h = 2, and the unit gets a gradient."""
     learned, fixed = make(scheme, h="learned", steps=2), make(scheme, h=2.0, steps=2)

@@ -1,6 +1,7 @@
 """Checkpoints: verified or refused, the one before is kept, and no code is run."""
 
 import io
+import math
 import os
 import shutil
 from collections.abc import Callable
@@ -9,11 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from imex_experiments.callbacks import Checkpoints
 from imex_experiments.errors import CheckpointError, StorageError
 from imex_experiments.runs.checkpoint_io import (
     STATES,
     VerifiedCheckpointIO,
     checksum_of,
+    copy_checkpoint,
     going_on_from,
     newest_verified,
     read_checkpoint,
@@ -90,6 +93,53 @@ def test_damaged_last_falls_back_to_the_newest_verified_one(
     with pytest.raises(CheckpointError, match="no checkpoint to go on from") as caught:
         going_on_from(run)
     assert "\n" not in str(caught.value)
+
+
+def test_damaged_best_is_replaced_by_its_copy(
+    run: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for path in (LAST, PREVIOUS):
+        copy_checkpoint(run / path, run / BEST)
+        best = (run / BEST).read_bytes()
+        DAMAGES["cut"](run / BEST)
+        assert going_on_from(run) == run / LAST
+        assert (run / BEST).read_bytes() == best
+        assert f"{path.name} is the same one" in caplog.text
+        read_checkpoint(run / BEST)
+
+
+@pytest.mark.parametrize("damage", [d for d in DAMAGES if d != "missing"])
+def test_damaged_best_without_a_copy_is_set_aside(
+    damage: str, run: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The score that it had is forgotten, so that the next validation makes a new one."""
+    last = (run / LAST).read_bytes()
+    checkpoints = Checkpoints(str((run / BEST).parent))
+    checkpoints.load_state_dict({"best_score": 0.5})
+    assert checkpoints.best_score == 0.5
+    DAMAGES[damage](run / BEST)
+    assert going_on_from(run) == run / LAST
+    assert (run / LAST).read_bytes() == last
+    assert "the best from here on takes its place" in caplog.text
+    assert (run / "checkpoints/best.ckpt.damaged").exists()
+    again = Checkpoints(str((run / BEST).parent))
+    again.load_state_dict({"best_score": 0.5})
+    assert math.isnan(again.best_score)
+
+
+@pytest.mark.parametrize("key", ["losses", "rows", "seconds"])
+def test_a_history_that_lacks_something_is_no_checkpoint_to_go_on_from(
+    key: str, run: Path
+) -> None:
+    state = {"losses": [1.0], "rows": [], "seconds": 1.0}
+    for path in (LAST, PREVIOUS, BEST):
+        write_checkpoint({**content(9), "callbacks": {"History": state}}, run / path)
+    assert newest_verified(run) == run / LAST
+    del state[key]
+    for path in (LAST, PREVIOUS, BEST):
+        write_checkpoint({**content(9), "callbacks": {"History": state}}, run / path)
+    with pytest.raises(CheckpointError, match=rf"History is not .*{key}"):
+        newest_verified(run)
 
 
 def test_urls_are_refused() -> None:

@@ -65,7 +65,7 @@ DEFECTS: dict[str, tuple[Callable[[Path], object], type[RunError], str]] = {
     "empty": (
         lambda r: spoil(r, BEST, b""),
         CheckpointError,
-        "damaged, not what best.ckpt.sha256 says",
+        "damaged, not what best.ckpt.sha256 says; checkpoint=last is the run's end",
     ),
     "cut": (
         lambda r: spoil(r, BEST, (r / BEST).read_bytes()[:2000]),

@@ -4,11 +4,19 @@ import errno
 import json
 import math
 import os
+import re
 import signal
+import sys
+import time
+from collections.abc import Iterator
+from multiprocessing import resource_sharer
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from imex_experiments.errors import (
     CheckpointError,
@@ -91,6 +99,47 @@ def test_what_ran_out_is_6_with_a_remedy(
         raise error
     assert exit_code(error) == status(tmp_path)["exit_code"] == 6
     assert str(status(tmp_path)["reason"]).startswith(complaint)
+
+
+class LastBatch(Dataset):
+    """Two images; the worker closes its sockets after the first, and is killed."""
+
+    def __init__(self, closed: Path) -> None:
+        self.closed = closed
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, index: int) -> Tensor:
+        if index:
+            time.sleep(0.2)  # the first is in the queue
+            resource_sharer.stop()
+            self.closed.touch()
+            time.sleep(0.3)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return torch.ones(1)
+
+
+def next_after(file: Path, batches: Iterator[Tensor]) -> Tensor:
+    while not file.exists():
+        time.sleep(0.01)
+    return next(batches)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="tensors come over sockets")
+def test_a_worker_that_goes_while_it_hands_over_a_batch_is_6(tmp_path: Path) -> None:
+    """Its socket is closed, and it is not yet dead: what a kill under load looks like."""
+    batches: Any = iter(DataLoader(LastBatch(tmp_path / "closed"), num_workers=1))
+    (worker,) = batches._workers
+    torchs = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # it raises wherever we are
+    try:
+        with pytest.raises(StorageError) as caught, recording(tmp_path):
+            next_after(tmp_path / "closed", batches)
+    finally:
+        batches._shutdown_workers()
+        signal.signal(signal.SIGCHLD, torchs)
+    assert re.search(rf"DataLoader worker \(pid\S* {worker.pid}\)", str(caught.value))
+    assert exit_code(caught.value) == 6
 
 
 def test_missing_file_is_a_fault_of_the_program() -> None:

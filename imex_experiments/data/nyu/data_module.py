@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
-from imex_experiments.data.cache import cached
+from imex_experiments.data.cache import Layout, cached
 from imex_experiments.data.nyu.camera import WHITE_BORDER
 from imex_experiments.data.nyu.conversion import MASKED, VERSION, convert_frames
 from imex_experiments.data.nyu.file import (
@@ -107,7 +107,9 @@ class NyuData(TensorData):
             mat_version(self.splits_file)
         if self.verify:
             require_published(self.path)
-        found = cached(self.cache_dir, "nyu", self._key(), self._convert)
+        found = cached(
+            self.cache_dir, "nyu", self._key(), self._convert, self._layout()
+        )
         self._tell_masked(found["masked"])
         sizes = found["sizes"].tolist()
         if self.batch_size > sizes[0]:
@@ -136,6 +138,16 @@ class NyuData(TensorData):
             "image_size": self.image_size,
             "border": self.border,
             "seed": self.seed,
+        }
+
+    def _layout(self) -> Layout:
+        """The tensors of `_convert`, of as many frames as the file has of the types."""
+        return {
+            "images": ("U8", None, 3, *self.image_size),
+            "depths": ("F32", None, 1, *self.image_size),
+            "frames": ("I64", None),
+            "masked": ("I64", len(MASKED)),
+            "sizes": ("I64", len(SPLITS)),
         }
 
     def _convert(self) -> dict[str, Tensor]:

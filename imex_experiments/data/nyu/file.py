@@ -12,7 +12,6 @@ import json
 import math
 import os
 import signal
-import stat
 import subprocess
 import sys
 import threading
@@ -25,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from imex_experiments.errors import DataError
+from imex_experiments.files import open_regular
 
 FRAME = (480, 640)
 PUBLISHED_MD5 = "520609c519fba3ba5ac58c8fefcc3530"
@@ -60,18 +60,16 @@ class NyuContents:
 
 def mat_version(path: Path) -> str:
     """ "v7.3" or "v5", from the first bytes; DataError for what is no whole .mat file."""
+    if path.is_dir():
+        raise DataError(f"{path}: a folder, not a .mat file; {GET_IT}")
     try:
-        status = path.stat()
-        if stat.S_ISDIR(status.st_mode):
-            raise DataError(f"{path}: a folder, not a .mat file; {GET_IT}")
-        if not stat.S_ISREG(status.st_mode):
-            raise DataError(f"{path}: not a regular file; {GET_IT}")
-        with path.open("rb") as file:
-            head = file.read(4096)
+        with open_regular(path) as file:
+            head, size = file.read(4096), os.fstat(file.fileno()).st_size
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file; {GET_IT}") from error
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be opened ({_reason(error)})") from error
+    except OSError as error:
+        reason = error.strerror or error
+        raise DataError(f"{path}: cannot be opened ({reason}); {GET_IT}") from error
     if not head:
         raise DataError(f"{path}: empty; {GET_IT}")
     if head.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith((b"<!doctype", b"<html")):
@@ -80,7 +78,7 @@ def mat_version(path: Path) -> str:
         (at for at in (0, 512, 1024, 2048) if head[at : at + 8] == _SIGNATURE), None
     )
     if start is not None:
-        _require_whole(path, head[start:], status.st_size)
+        _require_whole(path, head[start:], size)
         return "v7.3"
     if head[:6] == b"MATLAB" and head[124:128] in (b"\x00\x01IM", b"\x01\x00MI"):
         return "v5"
@@ -98,10 +96,6 @@ def _require_whole(path: Path, superblock: bytes, size: int) -> None:
         raise DataError(
             f"{path}: truncated, {end:,} bytes expected and {size:,} found; {GET_IT}"
         )
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error)
 
 
 def read_contents(path: Path, depth: str = "depths") -> NyuContents:
@@ -149,7 +143,7 @@ def read_official_split(path: Path) -> tuple[list[int], list[int]]:
 
 
 def file_md5(path: Path) -> str:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "md5").hexdigest()
 
 
