@@ -123,12 +123,13 @@ def root_cause(error: BaseException) -> BaseException:
         )
     if isinstance(error, GONE) and (workers := _loading(error)):
         try:
-            wait([worker.sentinel for worker in workers], timeout=1)
+            wait([worker.sentinel for worker in workers], timeout=10)
         except (
             RuntimeError
         ) as killed:  # torch's handler of SIGCHLD; it names the worker
             return root_cause(killed)
-        dead = ", ".join(str(worker.pid) for worker in workers if worker.exitcode)
+        ended = [worker for worker in workers if worker.exitcode is not None]
+        dead = ", ".join(str(worker.pid) for worker in ended or workers)
         return StorageError(f"DataLoader worker (pid {dead}) is gone{FEWER_WORKERS}")
     message = str(error)
     if UNOPENED.match(message) and isinstance(error.__cause__, OSError):

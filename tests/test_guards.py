@@ -97,20 +97,20 @@ GUARDS = {
         "imex_experiments/files.py",
         "file.truncate(self._length)",
         "pass",
-        "tests/runs/test_growing_table.py::test_a_resumed_run",
+        "tests/test_files.py::test_a_resumed_run",
     ),
     "rows of another file": Guard(
         "imex_experiments/files.py",
         "if digest.hexdigest() == sha256:",
         "if True:",
-        "tests/runs/test_growing_table.py::test_a_table_that_is_not_the_one_written_is_set"
+        "tests/test_files.py::test_a_table_that_is_not_the_one_written_is_set"
         "_aside[edited]",
     ),
     "no table through a link": Guard(
         "imex_experiments/files.py",
         "if self.path.is_symlink() or not self.path.is_file():",
         "if not self.path.is_file():",
-        "tests/runs/test_growing_table.py::test_a_table_that_is_not_the_one_written_is_set"
+        "tests/test_files.py::test_a_table_that_is_not_the_one_written_is_set"
         "_aside[a link]",
     ),
     "one run per folder": Guard(
@@ -147,19 +147,19 @@ GUARDS = {
         "imex_experiments/config/build.py",
         "if not inspect.isclass(target) or not permitted(target.__module__):",
         "if not inspect.isclass(target):",
-        "tests/runs/test_build.py::test_only_classes",
+        "tests/config/test_build.py::test_only_classes",
     ),
     "the name is checked before its import": Guard(
         "imex_experiments/config/build.py",
         "if not isinstance(path, str) or not permitted(path):",
         "if not isinstance(path, str):",
-        "tests/runs/test_build.py::test_foreign_module",
+        "tests/config/test_build.py::test_foreign_module",
     ),
     "the narrow list": Guard(
         "imex_experiments/config/build.py",
         'REBUILDING = ("imex_experiments",)',
         "REBUILDING = TRAINING",
-        "tests/runs/test_build.py::test_rebuilding",
+        "tests/config/test_build.py::test_rebuilding",
     ),
     "no wider list of Hydra's": Guard(
         "imex_experiments/process/command.py",
@@ -279,7 +279,7 @@ GUARDS = {
         "imex_experiments/errors.py",
         "if isinstance(error, OSError) and error.errno in STORAGE:",
         "if False:",
-        "tests/runs/test_record.py::test_what_ran_out",
+        "tests/runs/test_status.py::test_what_ran_out",
     ),
     "memory": Guard(
         "imex_experiments/errors.py",
@@ -294,10 +294,10 @@ GUARDS = {
         "tests/test_faults.py::test_killed_data_worker",
     ),
     "a data worker that goes while it hands over a batch": Guard(
-        f"{RUNS}/errors.py",
+        "imex_experiments/errors.py",
         "if isinstance(error, GONE) and (workers := _loading(error)):",
         "if False:",
-        "tests/runs/test_record.py::test_a_worker_that",
+        "tests/runs/test_status.py::test_a_worker_that",
     ),
     "curves on a full disk": Guard(
         f"{CALLBACKS}/tensorboard.py",
@@ -321,13 +321,13 @@ GUARDS = {
         "imex_experiments/runs/folder.py",
         "with FileLock(folder / LOCK, timeout=seconds):",
         "if True:",
-        "tests/runs/test_record.py::test_folder_of_a_run",
+        "tests/runs/test_status.py::test_folder_of_a_run",
     ),
     "leftovers are swept": Guard(
         "imex_experiments/runs/folder.py",
         "sweep_partial(place)",
         "pass",
-        "tests/runs/test_record.py::test_leftovers",
+        "tests/runs/test_status.py::test_leftovers",
     ),
     "kernels of this user alone": Guard(
         "imex_experiments/operators/kernels/cpp.py",
@@ -396,6 +396,8 @@ GUARDS = {
 def test_the_guard_is_where_it_is_looked_for(name: str) -> None:
     guard = GUARDS[name]
     assert (ROOT / guard.file).read_text().count(guard.line) == 1
+    file, _, test = guard.test.partition("::")
+    assert test.partition("[")[0] in (ROOT / file).read_text()
 
 
 @pytest.fixture(scope="module")

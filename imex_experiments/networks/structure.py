@@ -1,4 +1,4 @@
-"""What two networks have in common that do the same operations on the same shapes."""
+"""Tell if two networks do the same operations on the same shapes."""
 
 import io
 import pickle
