@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
+from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
@@ -41,15 +41,14 @@ def heat_map_figure(cells: pd.DataFrame, metric: str, columns: int = 4) -> Figur
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(rows, wide, squeeze=False).flatten()
     scale = Normalize(cells["mean"].min(), cells["mean"].max())
-    colours = ScalarMappable(scale, colormaps[COLOUR_MAP].with_extremes(bad=MISSING))
+    colours = colormaps[COLOUR_MAP].with_extremes(bad=MISSING)
     for axis, (title, own) in zip(axes, panels, strict=False):
-        _draw_map(axis, own, colours)
+        _draw_map(axis, own, colours, scale)
         axis.set_title(title, fontsize="medium")
     for axis in axes[len(panels) :]:
         axis.set_visible(False)
-    figure.colorbar(
-        colours, ax=list(axes), label=f"{metric}, mean over seeds", pad=0.02
-    )
+    bar = ScalarMappable(scale, colours)
+    figure.colorbar(bar, ax=list(axes), label=f"{metric}, mean over seeds", pad=0.02)
     frame = Patch(facecolor="none", edgecolor=FRAME, linewidth=3)
     legend = {"setting chosen on validation": frame}
     if cells["lost"].any():
@@ -154,22 +153,16 @@ def _draw_levels(axis: Axes, levels: Mapping[str, float] | None) -> None:
         )
 
 
-def _draw_map(axis: Axes, cells: pd.DataFrame, colours: ScalarMappable) -> None:
+def _draw_map(
+    axis: Axes, cells: pd.DataFrame, colours: Colormap, scale: Normalize
+) -> None:
     """Draw the means over alpha and h, each with its number and what is lost of it."""
     means = cells.pivot(index="alpha", columns="h", values="mean")
-    low, high = colours.get_clim()
-    axis.imshow(
-        means.to_numpy(),
-        colours.cmap,
-        aspect="auto",
-        vmin=low,
-        vmax=high,
-        origin="lower",
-    )
+    axis.imshow(means.to_numpy(), colours, scale, aspect="auto", origin="lower")
     for cell in cells.itertuples():
         row, column = means.index.get_loc(cell.alpha), means.columns.get_loc(cell.h)
         known = bool(np.isfinite(cell.mean))
-        red, green, blue, _ = colours.to_rgba(cell.mean) if known else (1, 1, 1, 1)
+        red, green, blue, _ = colours(scale(cell.mean)) if known else (1, 1, 1, 1)
         ink = "black" if 0.3 * red + 0.59 * green + 0.11 * blue > 0.5 else "white"
         if cell.lost:
             axis.add_patch(_cell(row, column, hatch=HATCH, color=ink, alpha=0.4))
