@@ -117,13 +117,14 @@ def root_cause(error: BaseException) -> BaseException:
         )
     if isinstance(error, GONE) and (workers := _loading(error)):
         try:
-            wait([worker.sentinel for worker in workers], timeout=1)
+            ended = wait([worker.sentinel for worker in workers], timeout=5)
         except (
             RuntimeError
         ) as killed:  # torch's handler of SIGCHLD; it names the worker
             return root_cause(killed)
-        dead = ", ".join(str(worker.pid) for worker in workers if worker.exitcode)
-        return StorageError(f"DataLoader worker (pid {dead}) is gone{FEWER_WORKERS}")
+        pids = [str(worker.pid) for worker in workers if worker.sentinel in ended]
+        gone = ", ".join(pids) or "unknown"
+        return StorageError(f"DataLoader worker (pid {gone}) is gone{FEWER_WORKERS}")
     message = str(error)
     if UNOPENED.match(message) and isinstance(error.__cause__, OSError):
         return root_cause(error.__cause__)
