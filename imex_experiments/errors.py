@@ -123,14 +123,12 @@ def root_cause(error: BaseException) -> BaseException:
         )
     if isinstance(error, GONE) and (workers := _loading(error)):
         try:
-            wait([worker.sentinel for worker in workers], timeout=10)
-        except (
-            RuntimeError
-        ) as killed:  # torch's handler of SIGCHLD; it names the worker
+            ended = wait([worker.sentinel for worker in workers], timeout=10)
+        except RuntimeError as killed:  # torch's handler of SIGCHLD names the worker
             return root_cause(killed)
-        ended = [worker for worker in workers if worker.exitcode is not None]
-        dead = ", ".join(str(worker.pid) for worker in ended or workers)
-        return StorageError(f"DataLoader worker (pid {dead}) is gone{FEWER_WORKERS}")
+        pids = [str(worker.pid) for worker in workers if worker.sentinel in ended]
+        gone = ", ".join(pids) or "unknown"
+        return StorageError(f"DataLoader worker (pid {gone}) is gone{FEWER_WORKERS}")
     message = str(error)
     if UNOPENED.match(message) and isinstance(error.__cause__, OSError):
         return root_cause(error.__cause__)
