@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -17,6 +17,7 @@ from imex_experiments.errors import SweepError, exit_code
 from imex_experiments.process.interrupts import INTERRUPTS
 from imex_experiments.runs.folder import alone_in, claim, make_private, require_room
 from imex_experiments.runs.resume import is_finished, refuse_changes
+from imex_experiments.sweeps.estimate import estimating
 from imex_experiments.sweeps.launch import start_launcher
 from imex_experiments.sweeps.plan import (
     check_points,
@@ -57,14 +58,15 @@ class Hooks(Callback):
                 claim(place[0])
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        with _ending():
+        sweep = Path(config.hydra.sweep.dir)
+        new = not sweep.exists()
+        with _ending(), estimating() if new else nullcontext() as cost:
             points = points_of(config)
             kinds = check_points(points)
             name_folders_by_swept(config, points)
-            show_plan(config, points, kinds)
+            show_plan(config, points, kinds, cost)
         _stop_if_only_checking(config)
         with _ending():
-            sweep = Path(config.hydra.sweep.dir)
             make_private(sweep, "hydra.sweep.dir")
             _held.enter_context(alone_in(sweep, seconds=1, kind="sweep"))
             start_launcher(config.hydra.launcher)

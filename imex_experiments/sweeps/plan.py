@@ -1,19 +1,12 @@
 """What a sweep is going to do: its points, checked and told before the first job."""
 
-import multiprocessing
 import os
 import pickle
-import sys
-import tempfile
-import time
 from collections.abc import Hashable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
-import torch
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -22,14 +15,12 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from rich.console import Console
 from rich.table import Table
 
-from imex_experiments.config.parts import build_parts, build_task
 from imex_experiments.config.preflight import check_seed, preflight
-from imex_experiments.config.trainer import quiet_trainer
 from imex_experiments.errors import ConfigError
 from imex_experiments.networks.cost import count_flops
 from imex_experiments.networks.structure import structure
-from imex_experiments.process.command import hush_lightning
 from imex_experiments.runs.status import status_if_readable
+from imex_experiments.sweeps.estimate import CostOf
 from imex_experiments.sweeps.launch import jobs_at_once
 
 LONGEST_NAME = 255
@@ -43,14 +34,6 @@ class Point:
     words: list[str]
     swept: list[str]
     config: DictConfig
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """One training by three of its steps: seconds in all, and the peak of memory, bytes."""
-
-    seconds: float
-    memory: int
 
 
 def points_of(config: DictConfig) -> list[Point]:
@@ -158,11 +141,15 @@ def check_points(points: Sequence[Point]) -> list[Point]:
 
 
 def show_plan(
-    config: DictConfig, points: Sequence[Point], kinds: Sequence[Point]
+    config: DictConfig,
+    points: Sequence[Point],
+    kinds: Sequence[Point],
+    cost: CostOf | None,
 ) -> None:
-    """Print how many jobs, how many at once, and what the largest costs, if all are new.
+    """Print how many jobs, how many at once, and what the largest costs.
 
-    `kinds` are the points that `check_points` returns.
+    `kinds` are the points that `check_points` returns. Without `cost` the plan shows how
+    many jobs are finished instead.
     """
     folder = Path(config.hydra.sweep.dir)
     at_once = jobs_at_once(config.hydra.launcher)
@@ -170,7 +157,7 @@ def show_plan(
     table.add_row("folder", str(folder))
     table.add_row("jobs", str(len(points)))
     table.add_row("at once", str(at_once or "as the cluster has room"))
-    if folder.exists():
+    if cost is None:
         states = [
             status_if_readable(job.parent).get("state")
             for job in folder.glob("*/.hydra")
@@ -178,7 +165,7 @@ def show_plan(
         table.add_row("finished", str(states.count("finished")))
     else:
         largest = kinds[0]
-        estimate = estimate_in_child(largest.config)
+        estimate = cost(largest.config)
         table.add_row("largest", " ".join(largest.swept) or "all alike")
         table.add_row("its training", f"about {_duration(estimate.seconds)}")
         table.add_row("its memory", f"{estimate.memory / 2**30:.1f} GiB")
@@ -186,57 +173,6 @@ def show_plan(
             seconds = -(-len(points) // at_once) * estimate.seconds
             table.add_row("all jobs", f"at most about {_duration(seconds)}")
     Console().print(table)
-
-
-def estimate_in_child(config: DictConfig) -> Estimate:
-    """The estimate, from a process of its own: it gives back the device and its memory."""
-    bare = OmegaConf.masked_copy(config, [str(k) for k in config if k != "hydra"])
-    plain: Any = OmegaConf.to_container(bare)
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(_estimate, plain).result()
-
-
-def _estimate(plain: dict[str, Any]) -> Estimate:
-    hush_lightning()
-    cfg = OmegaConf.create(plain)
-    parts = build_parts(cfg)
-    parts.data.setup()
-    task = build_task(cfg, parts)
-    clock = _StepClock()
-    with tempfile.TemporaryDirectory() as folder:
-        cfg.run_dir = folder
-        trainer = quiet_trainer(
-            cfg.trainer,
-            callbacks=[clock],
-            max_epochs=1,
-            limit_train_batches=3,
-            limit_val_batches=0,
-            fast_dev_run=False,
-        )
-        trainer.fit(task, parts.data)
-    steps = len(parts.data.train_dataloader()) * cfg.trainer.max_epochs
-    if trainer.strategy.root_device.type == "cuda":
-        return Estimate(steps * clock.fastest, torch.cuda.max_memory_reserved())
-    import resource  # not on Windows
-
-    unit = 1 if sys.platform == "darwin" else 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    return Estimate(steps * clock.fastest, peak)
-
-
-class _StepClock(pl.Callback):
-    """Seconds of the fastest training step, the first (warm-up) among them."""
-
-    fastest = float("inf")
-
-    def on_train_batch_start(self, *_: Any) -> None:
-        self.start = time.perf_counter()
-
-    def on_train_batch_end(self, *_: Any) -> None:
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        self.fastest = min(self.fastest, time.perf_counter() - self.start)
 
 
 def _refuse_several_devices(cfg: DictConfig) -> None:
