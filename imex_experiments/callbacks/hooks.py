@@ -30,7 +30,7 @@ from imex_experiments.runs.preflight import (
 from imex_experiments.runs.prepared import prepare_data
 from imex_experiments.runs.record import alone_in, claim
 from imex_experiments.runs.resume import is_finished
-from imex_experiments.runs.sweep import start_launcher
+from imex_experiments.runs.sweep import start_launcher, write_launch
 from imex_experiments.runs.sweep_summary import collect_jobs
 from imex_experiments.runs.sweep_tables import show_answer
 
@@ -73,6 +73,7 @@ class Hooks(Callback):
             sweep = Path(config.hydra.sweep.dir)
             make_private(sweep, "hydra.sweep.dir")
             _held.enter_context(alone_in(sweep, seconds=1, kind="sweep"))
+            write_launch(sweep, config)
             start_launcher(config.hydra.launcher)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:

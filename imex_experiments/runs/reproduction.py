@@ -7,7 +7,7 @@ from pathlib import Path
 
 from imex_experiments.runs.errors import ConfigError
 from imex_experiments.runs.interrupts import INTERRUPTS
-from imex_experiments.runs.layout import MULTIRUN, hydra_quoted
+from imex_experiments.runs.layout import hydra_quoted, sweep_file
 from imex_experiments.runs.preflight import make_private
 from imex_experiments.runs.sweep import run_tied, sweep_words
 
@@ -136,8 +136,7 @@ def run_sweep(
 
 
 def _require_same_words(folder: Path, words: Sequence[str]) -> None:
-    path = folder / MULTIRUN
-    if not path.is_file():
+    if not sweep_file(folder).is_file():
         return
     _, before = sweep_words(folder)
     differing = {w for w in before if not w.startswith("seed=")} ^ set(words)

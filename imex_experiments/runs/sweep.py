@@ -29,14 +29,16 @@ from imex_experiments.runs.errors import (
     ConfigError,
     StorageError,
 )
+from imex_experiments.runs.files import sync_folder, write_text
 from imex_experiments.runs.interrupts import INTERRUPTS
 from imex_experiments.runs.layout import (
     CONSOLE,
     HISTORY,
-    MULTIRUN,
     STATUS,
+    SWEEP,
     hydra_quoted,
     single_value,
+    sweep_file,
 )
 from imex_experiments.runs.load_run import read_metrics
 from imex_experiments.runs.record import (
@@ -65,14 +67,18 @@ def resumed_sweep(arguments: list[str]) -> list[str]:
     if not given:
         return arguments
     sweep = Path(single_value(given[-1]))
-    if not (sweep / MULTIRUN).is_file():
-        raise ConfigError(f"sweep.resume={sweep}: not a sweep, it has no {MULTIRUN}")
+    source = sweep_file(sweep)
+    if not source.is_file():
+        raise ConfigError(
+            f"sweep.resume={sweep}: not a sweep, it has no {source.name}; "
+            "start a new sweep"
+        )
     check_folder(sweep)
     launch, words = sweep_words(sweep)
     now = [word for word in arguments if word not in given]
     return [
         *_launch(launch, sweep, now),
-        *taken_words(words, sweep / MULTIRUN, now),
+        *taken_words(words, source, now),
         f"hydra.sweep.dir={hydra_quoted(sweep)}",
         *now,
     ]
@@ -81,14 +87,25 @@ def resumed_sweep(arguments: list[str]) -> list[str]:
 def sweep_words(sweep: Path) -> tuple[list[str], list[str]]:
     """Return the overrides with which a sweep was started, of Hydra's own and the others.
 
-    CheckpointError for a multirun.yaml without them.
+    CheckpointError for a file without them.
     """
-    content = read_yaml(sweep / MULTIRUN)
+    source = sweep_file(sweep)
+    content = read_yaml(source)
     try:
         overrides = content["hydra"]["overrides"]
         return [*map(str, overrides["hydra"])], [*map(str, overrides["task"])]
     except (KeyError, TypeError) as error:
-        raise CheckpointError(f"{sweep / MULTIRUN}: not that of a sweep") from error
+        raise CheckpointError(f"{source}: not that of a sweep") from error
+
+
+def write_launch(sweep: Path, config: DictConfig) -> None:
+    """Write how a sweep is started, which `sweep_words` reads.
+
+    Hydra does so too, but in place: a kill in its midst would lose a sweep that is resumed.
+    """
+    overrides = OmegaConf.create({"hydra": {"overrides": config.hydra.overrides}})
+    write_text(sweep / SWEEP, OmegaConf.to_yaml(overrides))
+    sync_folder(sweep)
 
 
 LAUNCH = re.compile(
@@ -112,7 +129,7 @@ def _launch(words: Sequence[str], sweep: Path, now: Sequence[str]) -> list[str]:
     for word in kept:
         if not LAUNCH.fullmatch(word):
             raise CheckpointError(
-                f"{sweep / MULTIRUN}: {word!r} is not taken from a folder, it could run "
+                f"{sweep_file(sweep)}: {word!r} is not taken from a folder, it could run "
                 "code; give it on the command line"
             )
     return kept

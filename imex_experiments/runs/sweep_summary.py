@@ -16,9 +16,10 @@ from imex_experiments.runs.layout import (
     CONFIG,
     HYDRA,
     METRICS,
-    MULTIRUN,
     OVERRIDES,
     STATUS,
+    SWEEP,
+    sweep_file,
 )
 from imex_experiments.runs.load_run import read_metrics
 from imex_experiments.runs.record import read_status
@@ -142,7 +143,7 @@ def result_rows(jobs: Sequence[Job]) -> list[dict[str, Any]]:
 
 def is_sweep(folder: Path) -> bool:
     """Whether Hydra made the folder for several jobs."""
-    return (folder / MULTIRUN).is_file()
+    return sweep_file(folder).is_file()
 
 
 def _runs(source: Path) -> list[Path]:
@@ -158,7 +159,7 @@ def _runs(source: Path) -> list[Path]:
     if not any(source.iterdir()):
         raise CheckpointError(f"{source}: an empty folder; give a run's or a sweep's")
     raise CheckpointError(
-        f"{source}: not a run or a sweep, it has neither {HYDRA}/ nor {MULTIRUN}"
+        f"{source}: not a run or a sweep, it has neither {HYDRA}/ nor {SWEEP}"
     )
 
 
