@@ -224,9 +224,8 @@ def disturb_operations(
     What came of it is added to the counts.
     """
     whole, names = folder / "whole", folder / "names"
-    count = partial(start, whole, "count", 0, names)
     said = folder / "said"
-    code = train(first_words(whole, sweep), count, said=said)
+    code = begin(whole, sweep, said, "count", 0, names)
     assert code == 0, said.read_text()
     state = end_of(whole)
     operations = [line.split(" ", 2) for line in names.read_text().splitlines()]
@@ -243,10 +242,24 @@ def disturb_operations(
             counts += came
 
 
-def first_words(place: Path, sweep: bool) -> list[str]:
-    """Return the overrides of the run in a folder, or of the sweep."""
+def begin(
+    place: Path,
+    sweep: bool,
+    said: Path,
+    how: str,
+    number: int,
+    names: Path | None = None,
+) -> int:
+    """Begin a run or a sweep in a folder with the shim armed; return its exit code."""
     words, kind = (SWEEP, "sweep") if sweep else (SHORT, "run")
-    return [*words, f"hydra.{kind}.dir={place}"]
+    if sweep:
+        place.mkdir()  # of a new one a process with imports of its own tells the cost
+
+    def armed() -> None:
+        fork_jobs()
+        shim.arm(place, how, number, names)
+
+    return train([*words, f"hydra.{kind}.dir={place}"], armed, said=said)
 
 
 def runs_in(place: Path) -> list[Path]:
@@ -262,12 +275,6 @@ def end_of(place: Path) -> dict[str, Any]:
     summary = (place / "summary.md").read_text()
     whole = f"{len(ends)} jobs, {len(ends)} finished" in summary
     return ends | {"rows": (place / "results.csv").read_text(), "summary": whole}
-
-
-def start(place: Path, how: str, number: int, names: Path | None = None) -> None:
-    """Arm the shim in a run, or in a sweep and its jobs."""
-    shim.arm(place, how, number, names)
-    fork_jobs()
 
 
 def fork_jobs() -> None:
@@ -321,9 +328,7 @@ def disturb(
     place = folder / f"{how}-{number}"
     counts = Counter([f"{how}: operations"])
     said = place.with_suffix(".said")
-    code = train(
-        first_words(place, sweep), partial(start, place, how, number), said=said
-    )
+    code = begin(place, sweep, said, how, number)
     lost_a_job = code == 1 and "run only those with" in last_line(said)
     if code not in ENDS[how] | {0} and not lost_a_job:
         counts[f"LOST: {how} ended with {code}: {last_line(said)}"] += 1
