@@ -65,11 +65,13 @@ test-slow: $(DEV) ## Run the tests that train to the end
 	$(BIN)/python -m pytest -m slow
 
 .PHONY: test-faults
-test-faults: $(DEV) ## Kill, fill, fuzz and forge, and take out every guard (an hour)
+test-faults: $(DEV) ## Kill, fill, fuzz and forge, and take out every guard (two hours)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_faults.py tests/test_resume.py \
 		tests/test_malicious.py tests/test_guards.py tests/runs/test_checkpoint_io.py
 	OMP_NUM_THREADS=1 $(BIN)/python scripts/maintenance/torture.py
 	OMP_NUM_THREADS=1 $(BIN)/python scripts/maintenance/torture.py --at every-operation
+	OMP_NUM_THREADS=1 $(BIN)/python scripts/maintenance/torture.py --at every-operation --sweep \
+		--sample 100
 
 .PHONY: docs-check
 docs-check: $(DEV) ## Run every command and snippet of README.md and docs/

@@ -265,20 +265,27 @@ def test_what_a_run_is_outlives_a_loss_of_power(
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("cc") is None, reason="the shim needs a C compiler")
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ("run", ["--how", "kill", "half", "--sample", "2"]),
+        pytest.param("sweep", ["--sweep", "--sample", "4"], marks=pytest.mark.slow),
+    ],
+)
 def test_a_sample_of_all_file_operations(
-    environment: dict[str, str], tmp_path: Path
+    what: str, words: list[str], environment: dict[str, str], tmp_path: Path
 ) -> None:
     """Disturbed and resumed; `make test-faults` does so at all of them."""
-    words = ["--at", "every-operation", "--how", "kill", "half", "--sample", "2"]
+    at = ["--at", "every-operation", *words]
     done = subprocess.run(
-        [sys.executable, str(ROOT / "scripts/maintenance/torture.py"), *words],
+        [sys.executable, str(ROOT / "scripts/maintenance/torture.py"), *at],
         env=environment | {"LD_PRELOAD": str(build(tmp_path))},
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "LOST" not in done.stdout
-    assert "file operations in a run" in done.stdout
+    assert f"file operations in a {what}" in done.stdout
 
 
 @pytest.mark.slow

@@ -80,6 +80,7 @@ def test_failing_jobs_stop_nobody_and_resume_runs_exactly_those(
     assert "Traceback" not in done.stderr
     assert f"sweep.resume={sweep.relative_to(tmp_path)}" in done.stderr
 
+    (sweep / "multirun.yaml").write_text("hydra:\n  over")  # a kill as Hydra writes it
     done = forked(SABOTAGED, f"sweep.resume={sweep}", cwd=tmp_path, HARMLESS="1")
     assert done.returncode == 0, done.stderr
     second = statuses(sweep)

@@ -7,7 +7,7 @@ from pathlib import Path
 from shlex import join
 
 from imex_experiments.errors import CheckpointError
-from imex_experiments.runs.layout import HYDRA, MULTIRUN, OVERRIDES
+from imex_experiments.runs.layout import HYDRA, OVERRIDES, SWEEP, sweep_file
 from imex_experiments.runs.plain import check_folder, read_yaml
 
 ADDED = ("hydra.mode=", "hydra.job.config.override_dirname.", "hydra.sweep.")
@@ -16,20 +16,21 @@ ADDED = ("hydra.mode=", "hydra.job.config.override_dirname.", "hydra.sweep.")
 
 def is_sweep(folder: Path) -> bool:
     """Tell if Hydra made the folder for several runs."""
-    return (folder / MULTIRUN).is_file()
+    return sweep_file(folder).is_file()
 
 
 def sweep_words(sweep: Path) -> tuple[list[str], list[str]]:
     """Return the overrides with which a sweep was started, of Hydra's own and the others.
 
-    CheckpointError for a multirun.yaml without them.
+    CheckpointError for a file without them.
     """
-    content = read_yaml(sweep / MULTIRUN)
+    source = sweep_file(sweep)
+    content = read_yaml(source)
     try:
         overrides = content["hydra"]["overrides"]
         return [*map(str, overrides["hydra"])], [*map(str, overrides["task"])]
     except (KeyError, TypeError) as error:
-        raise CheckpointError(f"{sweep / MULTIRUN}: not that of a sweep") from error
+        raise CheckpointError(f"{source}: not that of a sweep") from error
 
 
 def run_folders(sources: Iterable[str | Path]) -> dict[str, Path]:
@@ -72,7 +73,7 @@ def _runs(source: Path) -> list[Path]:
     if not any(source.iterdir()):
         raise CheckpointError(f"{source}: an empty folder; give a run's or a sweep's")
     raise CheckpointError(
-        f"{source}: not a run or a sweep, it has neither {HYDRA}/ nor {MULTIRUN}"
+        f"{source}: not a run or a sweep, it has neither {HYDRA}/ nor {SWEEP}"
     )
 
 

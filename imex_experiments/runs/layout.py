@@ -23,8 +23,17 @@ TENSORBOARD = Path("tensorboard")
 CONSOLE = Path("console.log")
 """What a job of a sweep would have printed."""
 
+SWEEP = Path("sweep.yaml")
+"""How a sweep was started, complete or not there."""
+
 MULTIRUN = Path("multirun.yaml")
-"""Written by Hydra into the folder of a sweep."""
+"""The same by Hydra, which writes it in place: older sweeps have nothing else."""
+
+
+def sweep_file(folder: Path) -> Path:
+    """Return the file that says how a sweep was started; it is missing if there is none."""
+    own, hydras = folder / SWEEP, folder / MULTIRUN
+    return hydras if hydras.is_file() and not own.is_file() else own
 
 
 def resume_command(run: Path) -> str:

@@ -18,7 +18,7 @@ from imex_experiments.process.interrupts import INTERRUPTS
 from imex_experiments.runs.folder import alone_in, claim, make_private, require_room
 from imex_experiments.runs.resume import is_finished, refuse_changes
 from imex_experiments.sweeps.estimate import estimating
-from imex_experiments.sweeps.launch import start_launcher
+from imex_experiments.sweeps.launch import start_launcher, write_launch
 from imex_experiments.sweeps.plan import (
     check_points,
     name_folders_by_swept,
@@ -69,6 +69,7 @@ class Hooks(Callback):
         with _ending():
             make_private(sweep, "hydra.sweep.dir")
             _held.enter_context(alone_in(sweep, seconds=1, kind="sweep"))
+            write_launch(sweep, config)
             start_launcher(config.hydra.launcher)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:

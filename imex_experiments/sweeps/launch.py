@@ -1,13 +1,16 @@
-"""Launchers: how many jobs they run at once, and how Ray is started."""
+"""Launchers: how many jobs they run at once, and how a sweep is started."""
 
 import os
+from pathlib import Path
 from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 
 from imex_experiments.errors import ConfigError
+from imex_experiments.files import sync_folder, write_text
 from imex_experiments.process.interrupts import INTERRUPTS
+from imex_experiments.runs.layout import SWEEP
 
 
 def jobs_at_once(launcher: DictConfig) -> int | None:
@@ -31,6 +34,16 @@ def jobs_at_once(launcher: DictConfig) -> int | None:
                 f"{there[key]} that are here; hydra/launcher=ray_cpu needs no GPU"
             )
     return min(int(there[key] / n) for key, n in wanted.items() if n > 0)
+
+
+def write_launch(sweep: Path, config: DictConfig) -> None:
+    """Write how a sweep is started, which `results.sources.sweep_words` reads.
+
+    Hydra does so too, but in place: a kill in its midst would lose a sweep that is resumed.
+    """
+    overrides = OmegaConf.create({"hydra": {"overrides": config.hydra.overrides}})
+    write_text(sweep / SWEEP, OmegaConf.to_yaml(overrides))
+    sync_folder(sweep)
 
 
 OBJECT_STORE = 75 * 2**20

@@ -10,7 +10,7 @@ from imex_experiments.process.interrupts import INTERRUPTS
 from imex_experiments.process.tied import run_tied
 from imex_experiments.results.sources import sweep_words
 from imex_experiments.runs.folder import make_private
-from imex_experiments.runs.layout import MULTIRUN
+from imex_experiments.runs.layout import sweep_file
 
 
 def run_sweep(
@@ -36,8 +36,7 @@ def run_sweep(
 
 
 def _require_same_words(folder: Path, words: Sequence[str]) -> None:
-    path = folder / MULTIRUN
-    if not path.is_file():
+    if not sweep_file(folder).is_file():
         return
     _, before = sweep_words(folder)
     differing = {w for w in before if not w.startswith("seed=")} ^ set(words)

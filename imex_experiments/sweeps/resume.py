@@ -7,7 +7,7 @@ from pathlib import Path
 from imex_experiments.config.overrides import hydra_quoted, single_value
 from imex_experiments.errors import CheckpointError, ConfigError
 from imex_experiments.results.sources import sweep_words
-from imex_experiments.runs.layout import MULTIRUN
+from imex_experiments.runs.layout import sweep_file
 from imex_experiments.runs.plain import check_folder
 from imex_experiments.runs.strangers import taken_words
 
@@ -21,14 +21,18 @@ def resumed_sweep(arguments: list[str]) -> list[str]:
     if not given:
         return arguments
     sweep = Path(single_value(given[-1]))
-    if not (sweep / MULTIRUN).is_file():
-        raise ConfigError(f"sweep.resume={sweep}: not a sweep, it has no {MULTIRUN}")
+    source = sweep_file(sweep)
+    if not source.is_file():
+        raise ConfigError(
+            f"sweep.resume={sweep}: not a sweep, it has no {source.name}; "
+            "start a new sweep"
+        )
     check_folder(sweep)
     launch, words = sweep_words(sweep)
     now = [word for word in arguments if word not in given]
     return [
         *_launch(launch, sweep, now),
-        *taken_words(words, sweep / MULTIRUN, now),
+        *taken_words(words, source, now),
         f"hydra.sweep.dir={hydra_quoted(sweep)}",
         *now,
     ]
@@ -55,7 +59,7 @@ def _launch(words: Sequence[str], sweep: Path, now: Sequence[str]) -> list[str]:
     for word in kept:
         if not LAUNCH.fullmatch(word):
             raise CheckpointError(
-                f"{sweep / MULTIRUN}: {word!r} is not taken from a folder, it could run "
+                f"{sweep_file(sweep)}: {word!r} is not taken from a folder, it could run "
                 "code; give it on the command line"
             )
     return kept

@@ -2,7 +2,8 @@
 
    Loaded by LD_PRELOAD and armed by the process that is to be disturbed. An operation is
    a call that changes what the folder holds: opening for writing, write, rename, link,
-   fsync, unlink, mkdir, rmdir, truncate. Processes that it starts are left alone. */
+   fsync, unlink, mkdir, rmdir, truncate. Processes that it starts are left alone, but for
+   forks that join: they count on where it is. */
 
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -14,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/types.h>
 #include <sys/uio.h>
@@ -24,7 +26,8 @@ enum mode { COUNT, KILL, HALF, FULL, BROKEN, TERM };
 static char folder[PATH_MAX];
 static size_t length;
 static pid_t process;
-static long last, passed;
+static long last;
+static long *passed; /* shared with the forks */
 static enum mode mode;
 static int tally = -1;
 
@@ -36,11 +39,16 @@ void shim_arm(const char *where, long number, int how, int names) {
   last = number;
   mode = (enum mode)how;
   tally = names;
-  passed = 0;
+  passed = mmap(NULL, sizeof *passed, PROT_READ | PROT_WRITE,
+                MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  if (passed == MAP_FAILED) abort();
   process = getpid();
 }
 
-long shim_passed(void) { return passed; }
+/* Join, in a fork of the armed process, if there is one. */
+void shim_join(void) {
+  if (process != 0) process = getpid();
+}
 
 static int inside(const char *path) {
   return !strncmp(path, folder, length) && (path[length] == '/' || !path[length]);
@@ -72,8 +80,8 @@ static int file_inside(int file, char *path) {
 /* What is to happen now: COUNT for nothing. A disk that is full stays full for whatever
    needs room, `grows`; everything else happens once. */
 static enum mode next(const char *name, const char *path, int grows) {
-  long number = __atomic_add_fetch(&passed, 1, __ATOMIC_SEQ_CST);
-  if (tally >= 0) dprintf(tally, "%s %s\n", name, path);
+  long number = __atomic_add_fetch(passed, 1, __ATOMIC_SEQ_CST);
+  if (tally >= 0) dprintf(tally, "%d %s %s\n", process, name, path);
   int now = mode == FULL ? grows && number >= last : number == last;
   if (!now) return COUNT;
   if (mode == KILL) kill(process, SIGKILL);
@@ -130,7 +138,7 @@ ssize_t write(int file, const void *content, size_t size) {
   char path[PATH_MAX];
   if (file == tally || !file_inside(file, path)) return real(file, content, size);
   enum mode now = next("write", path, 1);
-  if (now == HALF || (now == FULL && passed == last)) real(file, content, size / 2);
+  if (now == HALF || (now == FULL && *passed == last)) real(file, content, size / 2);
   if (now == HALF) kill(process, SIGKILL);
   if (failed(now)) return -1;
   return real(file, content, size);

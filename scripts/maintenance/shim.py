@@ -44,10 +44,15 @@ def start_again() -> None:
 def arm(folder: Path, how: str, number: int, names: Path | None = None) -> None:
     """Disturb the file operation `number` of this process in a folder, counted from 1.
 
-    The operations go to the file `names`, one a line: the call and the path.
+    The operations go to the file `names`, one a line: the process, the call and the path.
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
     tally = -1 if names is None else os.open(names, flags, 0o600)
     ctypes.CDLL(None).shim_arm(
         os.fsencode(folder.resolve()), ctypes.c_long(number), HOW[how], tally
     )
+
+
+def join() -> None:
+    """Take part in a fork of the armed process, if there is one: its count goes on."""
+    ctypes.CDLL(None).shim_join()

@@ -5,9 +5,11 @@
     python scripts/maintenance/torture.py --kills 10 --inside 3 --fuzzed 200 --rounds 2
     python scripts/maintenance/torture.py --at every-operation        # an hour; Linux, with cc
     python scripts/maintenance/torture.py --at every-operation --sample 20
+    python scripts/maintenance/torture.py --at every-operation --sweep    # two hours
 
-The last two disturb a run at each of its file operations: it is killed before the call or
-after half a write, the disk is full or fails, SIGTERM arrives. Then it is resumed.
+The last three disturb a run, or a sweep of three jobs, at each of its file operations: it is
+killed before the call or after half a write, the disk is full or fails, SIGTERM arrives.
+Then it is resumed.
 
 It prints counts and ends with 1 if anything was lost. The runs are forks of this process,
 with all imports done: what is killed is a real process of train.py, within its work.
@@ -28,14 +30,16 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import shim
 import torch
+from hydra.core.global_hydra import GlobalHydra
 
 import imex_experiments.callbacks
 import imex_experiments.data
@@ -43,13 +47,14 @@ import imex_experiments.networks  # noqa: F401
 from imex_experiments.callbacks import FiniteCheck
 from imex_experiments.data.cache import LEFTOVERS, cached
 from imex_experiments.data.qtips import QtipsRecipe, make_qtips
-from imex_experiments.errors import CheckpointError, StorageError
+from imex_experiments.errors import CheckpointError, ConfigError, StorageError
 from imex_experiments.runs.checkpoint_io import (
     checksum_of,
     has_checkpoint,
     read_checkpoint,
 )
 from imex_experiments.runs.layout import BEST, HISTORY, LAST, METRICS
+from imex_experiments.sweeps import jobs
 
 TRAIN = str(Path(__file__).parents[2] / "train.py")
 
@@ -72,6 +77,9 @@ SMALL = [
 MAKERS = 8
 """Processes that make one cache."""
 
+AT_ONCE = 2
+"""Runs that are disturbed side by side, each in a folder of its own."""
+
 OTHER_FILE_SYSTEM = Path("/dev/shm")
 
 Before = Callable[[], None]
@@ -87,6 +95,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--at", choices=["random-moments", "every-operation"])
     parser.add_argument("--how", nargs="+", choices=list(ENDS), default=list(ENDS))
+    parser.add_argument("--sweep", action="store_true", help="of a sweep of three jobs")
     parser.add_argument("--sample", type=int, help="so many of all operations")
     args = parser.parse_args()
     if args.at == "every-operation" and not shim.is_loaded():
@@ -96,12 +105,14 @@ def main() -> int:
     counts: Counter[str] = Counter()
     with tempfile.TemporaryDirectory(prefix="torture-") as name:
         folder = Path(name)
-        os.environ["IMEX_CACHE"] = str(folder / "cache")
+        os.environ.setdefault("IMEX_CACHE", str(folder / "cache"))
         if OTHER_FILE_SYSTEM.is_dir():
             os.environ["TMPDIR"] = str(OTHER_FILE_SYSTEM)
         if args.at == "every-operation":
             try:
-                disturb_operations(folder, rng, args.how, args.sample, counts)
+                disturb_operations(
+                    folder, rng, args.how, args.sample, counts, args.sweep
+                )
             finally:  # Ctrl-C after half an hour too
                 tell(counts)
             return int(any(name.startswith("LOST") for name in counts))
@@ -184,6 +195,9 @@ SHORT = [
 ]
 """A run of six steps in three epochs, with few file operations."""
 
+SWEEP = ["-m", "seed=0,1,2", *SHORT, "trainer.max_epochs=1", "logger=null"]
+"""Three jobs of two steps."""
+
 ENDS = {
     "kill": {-signal.SIGKILL},
     "half": {-signal.SIGKILL},
@@ -193,6 +207,9 @@ ENDS = {
 }
 """Exit codes of a run that is disturbed, where it is not 0 because it could go on."""
 
+REFUSED = {CheckpointError.exit_code, ConfigError.exit_code}
+"""Exit codes of a resume of what is no run or sweep yet."""
+
 
 def disturb_operations(
     folder: Path,
@@ -200,74 +217,136 @@ def disturb_operations(
     how: list[str],
     sample: int | None,
     counts: Counter[str],
+    sweep: bool,
 ) -> None:
-    """Disturb a run at each of its file operations, or at a sample; add to the counts."""
+    """Disturb a run or a sweep at each of its file operations, or at a sample.
+
+    What came of it is added to the counts.
+    """
     whole, names = folder / "whole", folder / "names"
-    count = partial(shim.arm, whole, "count", 0, names)
     said = folder / "said"
-    code = train([*SHORT, f"hydra.run.dir={whole}"], count, said=said)
+    code = begin(whole, sweep, said, "count", 0, names)
     assert code == 0, said.read_text()
-    state = fingerprint(whole)
-    operations = names.read_text().splitlines()
+    state = end_of(whole)
+    operations = [line.split(" ", 2) for line in names.read_text().splitlines()]
     cases = [(word, n) for word in how for n in moments(operations, word)]
     if sample is not None:
         cases = rng.sample(cases, sample)
-    counts["file operations in a run"] = len(operations)
-    for word, number in cases:
-        found = disturb(folder / "cut", state, word, number)
-        if any(name.startswith("LOST") for name in found):
-            print(
-                f"{word} at {number}, {operations[number - 1]}: {dict(found)}",
-                flush=True,
-            )
-        counts += found
-        shutil.rmtree(folder / "cut", ignore_errors=True)
+    counts[f"file operations in a {'sweep' if sweep else 'run'}"] = len(operations)
+    with ProcessPoolExecutor(AT_ONCE, multiprocessing.get_context("fork")) as pool:
+        found = pool.map(partial(disturb, folder, sweep, state), cases)
+        for (word, number), came in zip(cases, found, strict=True):
+            if any(name.startswith("LOST") for name in came):
+                _, call, path = operations[number - 1]
+                print(f"{word} at {number}, {call} {path}: {dict(came)}", flush=True)
+            counts += came
 
 
-ALIKE = 8
-"""Of the operations of TensorBoard, each of which adds one event, every eighth is taken."""
+def begin(
+    place: Path,
+    sweep: bool,
+    said: Path,
+    how: str,
+    number: int,
+    names: Path | None = None,
+) -> int:
+    """Begin a run or a sweep in a folder with the shim armed; return its exit code."""
+    words, kind = (SWEEP, "sweep") if sweep else (SHORT, "run")
+    if sweep:
+        place.mkdir()  # of a new one a process with imports of its own tells the cost
+
+    def armed() -> None:
+        fork_jobs()
+        shim.arm(place, how, number, names)
+
+    return train([*words, f"hydra.{kind}.dir={place}"], armed, said=said)
 
 
-def moments(operations: list[str], how: str) -> list[int]:
+def runs_in(place: Path) -> list[Path]:
+    """Return the folders of the jobs of a sweep, or the run itself."""
+    return sorted(place.glob("[0-9]_*")) or [place]
+
+
+def end_of(place: Path) -> dict[str, Any]:
+    """Return all that a finished run has come to, or a sweep with its results.csv."""
+    ends: dict[str, Any] = {run.name: fingerprint(run) for run in runs_in(place)}
+    if len(ends) == 1:
+        return ends.popitem()[1]
+    summary = (place / "summary.md").read_text()
+    whole = f"{len(ends)} jobs, {len(ends)} finished" in summary
+    return ends | {"rows": (place / "results.csv").read_text(), "summary": whole}
+
+
+def fork_jobs() -> None:
+    """Let the jobs of a sweep be forks of their launcher, with all imports done."""
+    jobs.run_tied = forked_job
+
+
+def forked_job(command: Sequence[str], output: IO[str] | None = None) -> int:
+    """Run a job as `jobs.run_tied` does, but in a fork; return its exit code."""
+
+    def job() -> None:
+        shim.join()
+        GlobalHydra.instance().clear()
+        sys.stdout = sys.stderr = output
+        sys.argv = list(command[1:])
+        runpy.run_path(TRAIN, run_name="__main__")
+
+    return exit_code_of(job)
+
+
+ALIKE = {"curves": 8, "job": 20}
+"""One in so many is taken of TensorBoard's operations, each of which adds an event, and of
+those of the jobs of a sweep, which are those of a run."""
+
+
+def moments(operations: list[list[str]], how: str) -> list[int]:
     """Return the operations, counted from 1, at which a disturbance is one of its own.
 
     A kill after any other call than a write is one before the next call, and a disk that
     is full is so at the next call that needs room.
     """
     calls = {"half": ("write",), "ENOSPC": ("write", "open", "mkdir", "link")}
-    alike = 0
+    seen: Counter[str] = Counter()
     chosen = []
-    for number, operation in enumerate(operations, start=1):
-        call, _, path = operation.partition(" ")
-        alike += "/tensorboard/" in path
-        if "/tensorboard/" in path and alike % ALIKE:
-            continue
+    for number, (process, call, path) in enumerate(operations, start=1):
+        kind = "curves" if "/tensorboard/" in path else "job"
+        if kind == "curves" or process != operations[0][0]:
+            seen[kind] += 1
+            if seen[kind] % ALIKE[kind]:
+                continue
         if call.startswith(calls.get(how, ())) or how not in calls:
             chosen.append(number)
     return chosen
 
 
-def disturb(run: Path, state: dict[str, Any], how: str, number: int) -> Counter[str]:
-    """Disturb a run at one operation and resume it: what came of it, and what was lost."""
+def disturb(
+    folder: Path, sweep: bool, state: dict[str, Any], case: tuple[str, int]
+) -> Counter[str]:
+    """Disturb a run or sweep at one operation and resume it; return what came of it."""
+    how, number = case
+    place = folder / f"{how}-{number}"
     counts = Counter([f"{how}: operations"])
-    said = run.with_name("said")
-    words = [*SHORT, f"hydra.run.dir={run}"]
-    code = train(words, partial(shim.arm, run, how, number), said=said)
-    if code not in ENDS[how] | {0}:
+    said = place.with_suffix(".said")
+    code = begin(place, sweep, said, how, number)
+    lost_a_job = code == 1 and "run only those with" in last_line(said)
+    if code not in ENDS[how] | {0} and not lost_a_job:
         counts[f"LOST: {how} ended with {code}: {last_line(said)}"] += 1
-    counts["LOST: corrupt under a final name"] += len(corrupt(run))
+    bad = [path for run in runs_in(place) for path in corrupt(run)]
+    counts["LOST: corrupt under a final name"] += len(bad)
     if code == 0:
-        counts[f"{how}: of which the run went on"] += 1
+        counts[f"{how}: of which it went on undisturbed"] += 1
     else:
-        code = train([f"resume={run}"], said=said)
-    if code == 0 and fingerprint(run) == state:
+        code = train([f"{'sweep.' * sweep}resume={place}"], fork_jobs, said=said)
+    if code == 0 and end_of(place) == state:
         counts[f"{how}: ended bit-identical"] += 1
-        counts["LOST: leftovers"] += len(list(run.rglob("*.partial")))
-    elif code == CheckpointError.exit_code and not has_checkpoint(run):
-        told = "start a new run" in last_line(said)
+        counts["LOST: leftovers"] += len(list(place.rglob("*.partial")))
+    elif code in REFUSED and not any(map(has_checkpoint, runs_in(place))):
+        told = re.search(r"start a new (run|sweep)", last_line(said))
         counts[f"{how}: refused, nothing was saved yet" if told else "LOST: way"] += 1
     else:
         counts[f"LOST: {how} resumed with {code}: {last_line(said)}"] += 1
+    shutil.rmtree(place, ignore_errors=True)
     return +counts
 
 
@@ -294,6 +373,10 @@ def train(
             sys.argv = [TRAIN, *words]
             runpy.run_path(TRAIN, run_name="__main__")
 
+    return exit_code_of(command, kill_after)
+
+
+def exit_code_of(command: Callable[[], None], kill_after: float | None = None) -> int:
     process = multiprocessing.get_context("fork").Process(target=command)
     process.start()
     process.join(kill_after)

@@ -128,7 +128,7 @@ def test_folders_that_are_no_runs_are_told_apart(tmp_path: Path) -> None:
     for name, complaint in {
         "nowhere": "no such folder",
         "empty": "an empty folder",
-        "foreign": r"neither \.hydra/ nor multirun\.yaml",
+        "foreign": r"neither \.hydra/ nor sweep\.yaml",
         "sweep": "no job has begun",
     }.items():
         with pytest.raises(CheckpointError, match=f"{name}: .*{complaint}"):
