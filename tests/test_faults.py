@@ -263,12 +263,13 @@ def test_what_a_run_is_outlives_a_loss_of_power(
     assert {run, run / ".hydra"} <= set(paths[:first])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("cc") is None, reason="the shim needs a C compiler")
 @pytest.mark.parametrize(
     ("what", "words"),
     [
         ("run", ["--how", "kill", "half", "--sample", "2"]),
-        pytest.param("sweep", ["--sweep", "--sample", "4"], marks=pytest.mark.slow),
+        ("sweep", ["--sweep", "--sample", "4"]),
     ],
 )
 def test_a_sample_of_all_file_operations(
