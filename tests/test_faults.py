@@ -269,7 +269,7 @@ def test_what_a_run_is_outlives_a_loss_of_power(
     ("what", "words"),
     [
         ("run", ["--how", "kill", "half", "--sample", "2"]),
-        pytest.param("sweep", ["--sweep", "--sample", "4"], marks=pytest.mark.slow),
+        ("sweep", ["--sweep", "--sample", "4"]),
     ],
 )
 def test_a_sample_of_all_file_operations(
