@@ -4,12 +4,17 @@ import copy
 
 import pytest
 import torch
+from conftest import rounding
 from torch import Tensor, nn
 
 from imex_experiments.terms.layers import DoubleLayer
 from imex_experiments.terms.weight_path import LinearPath, StepwisePath, WeightPath
 
 KNOTS = (0.0, 0.5, 2.0, 2.25)
+
+OF_A_LAYER = rounding(torch.float64, 4 * (2 * 9 + 2), 10)
+"""Error of means of weights in a layer: two kernels of 9 taps over 2 channels, two norms
+that make ten times as much of it at most."""
 
 
 def make_layer() -> nn.Module:
@@ -60,7 +65,7 @@ def test_linear_path_interpolates_every_weight() -> None:
                 *(m.parameters() for m in (expected, path[k], path[k + 1])), strict=True
             ):
                 mean.copy_((1 - s) * p + s * q)
-        torch.testing.assert_close(path.at(t)(y), expected(y), rtol=0, atol=1e-13)
+        torch.testing.assert_close(path.at(t)(y), expected(y), rtol=0, atol=OF_A_LAYER)
     for k, t in enumerate(KNOTS):
         assert torch.equal(path.at(t)(y), path[k](y))
         assert torch.equal(path.at(t, end=t)(y), path[k](y))
@@ -104,7 +109,9 @@ def test_refined_path_is_the_same_function_of_time(
     finer = path.refined((0.0, 0.25, 0.5, 1.0, 2.0, 2.1, 2.25))
     assert len(finer) == len(path) + 3
     for t in (0.0, 0.1, 0.3, 0.5, 1.7, 2.0, 2.2, 2.25):
-        torch.testing.assert_close(finer.at(t)(y), path.at(t)(y), rtol=0, atol=1e-13)
+        torch.testing.assert_close(
+            finer.at(t)(y), path.at(t)(y), rtol=0, atol=OF_A_LAYER
+        )
     weights = {id(p) for p in path.parameters()}
     assert not weights & {id(p) for p in finer.parameters()}
 
