@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Command
+from conftest import QUICK, Command
 from torture import SMALL, TRAIN
 
 
@@ -83,6 +83,33 @@ def test_shortest_runs_keep_a_checkpoint(
     trained(forked, run, f"trainer.{short}")
     for name in ("best", "last"):
         assert (run / f"checkpoints/{name}.ckpt").exists()
+
+
+def test_debugging_run_starts_from_weights_and_leaves_the_test_split_alone(
+    trained: Path, forked: Command, tmp_path: Path
+) -> None:
+    """A step of no length leaves the weights as they came: the score is theirs."""
+    run = tmp_path / "run"
+    words = ["debug=default", "test=false", f"weights={trained}", "optimizer.lr=1e-30"]
+    words += ["trainer.limit_val_batches=null", "callbacks.batch_statistics=null"]
+    words += [word for word in QUICK if word.startswith("data")]
+    done = forked(TRAIN, *words, f"hydra.run.dir={run}", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert not any(name.startswith("test/") for name in metrics)
+    assert metrics["val/miou"] == pytest.approx(best_of(trained), abs=0.02)
+
+    done = forked(TRAIN, "model=resnet", *words, cwd=tmp_path)
+    assert done.returncode == 4, done.stderr
+    assert f"{trained}/checkpoints/best.ckpt: not of this network" in done.stderr
+    done = forked(TRAIN, "-m", "++sweep.resume=nowhere", *words[1:], cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert "sweep.resume: give it without +" in done.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"run"}
+
+
+def best_of(run: Path) -> float:
+    return json.loads((run / "metrics.json").read_text())["val/miou"]
 
 
 def test_interval_longer_than_an_epoch_is_a_configuration_error(

@@ -55,6 +55,9 @@ class Experiment:
     resume: Any
     resume_changed: bool
     check: bool
+    weights: Any
+    test: bool
+    sweep: Mapping[str, Any]
     run_dir: str
     data: Mapping[str, Any]
     model: Mapping[str, Any]
@@ -64,6 +67,13 @@ class Experiment:
     scheduler: Mapping[str, Any] | None = None
     callbacks: Mapping[str, Any] | None = None
     logger: Mapping[str, Any] | None = None
+
+
+@dataclass
+class SweepKeys:
+    """Name the keys of `sweep` in conf/train.yaml."""
+
+    resume: Any
 
 
 def check_keys(cfg: DictConfig) -> None:
@@ -80,6 +90,7 @@ def check_keys(cfg: DictConfig) -> None:
         if key != "hydra"
     }
     check_arguments(Experiment, plain, "")
+    check_arguments(SweepKeys, plain["sweep"], "sweep")
     for key, part in PARTS.items():
         check(cfg.get(key), key, part)
     if logger := cfg.get("logger"):

@@ -27,6 +27,8 @@ def preflight(cfg: DictConfig) -> Parts:
     check_ours(cfg.trainer)
     check_trainer(cfg.trainer)
     _refuse_missing_callbacks(cfg)
+    if cfg.sweep.resume is not None:  # train.py takes the word before Hydra does
+        raise ConfigError("sweep.resume: give it without +, as sweep.resume=<sweep>")
     parts = build_parts(cfg)
     try_batch(parts.network, parts.data)
     with refusing("optimizer"):

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from pytorch_lightning.plugins.io import CheckpointIO
+from torch import nn
 
 from imex_experiments.errors import CheckpointError, StorageError
 from imex_experiments.files import (
@@ -104,6 +105,20 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise CheckpointError(f"{path}: not a checkpoint ({reason})") from error
     return checkpoint
+
+
+def load_weights(task: nn.Module, run: Path) -> None:
+    """Give a task the weights of a run's best checkpoint.
+
+    CheckpointError if there is none, or one of another network.
+    """
+    path = run / BEST
+    state = read_checkpoint(path)
+    try:
+        task.load_state_dict(state["state_dict"])
+    except (KeyError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"{path}: not of this network ({reason})") from error
 
 
 def has_checkpoint(run: Path) -> bool:

@@ -22,7 +22,7 @@ from imex_experiments.runs.status import status_if_readable
 from imex_experiments.runs.strangers import taken_words
 from imex_experiments.tasks import Task
 
-OWN = {"resume", CHANGED, "check"}
+OWN = {"resume", CHANGED, "check", "weights"}
 FREE = {"data.num_workers", "data.cache_dir", "trainer.accelerator", "trainer.devices"}
 """Keys that a resumed run may change: where it runs, not what it computes."""
 

@@ -211,6 +211,8 @@ def check_word(word: str, source: Path) -> list[list[tuple[str, Any]]]:
         elif place and not (value is None and last == "path"):
             if key == "run_dir" or not PLACE.fullmatch(str(value)):
                 raise _not_taken(word, source, "a run writes into its own folder alone")
+        elif key == "weights" and value is not None:
+            raise _not_taken(word, source, "a run starts from weights of yours alone")
         elif "${" in str(value) and (not rest or key == "trainer.profiler"):
             raise _not_taken(word, source, "it hides what it names")
         _check_size(key, value, source)

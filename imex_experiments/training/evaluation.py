@@ -22,7 +22,9 @@ def alone_after_fit(trainer: pl.Trainer) -> bool:
     return trainer.is_global_zero
 
 
-def evaluate(task: Task, data: Any, trainer: DictConfig) -> dict[str, float]:
+def evaluate(
+    task: Task, data: Any, trainer: DictConfig, test: bool = True
+) -> dict[str, float]:
     """All `val/*` and `test/*` metrics of the task as it is, by name.
 
     No curve of the run gets another point. A data set without a test split gives no
@@ -30,7 +32,7 @@ def evaluate(task: Task, data: Any, trainer: DictConfig) -> dict[str, float]:
     """
     runner = quiet_trainer(trainer)
     (scores,) = runner.validate(task, data, verbose=False)
-    if "test" in data.splits:
+    if test and "test" in data.splits:
         tested = runner.test(task, data, verbose=False)  # none: limit_test_batches=0
         return {**scores, **(tested[0] if tested else {})}
     return dict(scores)

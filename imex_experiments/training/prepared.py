@@ -2,6 +2,7 @@
 
 import logging
 from logging.handlers import BufferingHandler
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
@@ -11,6 +12,7 @@ from imex_experiments.config.arguments import HOOKS
 from imex_experiments.config.parts import Parts, build_seeded_network, build_task
 from imex_experiments.config.preflight import try_batch
 from imex_experiments.errors import ConfigError
+from imex_experiments.runs.checkpoint_io import load_weights
 from imex_experiments.runs.resume import refuse_unfit
 from imex_experiments.tasks import Task
 
@@ -43,6 +45,8 @@ def prepare(cfg: DictConfig, parts: Parts) -> None:
     task = build_task(cfg, parts)
     if cfg.resume is not None:
         refuse_unfit(cfg, task)
+    elif cfg.weights is not None:
+        load_weights(task, Path(cfg.weights))
     _waiting[:] = [(data, task, kept.buffer)]
 
 

@@ -50,7 +50,7 @@ class Run:
             return 0.0
         if trainer.checkpoint_callback:
             task.load_state_dict(read_checkpoint(self.folder / BEST)["state_dict"])
-        kept = evaluate(task, data, self.cfg.trainer)
+        kept = evaluate(task, data, self.cfg.trainer, self.cfg.test)
         save_results(self.folder, trainer, {**kept, **measured})
         save_figures(task, data.samples("val", 6), self.folder / FIGURES)
         if trainer.checkpoint_callback:
