@@ -19,8 +19,8 @@ from imex_experiments.networks.structure import structure
 def preflight(cfg: DictConfig) -> Parts:
     """Check every class, key and type, build all parts, and try them; return the parts.
 
-    ConfigError with key and value for the first thing that cannot work. No data are read,
-    so that the batch that is tried has the size that they should have.
+    Raises ConfigError with key and value for the first thing that cannot work. No data are
+    read: the batch that is tried has the size that the configuration gives.
     """
     check_keys(cfg)
     check_seed(cfg.seed)
@@ -41,9 +41,9 @@ _passed: set[Hashable] = set()
 
 
 def try_batch(network: nn.Module, data: Any) -> None:
-    """Run the shapes of a batch through the network; ConfigError if it refuses them.
+    """Run a batch without values through the network. Raises ConfigError if it refuses.
 
-    Networks of one structure pass or fail together, so one that passed is remembered.
+    A structure of networks that passed is not tried again.
     """
     shape = (data.batch_size, *data.image_shape)
     if (key := (structure(network), shape)) in _passed:
@@ -55,7 +55,7 @@ def try_batch(network: nn.Module, data: Any) -> None:
 
 
 def _refuse_missing_callbacks(cfg: DictConfig) -> None:
-    """ConfigError for a setting that would have no effect without a callback."""
+    """Raise ConfigError for a setting that has no effect without its callback."""
     needed = {
         "auto_alpha": ("model.alpha=auto", cfg.model.get("alpha") == "auto"),
         "reconfigured": (f"{CHANGED}=true", cfg.resume is not None and cfg[CHANGED]),
@@ -66,6 +66,6 @@ def _refuse_missing_callbacks(cfg: DictConfig) -> None:
 
 
 def check_seed(seed: int) -> None:
-    """ConfigError for a seed that NumPy's generator does not take."""
+    """Raise ConfigError for a seed that NumPy's generator refuses."""
     if not 0 <= seed < 2**32:
         raise ConfigError(f"seed={seed}: expected an integer from 0 to {2**32 - 1}")
