@@ -13,7 +13,7 @@ from multiprocessing.connection import wait
 from typing import Any
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
-"""The environment variable that asks for a traceback when it is 1.
+"""The environment variable that adds a traceback when it is 1.
 
 `process.command` sets it as well, so that Hydra raises its errors instead of exiting.
 """

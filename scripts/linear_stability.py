@@ -1,9 +1,9 @@
-"""Linear stability: a planar rotation and the plane of z = h lambda under each scheme.
+"""Draw the linear stability of each scheme, for a rotation and over the plane z = h lambda.
 
-`python scripts/linear_stability.py out=<folder>` writes trajectories of Y' = (-P, Q) for
-Y = (Q, P), spectral radii against h, and |R(z)| over a square, each as PNG and CSV. The
-rotation turns on a circle: a radius above 1 amplifies, one below damps. IMEX has L = alpha I
-with `alpha=1`. Source: Reshniak and Webster, sec. 2; IMEXnet, Theorem 1.
+`python scripts/linear_stability.py out=<folder>` writes trajectories of Y' = (P, -Q) for
+Y = (Q, P), spectral radii against h, and |R(z)| over a square, each as PNG and CSV. The exact
+solution stays on a circle: a spectral radius above 1 amplifies, one below 1 damps. IMEX has
+L = alpha I with `alpha=1`. Source: Reshniak and Webster, sec. 2; IMEXnet, Theorem 1.
 """
 
 from imex_experiments.process.interrupts import end_at_once
@@ -58,13 +58,13 @@ class Arguments:
 
 @dataclass
 class Linear:
-    """Y' = A Y with L = alpha I; A (2, 2) or one per sample (B, 2, 2), Y (B, 2)."""
+    """The system Y' = A Y with L = alpha I; A (2, 2) or (B, 2, 2), Y (B, 2)."""
 
     A: Tensor
     alpha: float = 0.0
 
     def f(self, t: float, y: Tensor) -> Tensor:
-        if y.shape[1] == 1:  # Verlet: Q'' = -Q for a half of the state
+        if y.shape[1] == 1:  # Verlet: Q'' = -Q for one half of the state
             return -y
         return (self.A @ y.unsqueeze(2)).squeeze(2)
 
@@ -77,7 +77,7 @@ IDENTITY = torch.eye(2, dtype=torch.float64)
 
 
 def spectral_radius(scheme: Integrator, h: float, alpha: float) -> float:
-    """Of the matrix that takes Y to the next step of the rotation, from its columns."""
+    """Return the spectral radius of the matrix of one step of the rotation."""
     (a, c), (b, d) = scheme.step(Linear(ROTATION, alpha), 0.0, h, IDENTITY).tolist()
     half_trace, determinant = (a + d) / 2, a * d - b * c
     discriminant = half_trace**2 - determinant
@@ -87,7 +87,7 @@ def spectral_radius(scheme: Integrator, h: float, alpha: float) -> float:
 
 
 def trajectory(scheme: Integrator, h: float, turns: float, alpha: float) -> NDArray:
-    """Y(0) = (1, 0), Y(h), ..., rows of (Q, P)."""
+    """Return Y(0) = (1, 0), Y(h), ... as rows of (Q, P)."""
     states = [IDENTITY[:1]]
     for k in range(round(2 * math.pi * turns / h)):
         t = k * h
@@ -96,7 +96,10 @@ def trajectory(scheme: Integrator, h: float, turns: float, alpha: float) -> NDAr
 
 
 def growth(scheme: Integrator, z: NDArray[np.complex128], alpha: float) -> NDArray:
-    """|R(z)| of one step of h = 1 for Y' = z Y, complex numbers as vectors of the plane."""
+    """Return |R(z)| of one step with h = 1 for Y' = z Y.
+
+    Complex numbers are vectors of the plane.
+    """
     real, imaginary = (torch.from_numpy(part.ravel()) for part in (z.real, z.imag))
     rows = [torch.stack(row, 1) for row in ((real, -imaginary), (imaginary, real))]
     start = IDENTITY[:1].expand(z.size, 2)
@@ -150,7 +153,7 @@ def main() -> None:
     radius_figure(steps, radii).savefig(out / "radii.png", dpi=150)
     write(out / "radii.csv", ("h", *radii), zip(steps, *radii.values(), strict=True))
 
-    del rotating["Verlet"]  # of second order in time: it has no R(z)
+    del rotating["Verlet"]  # for second-order equations: it has no R(z)
     planar = {**rotating, "midpoint": Midpoint(), "RK4": ClassicRK4()}
     re, im = np.linspace(-4, 2, args.points), np.linspace(-3, 3, args.points)
     z = re[None] + 1j * im[:, None]

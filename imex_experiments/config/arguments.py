@@ -62,14 +62,14 @@ def parse_arguments(
     of one value needs no brackets. `--help` or `-h` prints the usage and exits with 0.
     Raises ConfigError for anything else.
     """
-    given_here = sys.argv[1:] if argv is None else argv
-    if HELP & set(given_here):
+    arguments = sys.argv[1:] if argv is None else argv
+    if HELP & set(arguments):
         print(usage_of(schema))
         raise SystemExit(0)
     known = [field.name for field in fields(schema)]  # type: ignore[arg-type]
     usage = " ".join(f"{name}=..." for name in known)
-    paths = [word for word in given_here if _is_plain(word)] if plain else []
-    pairs = [word for word in given_here if word not in paths]
+    paths = [word for word in arguments if _is_plain(word)] if plain else []
+    pairs = [word for word in arguments if word not in paths]
     for pair in pairs:
         if "=" not in pair:
             raise ConfigError(f"{pair}: expected key=value; usage: {usage}")

@@ -94,7 +94,7 @@ SOUND: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "accumulate_grad_batches": (lambda n: n >= 1, "an integer >= 1"),
 }
-"""Key -> the condition on its value, and the condition in words."""
+"""Key -> the condition on its value, and its text for errors."""
 
 _passed: set[str] = set()
 

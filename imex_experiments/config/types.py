@@ -20,7 +20,7 @@ def check_value(target: Callable[..., Any], name: str, value: Any, key: str) -> 
     try:
         try:
             check_type(value, hint)
-        except TypeCheckError:  # YAML has lists where a signature may ask for a tuple
+        except TypeCheckError:  # YAML has lists where a signature may have a tuple
             check_type(tuple(value) if isinstance(value, list) else value, hint)
         if isinstance(value, bool) and not _admits_bool(hint):
             raise TypeCheckError("is bool")

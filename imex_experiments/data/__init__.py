@@ -1,4 +1,4 @@
-"""LightningDataModules and the generators behind them."""
+"""Lightning data modules, and the generators and readers of their data."""
 
 from imex_experiments.data.cifar10 import Cifar10Data
 from imex_experiments.data.nyu.data_module import NyuData, NyuSampleData

@@ -1,4 +1,4 @@
-"""The published experiments as sweeps of train.py, and the numbers that were published."""
+"""List the published experiments as sweeps of train.py, with the published numbers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Published:
-    """What the paper gives for a network: trainable weights, and the score if it has one."""
+    """Published numbers of a network: trainable weights, and its score if given."""
 
     parameters: int
     score: float | None = None
@@ -14,17 +14,17 @@ class Published:
 
 @dataclass(frozen=True)
 class Sweep:
-    """Networks that differ in one thing: `words` of train.py, repeated over the seeds."""
+    """A sweep of train.py with some `overrides`, repeated over the seeds."""
 
     name: str
     title: str
-    words: tuple[str, ...]
+    overrides: tuple[str, ...]
     published: Mapping[str, Published] = field(default_factory=dict)
 
 
 TABLE1 = "experiment=qtips_table1"
 UNET = ("model=unet", "model.widths=[56,112,168,224]")
-"""Near the weights of the published networks: 2,664,312."""
+"""A U-Net with 2,664,312 weights, near the number of the published networks."""
 
 THEIRS = (
     *("optimizer=sgd", "scheduler=constant"),
@@ -34,7 +34,7 @@ OURS = (
     *("optimizer=adamw", "optimizer.lr=0.001", "scheduler=onecycle"),
     *("data.batch_size=16", "trainer.max_epochs=30"),
 )
-"""The recipe of the main job; at this size the learning rate is a tenth of its 0.01."""
+"""The recipe of the main job. Networks of this size get a tenth of its learning rate."""
 
 FROM_LAPLACIAN = "model.diffusion.init=laplacian"
 WIDTHS = "model.widths=[1,2,4],[2,3,6],[2,4,8],[3,5,10],[3,6,12],[4,8,16],[6,12,24]"
@@ -99,7 +99,7 @@ PARTS: Mapping[str, tuple[Sweep, ...]] = {
         ),
     ),
 }
-"""Part of a reproduction -> its sweeps."""
+"""Part of the reproduction -> its sweeps."""
 
 TARGETS = (0.95, 0.99)
-"""Mean IoU that the smallest network is looked for."""
+"""Values of mean IoU for which the smallest network is searched."""

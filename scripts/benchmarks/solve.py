@@ -1,16 +1,18 @@
-"""What an implicit step costs beside the layers around it.
+"""Measure the cost of an implicit step, compared with the layers around it.
 
-`python scripts/benchmarks/solve.py out=<file>.json` times, in one process and in turns, a
-ResNet block, an IMEX block, the solve alone, the published Algorithm 1, two depthwise
-convolutions and, if `neuralop` is installed, its spectral convolution; then the growth of
-the solve with the side of the image, the backends of every boundary at the sizes between
-which `auto` decides, and epochs of the main job beside those of its explicit twin, with
-the share that is spent on data (`epochs=0` leaves them out). It prints ratios, writes the
-JSON and a picture beside it. `device=cuda` replays CUDA graphs and reads the device's own
-clock. `dtype=bfloat16` works on such images under autocast,
-`compile=true` compiles the blocks and the fused solve. Beside each shape stand the relative
-errors of the solves, and their share of the speed of a copy, the making of the symbol
-included.
+`python scripts/benchmarks/solve.py out=<file>.json` times in one process, in turns:
+
+- a ResNet block, an IMEX block, the solve alone, the published Algorithm 1, two depthwise
+  convolutions and, if `neuralop` is installed, its spectral convolution. For the solves, the
+  relative errors and the speed relative to a copy are reported, symbol included;
+- the solve over the side of the image;
+- the backends of every boundary, at the sizes between which `auto` decides;
+- epochs of the main job and of its explicit twin, with the share of time for loading data
+  (`epochs=0` leaves them out).
+
+It prints ratios, writes the JSON and a picture beside it. `device=cuda` replays CUDA graphs
+and reads the clock of the device. `dtype=bfloat16` uses such images under autocast.
+`compile=true` compiles the blocks and the fused solve.
 """
 
 from imex_experiments.process.interrupts import end_at_once
@@ -79,23 +81,26 @@ class Arguments:
     between: list[int] = field(
         default_factory=lambda: [16, 32, 64, 67, 128, 131, 192, 256, 257]
     )
-    without: list[str] = field(default_factory=list)  # names of what not to time
+    without: list[str] = field(default_factory=list)  # names of modules not to time
     rounds: int = 9
-    seconds: float = 12.0  # per shape and direction, whatever `rounds` asks for
+    seconds: float = 12.0  # at most, per shape and direction
     epochs: int = 5
-    pixels: int = 2**19  # of the solves that `auto` decides between
+    pixels: int = 2**19  # of the solves of all backends
 
 
 class Copy(nn.Module):
-    """One reading and one writing of all images: the least that a solve can do."""
+    """A copy of all images, the least memory traffic of a solve."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x.clone()
 
 
 class Algorithm1(nn.Module):
-    """IMEXnet, Algorithm 1, as printed: the kernel padded to the image and transformed,
-    and one image of the batch after the other."""
+    """Algorithm 1 of IMEXnet as published.
+
+    The kernel is padded to the size of the image and transformed, and the images of a
+    batch are solved one after the other.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -115,7 +120,7 @@ class Algorithm1(nn.Module):
 
 
 def candidates(channels: int) -> dict[str, nn.Module]:
-    """What is timed, by name; the first is what the others are compared with."""
+    """Return the modules that are timed, by name; the first is the reference."""
     grid = TimeGrid.uniform(1.0, 1)
     operator = partial(GramDiffusion, alpha=10.0, init="laplacian")
     depthwise = partial(nn.Conv2d, channels, channels, groups=channels, bias=False)
@@ -127,7 +132,7 @@ def candidates(channels: int) -> dict[str, nn.Module]:
         "solve": ImplicitConv2d(channels, alpha=10.0),
         "solve, fft": ImplicitConv2d(channels, alpha=10.0, backend="fft"),
         "solve, gemm": ImplicitConv2d(channels, alpha=10.0, backend="gemm"),
-        **fused_if_there(channels),
+        **fused_solve(channels),
         "Algorithm 1": Algorithm1(channels),
         "copy": Copy(),
         "depthwise 3x3": depthwise(kernel_size=3, padding=1),
@@ -141,8 +146,8 @@ def candidates(channels: int) -> dict[str, nn.Module]:
     return modules
 
 
-def fused_if_there(channels: int) -> dict[str, nn.Module]:
-    """The solve by kernels, where a compiler or a device makes them possible."""
+def fused_solve(channels: int) -> dict[str, nn.Module]:
+    """Return the solve by fused kernels, or nothing if they are not available here."""
     try:
         return {FUSED: ImplicitConv2d(channels, alpha=10.0, backend="fused")}
     except ValueError:
@@ -150,13 +155,13 @@ def fused_if_there(channels: int) -> dict[str, nn.Module]:
 
 
 def backends(boundary: str) -> list[str]:
-    """Those that there are for a boundary here."""
-    fused = boundary == "periodic" and fused_if_there(1)
+    """Return the backends that are available for a boundary."""
+    fused = boundary == "periodic" and fused_solve(1)
     return ["fused", "fft", "gemm"] if fused else ["fft", "gemm"]
 
 
 def relative_errors(modules: Mapping[str, nn.Module], x: Tensor) -> dict[str, float]:
-    """Of every solve, for images as they are timed, against one in float64 by FFT."""
+    """Return the error of every solve relative to a solve in float64 by FFT."""
     solves = {k: m for k, m in modules.items() if isinstance(m, ImplicitConv2d)}
     few = x[:2]
     errors = {}
@@ -170,7 +175,7 @@ def relative_errors(modules: Mapping[str, nn.Module], x: Tensor) -> dict[str, fl
 
 
 def work(module: nn.Module, x: Tensor, backward: bool) -> Callable[[], object]:
-    """One forward pass, or a forward and a backward pass."""
+    """Return a job: a forward pass, with `backward` also a backward pass."""
     half = torch.autocast(
         x.device.type, torch.bfloat16, enabled=x.dtype == torch.bfloat16
     )
@@ -193,6 +198,7 @@ def work(module: nn.Module, x: Tensor, backward: bool) -> Callable[[], object]:
 
 
 def time_shape(shape: list[int], args: Arguments) -> dict[str, Any]:
+    """Time all modules on images of one shape (B, C, H, W)."""
     dtype = DTYPES[args.dtype]
     x = torch.randn(*shape, device=args.device, dtype=dtype)
     modules = {
@@ -221,7 +227,7 @@ def time_shape(shape: list[int], args: Arguments) -> dict[str, Any]:
 
 
 def time_growth(args: Arguments) -> dict[str, list[dict[str, float]]]:
-    """The solve, forward and backward, on (1, GROWTH_CHANNELS, n, n), per backend."""
+    """Time the solve, forward and backward, on (1, GROWTH_CHANNELS, n, n), per backend."""
     jobs: dict[str, Callable[[], object]] = {}
     for side in args.sides:
         x = torch.randn(1, GROWTH_CHANNELS, side, side, device=args.device)
@@ -239,7 +245,7 @@ def time_growth(args: Arguments) -> dict[str, list[dict[str, float]]]:
 
 
 def time_backends(args: Arguments) -> list[dict[str, Any]]:
-    """A solve, forward, of about `pixels` in (2, C, n, n), per boundary and n."""
+    """Time a solve, forward, of about `pixels` in (2, C, n, n), per boundary and n."""
     rows = []
     for boundary in BOUNDARIES:
         for side in args.between:
@@ -259,7 +265,7 @@ def time_backends(args: Arguments) -> list[dict[str, Any]]:
 
 
 def time_data() -> float:
-    """Seconds of one pass over the training images of the main job, without training."""
+    """Return the seconds for loading all training images of the main job once."""
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         data = build(compose("train").data, "data")
     data.setup()
@@ -271,13 +277,17 @@ def time_data() -> float:
 
 
 def time_epochs(epochs: int) -> dict[str, Any]:
-    """Seconds per epoch of the main job and of its twin, validation included."""
+    """Time epochs of the main job and of its explicit twin, validation included."""
     seconds: dict[str, list[float]] = {"resnet": [], "imexnet": []}
     for _ in range(2):  # in turns, so that a slow minute hits both
         for model in seconds:
             with tempfile.TemporaryDirectory() as folder:
-                words = [f"model={model}", "data=qtips", f"trainer.max_epochs={epochs}"]
-                command = [sys.executable, str(ROOT / "train.py"), *words]
+                overrides = [
+                    f"model={model}",
+                    "data=qtips",
+                    f"trainer.max_epochs={epochs}",
+                ]
+                command = [sys.executable, str(ROOT / "train.py"), *overrides]
                 done = subprocess.run(
                     command, cwd=folder, capture_output=True, text=True
                 )
