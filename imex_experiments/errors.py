@@ -130,16 +130,15 @@ def root_cause(error: BaseException) -> BaseException:
             "most take 255 bytes"
         )
     if isinstance(error, GONE) and (workers := _loading(error)):
-        try:
-            wait([worker.sentinel for worker in workers], timeout=10)
-        except RuntimeError as killed:  # of torch's SIGCHLD handler; names the worker
-            return root_cause(killed)
-        ended = [worker for worker in workers if worker.exitcode is not None]
-        dead = ", ".join(str(worker.pid) for worker in ended or workers)
-        return StorageError(f"DataLoader worker (pid {dead}) is gone{FEWER_WORKERS}")
-    message = str(error)
-    if UNOPENED.match(message) and isinstance(error.__cause__, OSError):
+        return _killed(workers)
+    if UNOPENED.match(str(error)) and isinstance(error.__cause__, OSError):
         return root_cause(error.__cause__)
+    return _known_by_message(error)
+
+
+def _known_by_message(error: BaseException) -> BaseException:
+    """Return the error of this package for a message of torch or Lightning."""
+    message = str(error)
     if isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and NO_MEMORY.search(message)
     ):
@@ -170,6 +169,17 @@ def _loading(error: BaseException) -> Sequence[Any]:
         if frame.f_code.co_name == "_try_get_data":
             return frame.f_locals["self"]._workers
     return ()
+
+
+def _killed(workers: Sequence[Any]) -> BaseException:
+    """Wait for the end of a killed worker; return the error that names it."""
+    try:
+        wait([worker.sentinel for worker in workers], timeout=10)
+    except RuntimeError as killed:  # of torch's SIGCHLD handler, with the worker's pid
+        return root_cause(killed)
+    ended = [worker for worker in workers if worker.exitcode is not None]
+    dead = ", ".join(str(worker.pid) for worker in ended or workers)
+    return StorageError(f"DataLoader worker (pid {dead}) is gone{FEWER_WORKERS}")
 
 
 def is_interrupt(error: BaseException) -> bool:

@@ -13,7 +13,7 @@ if __name__ == "__main__":
 
 import csv
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -114,28 +114,13 @@ def write(path: Path, names: Sequence[str], rows: Iterable[Sequence[object]]) ->
         writer.writerows(rows)
 
 
-@torch.no_grad()
-def main() -> None:
-    args = parse_arguments(Arguments)
-    with refusing("alpha"):
-        IdentityDiffusion(1, args.alpha)
-    if not (args.h > 0 and args.turns > 0 and args.points >= 2):
-        raise ConfigError(
-            f"h and turns must be > 0 and points >= 2, got h={args.h} "
-            f"turns={args.turns} points={args.points}"
-        )
-    out, imex = Path(args.out), f"IMEX, alpha = {args.alpha:g}"
-    out.mkdir(parents=True, exist_ok=True)
-    rotating: dict[str, Integrator] = {
-        "forward Euler": ForwardEuler(),
-        "backward Euler": BACKWARD_EULER,
-        "trapezoidal": TRAPEZOIDAL,
-        "Verlet": Verlet(),
-        imex: Imex(),
-    }
+def draw_rotation(
+    out: Path, args: Arguments, schemes: Mapping[str, Integrator]
+) -> None:
+    """Draw trajectories of the rotation, and spectral radii against h."""
     paths = {
         name: trajectory(scheme, args.h, args.turns, args.alpha)
-        for name, scheme in rotating.items()
+        for name, scheme in schemes.items()
     }
     trajectory_figure(paths, args.h).savefig(out / "trajectories.png", dpi=150)
     rows = [
@@ -148,20 +133,45 @@ def main() -> None:
     steps = np.linspace(0, 3, args.points)[1:]
     radii = {
         name: np.array([spectral_radius(scheme, h, args.alpha) for h in steps])
-        for name, scheme in rotating.items()
+        for name, scheme in schemes.items()
     }
     radius_figure(steps, radii).savefig(out / "radii.png", dpi=150)
     write(out / "radii.csv", ("h", *radii), zip(steps, *radii.values(), strict=True))
 
-    del rotating["Verlet"]  # for second-order equations: it has no R(z)
-    planar = {**rotating, "midpoint": Midpoint(), "RK4": ClassicRK4()}
+
+def draw_regions(out: Path, args: Arguments, schemes: Mapping[str, Integrator]) -> None:
+    """Draw |R(z)| of each scheme over a square of the complex plane."""
     re, im = np.linspace(-4, 2, args.points), np.linspace(-3, 3, args.points)
     z = re[None] + 1j * im[:, None]
-    regions = {name: growth(scheme, z, args.alpha) for name, scheme in planar.items()}
+    regions = {name: growth(scheme, z, args.alpha) for name, scheme in schemes.items()}
     region_figure(re, im, regions).savefig(out / "regions.png", dpi=150)
     columns = [values.ravel() for values in (z.real, z.imag, *regions.values())]
     names = ("re", "im", *regions)
     write(out / "regions.csv", names, zip(*columns, strict=True))
+
+
+@torch.no_grad()
+def main() -> None:
+    args = parse_arguments(Arguments)
+    with refusing("alpha"):
+        IdentityDiffusion(1, args.alpha)
+    if not (args.h > 0 and args.turns > 0 and args.points >= 2):
+        raise ConfigError(
+            f"h and turns must be > 0 and points >= 2, got h={args.h} "
+            f"turns={args.turns} points={args.points}"
+        )
+    out = Path(args.out)
+    out.mkdir(parents=True, exist_ok=True)
+    schemes: dict[str, Integrator] = {
+        "forward Euler": ForwardEuler(),
+        "backward Euler": BACKWARD_EULER,
+        "trapezoidal": TRAPEZOIDAL,
+        "Verlet": Verlet(),
+        f"IMEX, alpha = {args.alpha:g}": Imex(),
+    }
+    draw_rotation(out, args, schemes)
+    del schemes["Verlet"]  # for second-order equations: it has no R(z)
+    draw_regions(out, args, {**schemes, "midpoint": Midpoint(), "RK4": ClassicRK4()})
 
 
 if __name__ == "__main__":

@@ -162,20 +162,23 @@ def _frame(version: str) -> tuple[int, int] | None:
     return FRAME if version == "v7.3" else None
 
 
-def _responses(path: Path, request: dict[str, Any]) -> Generator[Response]:
-    """Yield the responses of the parsing process to a request.
-
-    Raises DataError if the process refuses the file, crashes or stalls.
-    """
-    content = json.dumps({**request, "path": os.fspath(path)})
-    reader = subprocess.Popen(
-        # -P: modules of this folder must not shadow installed ones.
-        [sys.executable, "-P", os.fspath(_READER), content],
+def _start_reader(request: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        # -P: no other folder may shadow installed modules.
+        [sys.executable, "-P", os.fspath(_READER), request],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
     )
+
+
+def _responses(path: Path, request: dict[str, Any]) -> Generator[Response]:
+    """Yield the responses of the parsing process to a request.
+
+    Raises DataError if the process refuses the file, crashes or stalls.
+    """
+    reader = _start_reader(json.dumps({**request, "path": os.fspath(path)}))
     assert reader.stdout is not None
     stalled = threading.Event()
 
