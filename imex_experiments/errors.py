@@ -86,7 +86,7 @@ STORAGE = {
 """Error numbers of a file system that is full, not writable, or broken."""
 
 NO_MEMORY = re.compile(r"out of memory|not enough memory|can't allocate memory", re.I)
-LIGHTNINGS = "MisconfigurationException"
+LIGHTNING_REFUSAL = "MisconfigurationException"
 """Lightning's exception, known by name because importing Lightning takes seconds."""
 
 INTERVAL = re.compile(r"`val_check_interval` \(\S+\) must be[^.]*")
@@ -151,7 +151,7 @@ def _known_by_message(error: BaseException) -> BaseException:
         )
     if isinstance(error, ValueError) and (unsound := INTERVAL.search(message)):
         return ConfigError(f"trainer: {unsound[0]}")
-    if type(error).__name__ == LIGHTNINGS:
+    if type(error).__name__ == LIGHTNING_REFUSAL:
         return ConfigError(f"trainer: {' '.join(message.split())}")
     if isinstance(error, RuntimeError) and (full := NO_SHARED_MEMORY.search(message)):
         return StorageError(
@@ -188,7 +188,7 @@ def is_interrupt(error: BaseException) -> bool:
 
 
 def one_line(error: BaseException) -> str:
-    """Return an error as one line, with its type unless it has an exit code of ours."""
+    """Return an error as one line, with its type unless it has an exit code."""
     if isinstance(error, Terminated):
         return f"ended by {error}"
     if isinstance(error, KeyboardInterrupt):
@@ -199,10 +199,10 @@ def one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {message}" if message else type(error).__name__
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
+def nearest(name: str, known: Iterable[str]) -> str:
     """Return a hint for a misspelt name: the nearest known name, or all of them."""
     known = sorted(map(str, known))
     if not known:
         return "there are none here"
-    close = difflib.get_close_matches(str(word), known, n=1)
+    close = difflib.get_close_matches(str(name), known, n=1)
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"

@@ -167,9 +167,8 @@ def write_onnx(program: torch.export.ExportedProgram, out: Path) -> Run:
     """Write the graph for onnxruntime; return the function in the file."""
     import onnxruntime  # installed with the extra `export`
 
-    logging.getLogger("torch.onnx").setLevel(
-        logging.ERROR
-    )  # warns that torchvision is missing
+    # It warns that torchvision is missing, which is not needed.
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     model = torch.onnx.export(
         program,
         input_names=["images"],

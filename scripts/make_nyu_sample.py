@@ -16,9 +16,8 @@ from pathlib import Path
 from omegaconf import MISSING
 
 from imex_experiments.config.arguments import parse_arguments
-from imex_experiments.data import DataError
 from imex_experiments.data.nyu.sample import make_nyu_sample
-from imex_experiments.errors import ConfigError
+from imex_experiments.errors import ConfigError, DataError
 from imex_experiments.process.command import run_command
 
 

@@ -7,7 +7,7 @@ from torch.optim.swa_utils import update_bn
 
 
 class BatchStatistics(pl.Callback):
-    """Average the batch statistics anew for the present weights, before each validation.
+    """Average the batch statistics with the present weights, before each validation.
 
     Running averages lag behind the weights. The channels of an implicit network carry sums
     over the whole image, so its validation scores fluctuate with this lag. The first

@@ -14,7 +14,7 @@ from imex_experiments.networks import DynamicNet
 
 
 class AutoAlpha(pl.Callback):
-    """Choose every `alpha=auto` anew before each epoch, at the first training images.
+    """Choose every `alpha=auto` before each epoch, at the first training images.
 
     Logs `stability/alpha/<step>`. A network without such an alpha is not changed.
     """

@@ -68,8 +68,8 @@ def parse_arguments(
         raise SystemExit(0)
     known = [field.name for field in fields(schema)]  # type: ignore[arg-type]
     usage = " ".join(f"{name}=..." for name in known)
-    paths = [word for word in arguments if _is_plain(word)] if plain else []
-    pairs = [word for word in arguments if word not in paths]
+    paths = [argument for argument in arguments if _is_plain(argument)] if plain else []
+    pairs = [argument for argument in arguments if argument not in paths]
     for pair in pairs:
         if "=" not in pair:
             raise ConfigError(f"{pair}: expected key=value; usage: {usage}")
@@ -122,15 +122,15 @@ def split_arguments(
     """
     own = {field.name for field in fields(schema)}  # type: ignore[arg-type]
     mine = [
-        word
-        for word in sys.argv[1:]
-        if word.partition("=")[0] in own | HELP or (plain and "=" not in word)
+        argument
+        for argument in sys.argv[1:]
+        if argument.partition("=")[0] in own | HELP or (plain and "=" not in argument)
     ]
-    overrides = [word for word in sys.argv[1:] if word not in mine]
+    overrides = [argument for argument in sys.argv[1:] if argument not in mine]
     return parse_arguments(schema, mine, plain), overrides
 
 
-def _is_plain(word: str) -> bool:
+def _is_plain(argument: str) -> bool:
     """Return True for a path, such as `runs/0_seed=1`, and False for `out=runs`."""
-    key, equals, _ = word.partition("=")
-    return not equals or not key.isidentifier() or Path(word).exists()
+    key, equals, _ = argument.partition("=")
+    return not equals or not key.isidentifier() or Path(argument).exists()

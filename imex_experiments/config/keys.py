@@ -32,9 +32,12 @@ PARTS = {
         pl.Trainer,
         given=(
             *("callbacks", "logger", "plugins"),
-            *("enable_checkpointing", "enable_progress_bar"),  # as callbacks are there
+            *("enable_checkpointing", "enable_progress_bar"),  # set by the callbacks
             *("limit_predict_batches", "model_registry", "enable_autolog_hparams"),
-            *("overfit_batches", "reload_dataloaders_every_n_epochs"),  # other loaders
+            *(
+                "overfit_batches",
+                "reload_dataloaders_every_n_epochs",
+            ),  # replace loaders
             "barebones",
         ),
         more=OURS,

@@ -19,11 +19,11 @@ OURS = ("compile", "channels_last", "tf32", "graphs")
 
 def lightning(trainer: DictConfig) -> DictConfig:
     """Return the node without the keys of this package."""
-    theirs = trainer.copy()
-    with open_dict(theirs):
+    node = trainer.copy()
+    with open_dict(node):
         for key in OURS:
-            theirs.pop(key, None)
-    return theirs
+            node.pop(key, None)
+    return node
 
 
 def check_ours(trainer: DictConfig) -> None:
@@ -105,14 +105,14 @@ def check_trainer(trainer: DictConfig) -> None:
     No device is touched: a sweep may be planned on a machine without the devices of its
     jobs. A node that passed is not checked again: most points of a sweep have the same.
     """
-    nowhere = trainer.copy()
-    with open_dict(nowhere):
-        nowhere.default_root_dir = None  # Hydra knows it once the folder is made
-    nowhere._set_parent(trainer._get_parent())  # interpolations of other keys
-    if (text := repr(OmegaConf.to_container(nowhere, resolve=True))) in _passed:
+    pathless = trainer.copy()
+    with open_dict(pathless):
+        pathless.default_root_dir = None  # Hydra knows it once the folder is made
+    pathless._set_parent(trainer._get_parent())  # to resolve interpolations
+    if (text := repr(OmegaConf.to_container(pathless, resolve=True))) in _passed:
         return
     profiler = trainer.get("profiler")
-    quiet_trainer(nowhere, accelerator="cpu", precision="32-true", profiler=profiler)
+    quiet_trainer(pathless, accelerator="cpu", precision="32-true", profiler=profiler)
     for key, (fulfils, condition) in SOUND.items():
         if key in trainer and not fulfils(trainer[key]):
             raise ConfigError(f"trainer.{key}={trainer[key]}: expected {condition}")

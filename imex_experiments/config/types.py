@@ -15,7 +15,7 @@ from imex_experiments.errors import ConfigError
 def check_value(target: Callable[..., Any], name: str, value: Any, key: str) -> None:
     """Raise ConfigError if a value has another type than the argument `name` of a class."""
     if _is_open(value):
-        return  # not known yet: an interpolation, or an object with checks of its own
+        return  # an interpolation, or a node that is checked by itself
     hint = _hint(target, name)
     try:
         try:
@@ -42,7 +42,7 @@ def _hint(target: Callable[..., Any], name: str) -> Any:
         only = SimpleNamespace(__annotations__={name: annotation})
         names = getattr(constructor, "__globals__", {})
         hint = typing.get_type_hints(only, globalns=names)[name]
-        return Mapping if hint is DictConfig else hint  # launchers take such nodes
+        return Mapping if hint is DictConfig else hint  # of launchers
     except (NameError, AttributeError):
         return Any
 

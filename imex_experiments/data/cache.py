@@ -48,7 +48,7 @@ def cached(
 
     The key is a digest of the parameters, so other parameters have another file. The file
     appears only when it is complete; several processes may write it at once. A file that is
-    damaged or does not match `layout` is renamed with a warning, and made anew. If the
+    damaged or does not match `layout` is renamed with a warning, and made again. If the
     cache cannot be written, the tensors are returned with a warning.
     """
     key = _digest(json.dumps(parameters, sort_keys=True).encode())[:16]

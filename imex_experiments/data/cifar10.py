@@ -83,7 +83,9 @@ def read_records(archive: tarfile.TarFile, name: str) -> tuple[Tensor, Tensor]:
 
 
 class Cifar10Data(TensorData):
-    """Batches of images (B, 3, 32, 32) uint8 and labels (B,) uint8.
+    """The data module of CIFAR-10.
+
+    Batches are images (B, 3, 32, 32) uint8 and labels (B,) uint8.
 
     `root` is the folder of cifar-10-binary.tar.gz. Its size and MD5 are checked unless
     `verify=false`. The share `validation` of the training images, chosen by `seed`, is the

@@ -34,8 +34,9 @@ class EpochSampler(Sampler[int]):
 
 
 class EpochLoader(DataLoader):
-    """Batches in the order of an EpochSampler; Lightning saves and restores the position.
+    """A loader of batches in the order of an EpochSampler, with a position to restore.
 
+    Lightning saves the position in checkpoints, through `state_dict`.
     The sampler is read at the first batch, when the epoch is known. Otherwise workers that
     fetch ahead would begin with images of epoch 0. On several devices Lightning replaces
     the sampler by one that always starts at the beginning of an epoch.

@@ -27,7 +27,9 @@ log = logging.getLogger(__name__)
 
 
 class QtipsData(TensorData):
-    """Batches of images (B, 1, S, S) uint8 and labels (B, S, S) uint8.
+    """The data module of Q-tips.
+
+    Batches are images (B, 1, S, S) uint8 and labels (B, S, S) uint8.
 
     `train`, `val` and `test` are numbers of images. Each split has its own seed, derived
     from `seed`, which is not the seed of the run: all runs have the same images. With

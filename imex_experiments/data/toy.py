@@ -73,7 +73,7 @@ class ToyData(TensorData):
 
 
 class Function1dData(ToyData):
-    """Batches of x in [-1, 1] and of `wave(x)`.
+    """The data module of a function of one variable: x in [-1, 1] and `wave(x)`.
 
     There are `train` random points, `val` equally spaced points, and 500 test points at the
     midpoints of an equidistant grid.
@@ -113,7 +113,7 @@ class Function1dData(ToyData):
 
 
 class SpiralsData(ToyData):
-    """Batches of points in the plane and of the spiral they lie on.
+    """The data module of two spirals: points in the plane, labelled by their spiral.
 
     Each arm has `points` positions, which belong to the training and the validation split
     in turns. The test split has 500 positions per arm, at the midpoints of an equidistant

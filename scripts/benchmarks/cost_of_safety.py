@@ -48,7 +48,7 @@ CONF = Path(__file__).parents[2] / "conf"
 class Arguments:
     pairs: int = 9
     epochs: int = 1
-    clock: str = "wall"  # or cpu: seconds computed, for a machine with other work
+    clock: str = "wall"  # or cpu: CPU seconds, for a machine with other work
     train: int = 1024
 
 

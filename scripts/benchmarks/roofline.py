@@ -98,9 +98,8 @@ def count_operations(job: Callable[[], object]) -> list[Operation]:
 
 def kept_bytes(job: Callable[[], object]) -> int:
     """Return the bytes kept for the backward passes of a job, weights included."""
-    kept: dict[
-        int, UntypedStorage
-    ] = {}  # keeps them alive, so that no address is used twice
+    # Storages are kept alive, so that no address is used twice.
+    kept: dict[int, UntypedStorage] = {}
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()

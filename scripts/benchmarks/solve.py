@@ -63,7 +63,7 @@ class Arguments:
     device: str = "cpu"
     dtype: str = "float32"  # or bfloat16
     compile: bool = False
-    clock: str = "wall"  # or cpu: seconds computed, for a machine with other work
+    clock: str = "wall"  # or cpu: CPU seconds, for a machine with other work
     shapes: list[list[int]] = field(
         default_factory=lambda: [
             [8, 16, 64, 64],

@@ -26,10 +26,10 @@ from nyu_files import (
     write_subset,
 )
 
-from imex_experiments.data import DataError
 from imex_experiments.data.nyu import file as nyu_file
 from imex_experiments.data.nyu.data_module import NyuData
 from imex_experiments.data.nyu.file import file_md5, read_contents, read_frames
+from imex_experiments.errors import DataError
 
 pytest_plugins = ("nyu_fixtures",)
 

@@ -40,7 +40,10 @@ DEPTHS = ("depths", "rawDepths")
 
 
 class NyuData(TensorData):
-    """Batches of images (B, 3, H, W) uint8 and depths (B, 1, H, W) float32, metres, 0 invalid.
+    """The data module of NYU-Depth V2.
+
+    Batches are images (B, 3, H, W) uint8 and depths (B, 1, H, W) float32, in metres; an
+    invalid depth is 0.
 
     `path` is nyu_depth_v2_labeled.mat, or a small v5 file with `images` and `depths`. With
     `scene_types`, frames of these types alone are used. Frames are split by `counts`
@@ -214,9 +217,10 @@ class NyuData(TensorData):
 
 
 class NyuSampleData(NyuData):
-    """NyuData of a rendered file of the same layout, which is kept in `cache_dir`.
+    """The data module of a rendered file in the layout of NYU-Depth V2.
 
     `frames` frames are rendered from `seed`, two per scene; half of the scenes are kitchens.
+    The file is kept in `cache_dir`. All other arguments are those of NyuData.
     """
 
     def __init__(

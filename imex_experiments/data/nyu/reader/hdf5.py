@@ -162,13 +162,13 @@ def layout(
 def describe_hdf5(path: str, depth: str, frame: Sequence[int]) -> Iterator[Response]:
     with opened(path) as file:
         found = layout(file, depth, frame)
-        words = {
+        texts = {
             name: [text(file, reference, name) for reference in found[name][0]]
             for name in ("scenes", "sceneTypes")
         }
         yield {
-            "scenes": words["scenes"],
-            "scene_types": words["sceneTypes"],
+            "scenes": texts["scenes"],
+            "scene_types": texts["sceneTypes"],
             "datasets": [summary(file, name) for name in file if name != "#refs#"],
         }
 

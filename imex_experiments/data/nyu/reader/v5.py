@@ -44,17 +44,17 @@ def load_subset(path: str, depth: str) -> dict[str, np.ndarray]:
             f"{depth!r} is {depths.dtype} {depths.shape}, expected floats "
             f"({height}, {width}, N), as 'images'"
         )
-    words = {
+    texts = {
         name: [strings(cell, name) for cell in loaded[name].flat]
         for name in ("scenes", "sceneTypes")
         if name in loaded
     }
     counts = {"images": images.shape[3], depth: depths.shape[-1]} | {
-        name: len(cells) for name, cells in words.items()
+        name: len(cells) for name, cells in texts.items()
     }
     if depths.ndim != 3 or len(set(counts.values())) > 1:
         raise RefusedError(f"the numbers of frames differ: {counts}")
-    return {"images": images, "depths": depths, **words}
+    return {"images": images, "depths": depths, **texts}
 
 
 def _require_small(shapes: Mapping[str, tuple[int, ...]], depth: str) -> None:
