@@ -18,7 +18,7 @@ Arguments = TypeVar("Arguments")
 HELP = {"--help", "-h"}
 """Arguments that print the usage and end the command."""
 
-NOTHING = re.compile(
+NULL_GROUP = re.compile(
     r"\+{0,2}(data|model|task|optimizer|scheduler|trainer|callbacks|logger|experiment"
     r"|\w+(?:/\w+)+)=null"
 )
@@ -27,7 +27,7 @@ NOTHING = re.compile(
 
 def without_null(arguments: list[str]) -> list[str]:
     """Return overrides with `logger=null` written as Hydra expects it: `~logger`."""
-    chosen = (NOTHING.fullmatch(argument) for argument in arguments)
+    chosen = (NULL_GROUP.fullmatch(argument) for argument in arguments)
     return [
         f"~{match[1]}" if match else argument
         for match, argument in zip(chosen, arguments, strict=True)
@@ -37,7 +37,9 @@ def without_null(arguments: list[str]) -> list[str]:
 HOOKS = "hydra.callbacks.hooks"
 """Key of the Hydra callback that checks and prepares every run."""
 
-LOSES_HOOKS = re.compile(rf"[~+]*hydra\.callbacks([=@].*)?|[~+]*{re.escape(HOOKS)}\b.*")
+REPLACES_HOOKS = re.compile(
+    rf"[~+]*hydra\.callbacks([=@].*)?|[~+]*{re.escape(HOOKS)}\b.*"
+)
 """Overrides that replace or remove this callback."""
 
 
@@ -46,7 +48,7 @@ def keep_hooks(arguments: list[str]) -> None:
 
     This precedes Hydra, which would apply the override before any check runs.
     """
-    for override in filter(LOSES_HOOKS.fullmatch, arguments):
+    for override in filter(REPLACES_HOOKS.fullmatch, arguments):
         raise ConfigError(
             f"{override}: {HOOKS} checks and prepares every run, it stays; give others names "
             "of their own, as +hydra.callbacks.mine={_target_: ...}"

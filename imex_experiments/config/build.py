@@ -22,7 +22,7 @@ TRAINING = ("imex_experiments", "torch.optim", "pytorch_lightning")
 REBUILDING = ("imex_experiments",)
 """Packages whose classes may be named when a network is rebuilt from a run folder."""
 
-READS = {
+KWARGS_READERS = {
     "pytorch_lightning.loggers.wandb.WandbLogger": ("wandb.init",),
     "pytorch_lightning.loggers.comet.CometLogger": ("comet_ml.ExperimentConfig",),
     "pytorch_lightning.loggers.tensorboard.TensorBoardLogger": (
@@ -44,7 +44,7 @@ class passes itself."""
 IGNORED = {"torch.optim.lr_scheduler.OneCycleLR": ("epochs", "steps_per_epoch")}
 """Class -> parameters without effect beside those that this package passes."""
 
-HYDRAS = {"_target_", "_partial_"}
+HYDRA_KEYS = {"_target_", "_partial_"}
 """Keys that Hydra defines for every node, beside the arguments of its class."""
 
 
@@ -93,7 +93,7 @@ def _made(node: Any, more: Mapping[str, Any] = MappingProxyType({})) -> Any:
         return [_made(item) for item in node]
     if not isinstance(node, dict):
         return node
-    found = {name: _made(item) for name, item in node.items() if name not in HYDRAS}
+    found = {name: _made(item) for name, item in node.items() if name not in HYDRA_KEYS}
     if "_target_" not in node:
         return found
     target = hydra.utils.get_object(node["_target_"])
@@ -214,7 +214,7 @@ def check_arguments(
     """
     _refuse_unknown(target, node, key)
     parameters = inspect.signature(target).parameters
-    arguments = {name: value for name, value in node.items() if name not in HYDRAS}
+    arguments = {name: value for name, value in node.items() if name not in HYDRA_KEYS}
     for name, value in arguments.items():
         if name in parameters:
             check_value(target, name, value, _below(key, name))
@@ -246,7 +246,7 @@ def _refuse_unknown(
                 f"{_below(key, name)}: not a setting here, the program decides it"
             )
         open_to_all = variadic and not name.startswith("_")
-        if name not in known | HYDRAS and not open_to_all:
+        if name not in known | HYDRA_KEYS and not open_to_all:
             raise ConfigError(
                 f"{_below(key, name)}: unknown key, {nearest(name, known)}"
             )
@@ -255,7 +255,7 @@ def _refuse_unknown(
 def _parameters(target: Callable[..., Any]) -> tuple[set[str], bool]:
     """Return the names of all parameters, and True if any other name is accepted.
 
-    For a class of READS they include the parameters of the callable that it passes its
+    For a class of KWARGS_READERS they include the parameters of the callable that it passes its
     `**kwargs` to, if that is installed.
     """
     parameters = inspect.signature(target).parameters
@@ -263,8 +263,8 @@ def _parameters(target: Callable[..., Any]) -> tuple[set[str], bool]:
     if len(names) == len(parameters):
         return names, False
     for path in map(_path, inspect.getmro(target) if inspect.isclass(target) else ()):
-        if path in READS:
-            reader, *taken = READS[path]
+        if path in KWARGS_READERS:
+            reader, *taken = KWARGS_READERS[path]
             with suppress(Exception):  # a package that is not installed
                 passed, variadic = _parameters(hydra.utils.get_object(reader))
                 return names | passed - set(taken), variadic

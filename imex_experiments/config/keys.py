@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from imex_experiments.config.build import TRAINING, Part, check, check_arguments, locate
 from imex_experiments.config.interpolations import check_unfolding, dotted
-from imex_experiments.config.trainer import OURS
+from imex_experiments.config.trainer import OWN_KEYS
 from imex_experiments.errors import ConfigError, nearest
 from imex_experiments.tasks import Task
 
@@ -40,7 +40,7 @@ PARTS = {
             ),  # replace loaders
             "barebones",
         ),
-        more=OURS,
+        more=OWN_KEYS,
     ),
     "logger": Part(Logger),
 }

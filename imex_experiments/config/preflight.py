@@ -11,7 +11,7 @@ from torch import nn
 from imex_experiments.config.build import refusing
 from imex_experiments.config.keys import CHANGED, check_keys
 from imex_experiments.config.parts import Parts, build_parts
-from imex_experiments.config.trainer import check_ours, check_trainer
+from imex_experiments.config.trainer import check_own_keys, check_trainer
 from imex_experiments.errors import ConfigError
 from imex_experiments.networks.structure import structure
 
@@ -24,7 +24,7 @@ def preflight(cfg: DictConfig) -> Parts:
     """
     check_keys(cfg)
     check_seed(cfg.seed)
-    check_ours(cfg.trainer)
+    check_own_keys(cfg.trainer)
     check_trainer(cfg.trainer)
     _refuse_missing_callbacks(cfg)
     parts = build_parts(cfg)

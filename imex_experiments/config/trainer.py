@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from imex_experiments.config.build import build
 from imex_experiments.errors import ConfigError
 
-OURS = ("compile", "channels_last", "tf32", "graphs")
+OWN_KEYS = ("compile", "channels_last", "tf32", "graphs")
 """Keys of the node that this package reads; Lightning does not know them."""
 
 
@@ -21,17 +21,17 @@ def lightning(trainer: DictConfig) -> DictConfig:
     """Return the node without the keys of this package."""
     node = trainer.copy()
     with open_dict(node):
-        for key in OURS:
+        for key in OWN_KEYS:
             node.pop(key, None)
     return node
 
 
-def check_ours(trainer: DictConfig) -> None:
+def check_own_keys(trainer: DictConfig) -> None:
     """Check the keys of this package.
 
     Raises ConfigError for an unknown value, and for `compile` without a compiler.
     """
-    for key in OURS:
+    for key in OWN_KEYS:
         wanted = trainer.get(key, False)
         modes = ("reduce-overhead",) if key == "compile" else ()
         if not isinstance(wanted, bool) and wanted not in modes:
@@ -76,7 +76,7 @@ def quiet_trainer(trainer: DictConfig, **options: Any) -> pl.Trainer:
     return build(lightning(trainer), "trainer", **{**quiet, **options})
 
 
-SOUND: dict[str, tuple[Callable[[Any], bool], str]] = {
+CONDITIONS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "max_epochs": (
         lambda n: isinstance(n, int) and n >= 1,
         "an integer >= 1; max_steps and max_time may end a run before",
@@ -113,7 +113,7 @@ def check_trainer(trainer: DictConfig) -> None:
         return
     profiler = trainer.get("profiler")
     quiet_trainer(pathless, accelerator="cpu", precision="32-true", profiler=profiler)
-    for key, (fulfils, condition) in SOUND.items():
+    for key, (fulfils, condition) in CONDITIONS.items():
         if key in trainer and not fulfils(trainer[key]):
             raise ConfigError(f"trainer.{key}={trainer[key]}: expected {condition}")
     _passed.add(text)

@@ -11,10 +11,10 @@ from imex_experiments.results.sources import natural
 from imex_experiments.results.statistics import summarise
 from imex_experiments.results.table import FINISHED, metric_columns, varied
 
-OF_THE_NETWORK = ("model/integrator", "model.integrator._target_")
+NETWORK_OVERRIDES = ("model/integrator", "model.integrator._target_")
 """Overrides that choose the network, as `model` does, and so are part of its name."""
 
-OF_THE_OPERATOR = ("model/diffusion", "model.diffusion.")
+OPERATOR_OVERRIDES = ("model/diffusion", "model.diffusion.")
 """Prefixes of overrides of L, which have no effect for alpha = 0."""
 
 IDLE = "-"
@@ -113,7 +113,7 @@ class Comparison:
         shared = [
             key
             for key in self.settings.columns.drop(["model", "alpha"])
-            if not key.startswith(OF_THE_OPERATOR)
+            if not key.startswith(OPERATOR_OVERRIDES)
         ]
         also = settings.groupby("model")["alpha"].transform("max") > 0
         settings["explicit"] = settings["model"] + also.map(
@@ -171,10 +171,10 @@ def _settings(runs: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
     integrators = known.groupby("model")["integrator"].transform("nunique")
     named = known["model"] + " (" + known["integrator"] + ")"
     chosen = pd.DataFrame({"model": known["model"].where(integrators == 1, named)})
-    keys = [key for key in varied(runs) if key not in OF_THE_NETWORK]
+    keys = [key for key in varied(runs) if key not in NETWORK_OVERRIDES]
     keys = ["data"] * (known["data"].nunique() > 1) + keys
     for key in keys:
-        idle = key.startswith(OF_THE_OPERATOR) & (known["alpha"] == 0)
+        idle = key.startswith(OPERATOR_OVERRIDES) & (known["alpha"] == 0)
         chosen[key] = known[key].mask(idle, IDLE)
     chosen[["h", "alpha"]] = known[["h", "alpha"]]
     chosen = chosen[chosen["alpha"].notna()]

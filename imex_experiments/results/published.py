@@ -26,11 +26,11 @@ TABLE1 = "experiment=qtips_table1"
 UNET = ("model=unet", "model.widths=[56,112,168,224]")
 """A U-Net with 2,664,312 weights, near the number of the published networks."""
 
-THEIRS = (
+PUBLISHED_RECIPE = (
     *("optimizer=sgd", "scheduler=constant"),
     *("data.batch_size=8", "trainer.max_epochs=200"),
 )
-OURS = (
+OUR_RECIPE = (
     *("optimizer=adamw", "optimizer.lr=0.001", "scheduler=onecycle"),
     *("data.batch_size=16", "trainer.max_epochs=30"),
 )
@@ -61,12 +61,20 @@ PARTS: Mapping[str, tuple[Sweep, ...]] = {
             ("experiment=qtips_released",),
         ),
         Sweep(
-            "unet", "Table 1, a U-Net of that size, published recipe", (*UNET, *THEIRS)
+            "unet",
+            "Table 1, a U-Net of that size, published recipe",
+            (*UNET, *PUBLISHED_RECIPE),
         ),
         Sweep(
             "recipe",
             "Table 1, symmetric layers, our recipe",
-            (TABLE1, "model=resnet,imexnet", "model.alpha=100", FROM_LAPLACIAN, *OURS),
+            (
+                TABLE1,
+                "model=resnet,imexnet",
+                "model.alpha=100",
+                FROM_LAPLACIAN,
+                *OUR_RECIPE,
+            ),
         ),
         Sweep(
             "recipe_reaction",
@@ -76,11 +84,13 @@ PARTS: Mapping[str, tuple[Sweep, ...]] = {
                 "model=diffusion_reaction",
                 "model.alpha=10",
                 FROM_LAPLACIAN,
-                *OURS,
+                *OUR_RECIPE,
             ),
         ),
         Sweep(
-            "recipe_unet", "Table 1, a U-Net of that size, our recipe", (*UNET, *OURS)
+            "recipe_unet",
+            "Table 1, a U-Net of that size, our recipe",
+            (*UNET, *OUR_RECIPE),
         ),
     ),
     "nyu": (
