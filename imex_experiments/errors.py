@@ -174,12 +174,12 @@ def _loading(error: BaseException) -> Sequence[Any]:
 def _killed(workers: Sequence[Any]) -> BaseException:
     """Wait for the end of a killed worker; return the error that names it."""
     try:
-        wait([worker.sentinel for worker in workers], timeout=10)
-    except RuntimeError as killed:  # of torch's SIGCHLD handler, with the worker's pid
+        ended = wait([worker.sentinel for worker in workers], timeout=10)
+    except RuntimeError as killed:  # torch's handler of SIGCHLD names the worker
         return root_cause(killed)
-    ended = [worker for worker in workers if worker.exitcode is not None]
-    dead = ", ".join(str(worker.pid) for worker in ended or workers)
-    return StorageError(f"DataLoader worker (pid {dead}) is gone{FEWER_WORKERS}")
+    pids = [str(worker.pid) for worker in workers if worker.sentinel in ended]
+    gone = ", ".join(pids) or "unknown"
+    return StorageError(f"DataLoader worker (pid {gone}) is gone{FEWER_WORKERS}")
 
 
 def is_interrupt(error: BaseException) -> bool:

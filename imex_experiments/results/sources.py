@@ -22,7 +22,7 @@ def is_sweep(folder: Path) -> bool:
 def sweep_words(sweep: Path) -> tuple[list[str], list[str]]:
     """Return the overrides of a sweep: those of Hydra's node, and all others.
 
-    Raises CheckpointError for a multirun.yaml without them.
+    Raises CheckpointError for a file without them.
     """
     content = read_yaml(sweep / MULTIRUN)
     try:
