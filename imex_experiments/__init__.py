@@ -1,8 +1,8 @@
 """Residual networks read as time integrators.
 
-`load_run(run)` gives back a trained task, `runs_table(sweep)` the runs of sweeps as a table;
-for other people's networks, `ImplicitConv2d` is the implicit step as a layer, and `imexify`
-puts it into residual additions.
+`load_run(run)` returns a trained task, and `runs_table(sweep)` the runs of sweeps as a
+DataFrame. For networks of other packages, `ImplicitConv2d` is the implicit step as a layer,
+and `imexify` puts it behind their residual additions.
 """
 
 from importlib import import_module
@@ -23,7 +23,10 @@ PLACES = {
     "runs_table": "results.table",
     "ImplicitConv2d": "terms.diffusion",
 }
-"""Imported when they are asked for: a command is to know its signals before torch comes."""
+"""Name -> module. They are imported on first use.
+
+A command installs its signal handlers before torch is imported, which takes seconds.
+"""
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""The contract of exit codes: what a failure is called, and how it ends the process.
+"""The errors of this package, their exit codes, and the line that a user reads.
 
 0 finished, 2 configuration, 3 data, 4 checkpoint, 5 numerics, 6 storage or resources,
 130 Ctrl-C, 143 SIGTERM and SIGHUP; 1 is left to faults of the program itself.
@@ -13,29 +13,32 @@ from multiprocessing.connection import wait
 from typing import Any
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
-"""Set to 1 by a user who wants a traceback, and by us for Hydra's own sake."""
+"""The environment variable that adds a traceback when it is 1.
+
+`process.command` sets it as well, so that Hydra raises its errors instead of exiting.
+"""
 
 
 class RunError(Exception):
-    """A failure that is told to the user in one line: what, where, and what to do."""
+    """A failure that reaches the user as one line: what, where, and what to do."""
 
     exit_code = 1
 
 
 class ConfigError(RunError):
-    """The configuration asks for something that cannot be built."""
+    """A configuration from which nothing can be built or run."""
 
     exit_code = 2
 
 
 class DataError(RunError):
-    """Data that cannot be used: what, where, and what to do."""
+    """Data that cannot be used."""
 
     exit_code = 3
 
 
 class CheckpointError(RunError):
-    """A checkpoint is missing, damaged or of another network."""
+    """A checkpoint that is missing, damaged or of another network."""
 
     exit_code = 4
 
@@ -53,18 +56,19 @@ class StorageError(RunError):
 
 
 class SweepError(RunError):
-    """Some jobs of a sweep failed; each has an exit code of its own in its status.json."""
+    """A sweep with failed jobs; the status.json of each job has its own exit code."""
 
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM or SIGHUP, raised in the main thread so that the run can end in order.
 
-    It is a Ctrl-C to libraries, since some let go for nothing else: Ray's C++ among them.
+    It is a KeyboardInterrupt because some libraries stop for no other exception, such as
+    Ray's C++ code.
     """
 
 
 def exit_code(error: BaseException) -> int:
-    """The exit code of the contract for an error."""
+    """Return the exit code for an error, as listed at the head of this file."""
     error = root_cause(error)
     if isinstance(error, Terminated):
         return 143
@@ -79,11 +83,11 @@ STORAGE = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES),
     *(errno.EPERM, errno.EIO, errno.EMFILE, errno.ENFILE),
 }
-"""What a file system says when it is full, not ours to write, or broken."""
+"""Error numbers of a file system that is full, not writable, or broken."""
 
 NO_MEMORY = re.compile(r"out of memory|not enough memory|can't allocate memory", re.I)
-LIGHTNINGS = "MisconfigurationException"
-"""By its name: the import of its package takes seconds."""
+LIGHTNING_REFUSAL = "MisconfigurationException"
+"""Lightning's exception, known by name because importing Lightning takes seconds."""
 
 INTERVAL = re.compile(r"`val_check_interval` \(\S+\) must be[^.]*")
 OTHER_NETWORK = re.compile(r"Error\(s\) in loading state_dict")
@@ -91,21 +95,25 @@ NO_SHARED_MEMORY = re.compile(
     r"unable to (?:allocate shared memory|\w+)[^<\n]* file <\S+>: [^(\n]*\w"
 )
 UNOPENED = re.compile(r"Unable to configure handler")
-"""What logging says of a file that it cannot open; the cause says why."""
+"""Message of `logging` for a file that it cannot open; the cause has the reason."""
 
 DEAD_WORKER = re.compile(r"DataLoader worker \(pid(?:\(s\))?[ \d,]+\)[^.]*")
 FEWER_WORKERS = ": it may have run out of memory; try fewer data.num_workers or 0"
 
 GONE = (ConnectionError, FileNotFoundError, EOFError)
-"""What a DataLoader meets that takes a tensor from a worker which is killed just then: its
-socket is closed already, and it counts as alive still."""
+"""Errors of a DataLoader that receives a tensor while the sending worker is killed.
+
+The socket of the worker is closed already, but its process still counts as alive.
+"""
 
 
 def root_cause(error: BaseException) -> BaseException:
-    """The interrupt behind Lightning's SystemExit, resources that ran out as StorageError,
-    a checkpoint of another network as CheckpointError.
+    """Return the error of this package that stands for an error of a library.
 
-    Any other error is itself.
+    Lightning's SystemExit becomes the interrupt behind it. Storage, memory and workers
+    that are gone become a StorageError. Weights of another network become a
+    CheckpointError, and settings that Lightning refuses a ConfigError. Any other error is
+    returned unchanged.
     """
     if isinstance(error, SystemExit) and isinstance(
         error.__context__, KeyboardInterrupt
@@ -122,16 +130,15 @@ def root_cause(error: BaseException) -> BaseException:
             "most take 255 bytes"
         )
     if isinstance(error, GONE) and (workers := _loading(error)):
-        try:
-            ended = wait([worker.sentinel for worker in workers], timeout=10)
-        except RuntimeError as killed:  # torch's handler of SIGCHLD names the worker
-            return root_cause(killed)
-        pids = [str(worker.pid) for worker in workers if worker.sentinel in ended]
-        gone = ", ".join(pids) or "unknown"
-        return StorageError(f"DataLoader worker (pid {gone}) is gone{FEWER_WORKERS}")
-    message = str(error)
-    if UNOPENED.match(message) and isinstance(error.__cause__, OSError):
+        return _killed(workers)
+    if UNOPENED.match(str(error)) and isinstance(error.__cause__, OSError):
         return root_cause(error.__cause__)
+    return _known_by_message(error)
+
+
+def _known_by_message(error: BaseException) -> BaseException:
+    """Return the error of this package for a message of torch or Lightning."""
+    message = str(error)
     if isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and NO_MEMORY.search(message)
     ):
@@ -144,7 +151,7 @@ def root_cause(error: BaseException) -> BaseException:
         )
     if isinstance(error, ValueError) and (unsound := INTERVAL.search(message)):
         return ConfigError(f"trainer: {unsound[0]}")
-    if type(error).__name__ == LIGHTNINGS:
+    if type(error).__name__ == LIGHTNING_REFUSAL:
         return ConfigError(f"trainer: {' '.join(message.split())}")
     if isinstance(error, RuntimeError) and (full := NO_SHARED_MEMORY.search(message)):
         return StorageError(
@@ -157,20 +164,31 @@ def root_cause(error: BaseException) -> BaseException:
 
 
 def _loading(error: BaseException) -> Sequence[Any]:
-    """Return the workers of the DataLoader that met an error as it took a batch, if any."""
+    """Return the workers of the DataLoader that raised an error while taking a batch."""
     for frame, _ in traceback.walk_tb(error.__traceback__):
         if frame.f_code.co_name == "_try_get_data":
             return frame.f_locals["self"]._workers
     return ()
 
 
+def _killed(workers: Sequence[Any]) -> BaseException:
+    """Wait for the end of a killed worker; return the error that names it."""
+    try:
+        ended = wait([worker.sentinel for worker in workers], timeout=10)
+    except RuntimeError as killed:  # torch's handler of SIGCHLD names the worker
+        return root_cause(killed)
+    pids = [str(worker.pid) for worker in workers if worker.sentinel in ended]
+    gone = ", ".join(pids) or "unknown"
+    return StorageError(f"DataLoader worker (pid {gone}) is gone{FEWER_WORKERS}")
+
+
 def is_interrupt(error: BaseException) -> bool:
-    """Whether Ctrl-C or SIGTERM ended the run, which can go on, and not a fault of it."""
+    """Return True if Ctrl-C or a signal ended the run, so that it can be resumed."""
     return exit_code(error) in (130, 143)
 
 
 def one_line(error: BaseException) -> str:
-    """The error in one line, with its type where the message alone says too little."""
+    """Return an error as one line, with its type unless it has an exit code."""
     if isinstance(error, Terminated):
         return f"ended by {error}"
     if isinstance(error, KeyboardInterrupt):
@@ -181,10 +199,10 @@ def one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {message}" if message else type(error).__name__
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """A hint for a misspelt name: the nearest known one, or all of them."""
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return a hint for a misspelt name: the nearest known name, or all of them."""
     known = sorted(map(str, known))
     if not known:
         return "there are none here"
-    close = difflib.get_close_matches(str(word), known, n=1)
+    close = difflib.get_close_matches(str(name), known, n=1)
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"

@@ -1,4 +1,7 @@
-"""Files that are complete or not there, and those of others opened with care."""
+"""Write files atomically, and open files of unknown origin safely.
+
+A file that is written here appears under its name only when all of it is on the disk.
+"""
 
 import csv
 import errno
@@ -22,14 +25,14 @@ PARTIAL = ".partial"
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON under its final name only when all of it is on the disk."""
+    """Write JSON to a file, which appears only when all of it is on the disk."""
     write_text(path, as_json(content))
 
 
 def as_json(content: Any) -> str:
     """Return content as JSON text, in which NaN and the infinities are null.
 
-    JSON has no word for them, and a strict reader refuses Python's.
+    JSON cannot represent them, and a strict parser refuses Python's NaN and Infinity.
     """
     return json.dumps(_finite(content), indent=2, allow_nan=False) + "\n"
 
@@ -46,7 +49,7 @@ def _finite(content: Any) -> Any:
 
 
 def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows as CSV with the columns of the first one, floats to their last digit."""
+    """Write rows as CSV. The first row names the columns; floats keep all digits."""
     write_text(path, _header(rows) + _lines(list(rows[0]), rows))
 
 
@@ -61,11 +64,11 @@ def _lines(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 class GrowingTable:
-    """A CSV file that grows by rows, each on the disk when `append` returns.
+    """A CSV file to which rows are added; they are on the disk when `append` returns.
 
-    A checkpoint keeps its `state`, the number of bytes and their SHA-256, instead of the
-    rows. What the file has behind them, half a row or rows of a process that was killed
-    after its last checkpoint, is cut off before the next row is written.
+    A checkpoint keeps the `state` of the file, its length in bytes and their SHA-256,
+    instead of its rows. A process that is killed may have written more rows, or half a
+    row, after its last checkpoint. They are cut off before the next row is written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -76,13 +79,13 @@ class GrowingTable:
         self._length, self._digest = 0, hashlib.sha256()
 
     def state(self) -> dict[str, Any]:
-        """Return what `restore` takes."""
+        """Return the length and the SHA-256 of the file, for `restore`."""
         return {"length": self._length, "sha256": self._digest.hexdigest()}
 
     def restore(self, length: int, sha256: str | None) -> None:
-        """Go on after the first `length` bytes of the file.
+        """Continue after the first `length` bytes of the file.
 
-        A file that does not begin with them is set aside with a warning, for a new one.
+        If their SHA-256 differs, the file is set aside with a warning and a new one begun.
         """
         self._forget()
         if length == 0:
@@ -98,7 +101,7 @@ class GrowingTable:
             self._set_aside()
 
     def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Add rows, with the columns of the first row ever; an OSError leaves them out."""
+        """Add rows in the columns of the first row. After an OSError none is added."""
         if not rows:
             return
         if not self._has(self._length):
@@ -120,7 +123,7 @@ class GrowingTable:
         self._digest.update(text.encode())
 
     def _has(self, length: int) -> bool:
-        """Tell if the file may be added to; one that is missing has length 0."""
+        """Return True if the file has at least `length` bytes; a missing one has 0."""
         if self.path.is_symlink() or not self.path.is_file():
             return length == 0 and not os.path.lexists(self.path)
         return self.path.stat().st_size >= length
@@ -135,17 +138,18 @@ class GrowingTable:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text under its final name only when all of it is on the disk."""
+    """Write UTF-8 text to a file, which appears only when all of it is on the disk."""
     with on_disk(path, text.encode()) as temporary:
         os.replace(temporary, path)
 
 
 @contextmanager
 def on_disk(path: Path, content: bytes) -> Iterator[Path]:
-    """The content in a file beside `path`, ready to take its name; else it goes again.
+    """Write content to a temporary file beside `path`, and yield its path.
 
-    Beside it, because a rename is atomic only within one file system. Its name is known
-    before it is made: an error of a data worker or a signal may come at any moment.
+    The body may rename the temporary file to `path`; otherwise it is deleted at the end.
+    It lies in the same folder because a rename is atomic only within one file system. Its
+    name is known before it is created, so that a signal at any moment leaves no file.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
     try:
@@ -158,7 +162,7 @@ def on_disk(path: Path, content: bytes) -> Iterator[Path]:
 
 
 def set_aside(path: Path) -> str:
-    """Rename what is damaged, and say so in a word or two: no name is taken twice."""
+    """Rename a damaged file to an unused name; return a phrase for the log."""
     names = [f"{path.name}.damaged{number}" for number in ("", *range(2, 100))]
     aside = next(n for n in names if not os.path.lexists(path.with_name(n)))
     path.replace(path.with_name(aside))
@@ -167,7 +171,7 @@ def set_aside(path: Path) -> str:
 
 @contextmanager
 def staying(folder: Path) -> Iterator[None]:
-    """Tell of a folder that was there and is not: StorageError, not to be made anew."""
+    """Turn a FileNotFoundError in the body into a StorageError if `folder` is gone."""
     try:
         yield
     except FileNotFoundError as error:
@@ -180,19 +184,19 @@ def staying(folder: Path) -> Iterator[None]:
 
 
 def sweep_partial(folder: Path) -> None:
-    """Remove what a killed process left; nobody else may be writing in the folder."""
+    """Delete the temporary files of a killed process; no other may be writing here."""
     for leftover in folder.glob(f".*{PARTIAL}"):
         leftover.unlink()
 
 
 def _sync(file: IO[bytes]) -> None:
-    """Let the content of a file outlive a loss of power."""
+    """Flush the content of a file to the disk, so that it survives a loss of power."""
     file.flush()
     os.fsync(file.fileno())
 
 
 def sync_folder(folder: Path) -> None:
-    """Let the names in a folder outlive a loss of power."""
+    """Flush the names in a folder to the disk, so that they survive a loss of power."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -204,10 +208,10 @@ NOT_REGULAR = "not a regular file"
 
 
 def open_regular(path: Path, most: int | None = None) -> io.BufferedReader:
-    """Open a file for reading in binary; never wait, as for the writer of a FIFO.
+    """Open a regular file for reading in binary, without ever blocking.
 
-    OSError for a folder, a FIFO, a socket or a device, for more than `most` bytes, and for
-    a name that no file can have.
+    Raises OSError for a folder, a FIFO, a socket or a device, for a file of more than
+    `most` bytes, and for a name that no file can have.
     """
     try:
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
@@ -231,6 +235,6 @@ def open_regular(path: Path, most: int | None = None) -> io.BufferedReader:
 
 
 def read_regular(path: Path, most: int) -> bytes:
-    """Return the content of a regular file; OSError as in `open_regular`."""
+    """Return the content of a regular file. Raises OSError as `open_regular` does."""
     with open_regular(path, most) as file:
         return file.read(most)

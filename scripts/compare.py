@@ -1,8 +1,8 @@
 """Compare the jobs of sweeps and runs: `python scripts/compare.py <sweeps or runs>`.
 
-Writes results.csv, summary.md and pictures to `out=<folder>`, by default the sweep's own
-folder if one sweep is given, else ./comparison. `metric=<name of metrics.json>` chooses what
-is compared, by default the test score of the monitored metric. Paths may also be given as
+Writes results.csv, summary.md and pictures to `out=<folder>`. The default is the folder of the
+sweep if one sweep is given, else ./comparison. `metric=<name in metrics.json>` is the metric
+to compare, by default the test score of the monitored metric. Paths may also be given as
 `runs=[<path>,...]`.
 """
 

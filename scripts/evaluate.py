@@ -1,8 +1,8 @@
 """Evaluate a trained run again: `python scripts/evaluate.py run=outputs/.../<run>`.
 
-Prints val and test metrics of the kept checkpoint (`checkpoint=last` for the final one) on
-the data of the run, and writes them to `out=<file>.json` if that is given. The run folder
-is not changed.
+Prints validation and test metrics of the kept checkpoint (`checkpoint=last` for the final
+one) on the data of the run, and writes them to `out=<file>.json` if it is given. The run
+folder is not changed.
 """
 
 from imex_experiments.process.interrupts import end_at_once

@@ -1,12 +1,12 @@
-"""Write a trained network as one file that runs without this package.
+"""Export a trained network to a file that runs without this package.
 
 `python scripts/export.py run=<run> format=onnx out=<file>.onnx`
 
 `format=onnx` is for onnxruntime, `format=torch` for `torch.export.load` (<file>.pt2). The
-model takes uint8 images (N, C, H, W) with the normalisation inside, and gives what the
-network gives: logits, or depths. N is free, and so are H and W where the network allows
-it; else they are those of the run's data, and the command says so. The file is run on
-random images of several sizes and compared with the network before the command ends.
+model takes uint8 images (N, C, H, W), normalises them, and returns the output of the network:
+logits, or depths. N is free, and so are H and W if the network allows it; otherwise they are
+fixed to the size of the run's data. The command prints which. Before it ends, it runs the file
+on random images of several sizes and compares the output with that of the network.
 """
 
 from imex_experiments.process.interrupts import end_at_once
@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 Run = Callable[[Tensor], Tensor]
 Write = Callable[[torch.export.ExportedProgram, Path], Run]
 Axes = dict[int, Any]
-"""Axis -> how free it is."""
+"""Axis -> its dimension in torch.export, for free axes."""
 
 FIXED: Axes = {0: torch.export.Dim.DYNAMIC}
 FREE: Axes = dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)
@@ -67,7 +67,7 @@ def main() -> None:
     task: Task = load_run(args.run, args.checkpoint)
     for module in task.modules():
         if isinstance(module, Diffusion):
-            module.backend = "gemm"  # the one that both formats know
+            module.backend = "gemm"  # the backend that both formats support
     shape = load_data(args.run).image_shape
     write = {"onnx": write_onnx, "torch": write_torch}[args.format]
     try:
@@ -81,16 +81,16 @@ def main() -> None:
 
 
 def trials(task: Task, shape: tuple[int, int, int]) -> list[Tensor]:
-    """Return random images of the data's shape, and of others that the network takes."""
+    """Return random images of the shape of the data, and of others the network accepts."""
     channels, height, width = shape
     wide, tall = (channels, height, 2 * width), (channels, 2 * height, width)
     odd = channels, height + 1, width + 1
     first, *images = random_images([shape, wide, tall, odd])
-    return [first, *(batch for batch in images if takes(task, batch))]
+    return [first, *(batch for batch in images if accepts(task, batch))]
 
 
 def random_images(shapes: Iterable[tuple[int, int, int]]) -> list[Tensor]:
-    """Return three uint8 images of each shape (C, H, W), always the same."""
+    """Return three uint8 images of each shape (C, H, W), from a fixed seed."""
     generator = torch.Generator().manual_seed(0)
     return [
         torch.randint(0, 256, (3, *shape), generator=generator).to(torch.uint8)
@@ -98,8 +98,8 @@ def random_images(shapes: Iterable[tuple[int, int, int]]) -> list[Tensor]:
     ]
 
 
-def takes(task: Task, images: Tensor) -> bool:
-    """Tell whether the network has an answer to images of this size."""
+def accepts(task: Task, images: Tensor) -> bool:
+    """Return True if the network accepts images of this size."""
     try:
         task.evaluated(images)
     except ValueError:
@@ -110,9 +110,9 @@ def takes(task: Task, images: Tensor) -> bool:
 def export(
     task: Task, write: Write, out: Path, batches: Sequence[Tensor], free: Axes
 ) -> str:
-    """Write the file for images like the first ones; return how well it answers all.
+    """Write the file, traced with the first batch; return its agreement with the network.
 
-    NumericsError if an answer differs from the network's.
+    Raises NumericsError if its output for a batch differs from that of the network.
     """
     run = write(exported(task, batches[0][:2], free), out)
     differences, same = [], []
@@ -128,10 +128,10 @@ def export(
 
 
 def require_onnx() -> None:
-    """ConfigError if a package is missing."""
+    """Raise ConfigError if a package for ONNX is missing."""
     try:
         import onnxruntime  # noqa: F401
-        import onnxscript  # noqa: F401  (torch.onnx needs it and says so late)
+        import onnxscript  # noqa: F401  (torch.onnx needs it, and fails late without)
     except ImportError as error:
         raise ConfigError(
             f"format=onnx needs {error.name}: pip install -c constraints.txt -e '.[export]'"
@@ -139,7 +139,7 @@ def require_onnx() -> None:
 
 
 class Named(nn.Module):
-    """The task below a name of its own: ONNX confuses its `mean` with an operation."""
+    """A module around the task, since ONNX confuses its buffer `mean` with an operation."""
 
     def __init__(self, task: Task) -> None:
         super().__init__()
@@ -150,24 +150,25 @@ class Named(nn.Module):
 
 
 def exported(task: Task, images: Tensor, free: Axes) -> torch.export.ExportedProgram:
-    """Return the graph of the task's forward pass, with the axes of images that are free."""
+    """Return the graph of the forward pass, with the given axes of images free."""
     shapes = {"images": free}
     return torch.export.export(Named(task).eval(), (images,), dynamic_shapes=shapes)
 
 
 def write_torch(program: torch.export.ExportedProgram, out: Path) -> Run:
-    """Write the graph for `torch.export.load`; return what the file computes."""
+    """Write the graph for `torch.export.load`; return the function in the file."""
     logging.getLogger("torch._export").setLevel(logging.ERROR)  # about unused symbols
-    # Decomposed, because the file cannot hold a region without autocast that free sizes enter.
+    # Decomposed: the file format has no autocast regions with free sizes.
     torch.export.save(program.run_decompositions({}), out)
     return torch.export.load(out).module()
 
 
 def write_onnx(program: torch.export.ExportedProgram, out: Path) -> Run:
-    """Write the graph for onnxruntime; return what the file computes."""
-    import onnxruntime  # of the extra `export`
+    """Write the graph for onnxruntime; return the function in the file."""
+    import onnxruntime  # installed with the extra `export`
 
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # torchvision is not missed
+    # It warns that torchvision is missing, which is not needed.
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     model = torch.onnx.export(
         program,
         input_names=["images"],

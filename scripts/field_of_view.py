@@ -1,13 +1,13 @@
-"""How far networks see.
+"""Measure the field of view of networks.
 
 `python scripts/field_of_view.py out=<folder>` sends impulses through networks with random
 symmetric layers (IMEXnet, Fig. 1): a ResNet of 20 steps with h = 1, one of 5 steps with h = 5,
 and an IMEX network of 5 steps with h = 5 and L = alpha x eq. 7. It writes `impulses.png`, an
-animation `impulses.gif`, the share of energy further than 10 pixels from the impulses as
-`share.png`, and `impulses.csv`, over `seeds` draws of the weights.
+animation `impulses.gif`, the share of energy more than 10 pixels away from the impulses as
+`share.png`, and `impulses.csv`, for `seeds` draws of the weights.
 
-`run=[<run>,<run>]` draws instead the effective receptive fields of trained networks, layer by
-layer, with the radius that holds 95 % of the energy: `fields.png` and `fields.csv`.
+With `run=[<run>,<run>]` it draws the effective receptive fields of trained networks instead,
+layer by layer, with the radius that contains 95 % of the energy: `fields.png`, `fields.csv`.
 """
 
 from imex_experiments.process.interrupts import end_at_once
@@ -63,15 +63,15 @@ class Arguments:
 
 
 @dataclass(frozen=True)
-class Setting:
-    """A network of Fig. 1."""
+class Example:
+    """A network of Fig. 1: number of steps, h and integrator."""
 
     steps: int
     h: float
     scheme: Integrator
 
     def energies(self, alpha: float, seed: int) -> list[Field]:
-        """Of impulses and of what becomes of them, one per time point."""
+        """Return the energy of the state at each time point, starting from impulses."""
         torch.manual_seed(seed)
         block = DynamicBlock(
             CHANNELS,
@@ -92,10 +92,10 @@ class Setting:
             yield y
 
 
-SETTINGS = {
-    "ResNet, 20 steps, h = 1": Setting(20, 1.0, ForwardEuler()),
-    "ResNet, 5 steps, h = 5": Setting(5, 5.0, ForwardEuler()),
-    "IMEX, 5 steps, h = 5": Setting(5, 5.0, Imex()),
+EXAMPLES = {
+    "ResNet, 20 steps, h = 1": Example(20, 1.0, ForwardEuler()),
+    "ResNet, 5 steps, h = 5": Example(5, 5.0, ForwardEuler()),
+    "IMEX, 5 steps, h = 5": Example(5, 5.0, Imex()),
 }
 
 
@@ -103,9 +103,9 @@ SETTINGS = {
 def draw_impulses(out: Path, alpha: float, seeds: int) -> None:
     distance = distances((SIDE, SIDE), IMPULSES)
     rows, shown, curves = [], {}, {}
-    for name, setting in SETTINGS.items():
-        every = [setting.energies(alpha, seed) for seed in range(seeds)]
-        times = setting.h * np.arange(setting.steps + 1)
+    for name, example in EXAMPLES.items():
+        every = [example.energies(alpha, seed) for seed in range(seeds)]
+        times = example.h * np.arange(example.steps + 1)
         shares = [[share_beyond(e, distance, FAR) for e in path] for path in every]
         curves[name] = times, np.array(shares)
         shown[name] = every[0]
@@ -119,7 +119,7 @@ def draw_impulses(out: Path, alpha: float, seeds: int) -> None:
                 "radius of 95 % [px]": radius(every[seed][step], distance),
             }
             for seed in range(seeds)
-            for step in range(setting.steps + 1)
+            for step in range(example.steps + 1)
         ]
         print(f"{name:26s} beyond {FAR:g} px: {curves[name][1][:, -1].mean():.2e}")
     panels_figure({n: at_fifths(path) for n, path in shown.items()}).savefig(
@@ -139,7 +139,7 @@ def at_fifths(path: list[Field]) -> list[EnergyMap]:
 
 
 def at_part(path: list[Field], part: float) -> EnergyMap:
-    """What is there after that part of the steps."""
+    """Return the energy after a fraction `part` of the steps."""
     step = int(part * (len(path) - 1) + 1e-9)
     return EnergyMap(f"after step {step}", path[step])
 
@@ -158,7 +158,7 @@ def draw_fields(out: Path, runs: list[str], names: list[str], images: int) -> No
             r = radius(seen, distances(seen.shape, [middle]))
             panels.append(EnergyMap(f"{part}: {r:.0f} px", seen, r))
             rows.append({"run": run, "name": name, "part": part, "radius [px]": r})
-        shown.setdefault(name, panels)  # the first run of a name is drawn
+        shown.setdefault(name, panels)  # of each name, the first run is drawn
         print(f"{name:26s} 95 % of the field within {r:.1f} px")
     panels_figure(shown).savefig(out / "fields.png", dpi=130)
     write_table(out / "fields.csv", rows)

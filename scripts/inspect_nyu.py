@@ -1,8 +1,8 @@
-"""What an NYU-Depth V2 file holds: `python scripts/inspect_nyu.py path=<file.mat>`.
+"""Summarise an NYU-Depth V2 file: `python scripts/inspect_nyu.py path=<file.mat>`.
 
-Prints its data sets, the types of scenes with their numbers of frames, the range of its depths,
-the share of invalid pixels and its MD5, and draws `frames=8` of its frames, images above
-depths, to `out=contact_sheet.png`. `depth=rawDepths` looks at the depths before in-painting.
+Prints data sets, types of scenes with their numbers of frames, range of depths, share of
+invalid pixels and MD5, and draws `frames=8` of its frames, images above depths, to
+`out=contact_sheet.png`. With `depth=rawDepths` it reads the depths before in-painting.
 """
 
 from imex_experiments.process.interrupts import end_at_once
@@ -68,7 +68,7 @@ def _datasets(contents: NyuContents) -> Table:
 
 def _scenes(contents: NyuContents) -> Table:
     table = Table("type of scene", "scenes", "frames", title="scenes")
-    kinds = contents.scene_types or ["(not told)"] * len(contents.scenes)
+    kinds = contents.scene_types or ["(unknown)"] * len(contents.scenes)
     scenes = Counter(kind for kind, _ in set(zip(kinds, contents.scenes, strict=True)))
     for kind, frames in sorted(Counter(kinds).items()):
         table.add_row(kind, str(scenes[kind]), str(frames))
@@ -79,7 +79,7 @@ def _scenes(contents: NyuContents) -> Table:
 def _survey(
     path: Path, args: Arguments, contents: NyuContents, console: Console
 ) -> None:
-    """Range and invalid share of all depths, and the sheet of evenly spaced frames."""
+    """Print range and invalid share of all depths, and draw evenly spaced frames."""
     number = len(contents.scenes)
     at = np.linspace(0, number - 1, min(args.frames, number)).round().astype(int)
     drawn = {int(index): (np.empty(0), np.empty(0)) for index in at}

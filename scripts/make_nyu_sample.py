@@ -1,7 +1,8 @@
-"""Render rooms into a file laid out as NYU-Depth V2: `make_nyu_sample.py out=<file.mat>`.
+"""Render rooms to a file in the layout of NYU-Depth V2: `make_nyu_sample.py out=<file.mat>`.
 
 The file has the layout of nyu_depth_v2_labeled.mat (MATLAB v7.3, 480 x 640 frames), which
-`data=nyu_depth data.path=<file.mat>` reads. `frames=24 seed=0` choose how many and which.
+`data=nyu_depth data.path=<file.mat>` reads. `frames=24` is the number of frames, `seed=0` the
+seed of the rooms.
 """
 
 from imex_experiments.process.interrupts import end_at_once
@@ -15,9 +16,8 @@ from pathlib import Path
 from omegaconf import MISSING
 
 from imex_experiments.config.arguments import parse_arguments
-from imex_experiments.data import DataError
 from imex_experiments.data.nyu.sample import make_nyu_sample
-from imex_experiments.errors import ConfigError
+from imex_experiments.errors import ConfigError, DataError
 from imex_experiments.process.command import run_command
 
 

@@ -1,8 +1,8 @@
 """Write Q-tips as PNG folders: `python scripts/make_qtips.py out=<folder>`.
 
-Makes `<out>/train`, `<out>/val` and `<out>/test`, each in the layout of the published data
-(`images/`, `labels/`, `filenames.txt`), which `data=qtips data.root=<out>` reads. The images
-are those that data=qtips generates with the same values.
+Writes `<out>/train`, `<out>/val` and `<out>/test`, each in the layout of the published data
+(`images/`, `labels/`, `filenames.txt`), which `data=qtips data.root=<out>` reads. They are the
+images that data=qtips generates with the same values.
 """
 
 from imex_experiments.process.interrupts import end_at_once

@@ -1,17 +1,17 @@
-"""Predict for a folder of PNGs.
+"""Predict labels, depths or classes for a folder of PNGs.
 
 `python scripts/predict.py run=<run> images=<folder> out=<folder>`
 
-For every 8-bit `<name>.png`, grey or colour as the network was trained, it writes
+For every 8-bit `<name>.png`, grey or colour as the training images, it writes
 
 - for segmentation `labels/<name>.png` (grey value = class) and `overlays/<name>.png` (the
   labels over the image);
-- for depth `depths/<name>.png` (16 bit, millimetres) and `colours/<name>.png` (one scale for
-  the folder, with its bar);
+- for depth `depths/<name>.png` (16 bit, millimetres) and `colours/<name>.png` (with a colour
+  bar, and one scale for the folder);
 - for classification `classes.csv`.
 
-The output folder must be new or empty. A file that is no such PNG, or of a size that the
-network does not take, is left out and named at the end.
+The output folder must be new or empty. A file that is no such PNG, or has a size that the
+network refuses, is skipped and named at the end.
 """
 
 from imex_experiments.process.interrupts import end_at_once
@@ -61,7 +61,7 @@ def main() -> None:
     task: Task = load_run(args.run, args.checkpoint)
     facts = task.hparams["facts"]
     if "range" in facts:
-        raise ConfigError(f"run={args.run}: it learned from points, not from images")
+        raise ConfigError(f"run={args.run}: it was trained on points, not on images")
     # All images are read and predicted before any file is written.
     images: Arrays = {}
     predictions: Arrays = {}
@@ -81,7 +81,7 @@ def main() -> None:
 
 
 def predict(task: Task, path: Path, channels: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return an image and its prediction; DataError for a file that is foreign."""
+    """Return an image and its prediction. Raises DataError for an unsuitable file."""
     if path.suffix.lower() != ".png":
         raise DataError(f"{path}: not a PNG")
     image = read_image(path, channels)
@@ -92,7 +92,7 @@ def predict(task: Task, path: Path, channels: int) -> tuple[np.ndarray, np.ndarr
 
 
 def write(task: Task, images: Arrays, predictions: Arrays, out: Path) -> None:
-    """Write the files of the task's kind into the output folder."""
+    """Write the files for the kind of task to the output folder."""
     if isinstance(task, SegmentationTask):
         save(out / "labels", predictions)
         overlays = {name: overlay(images[name], predictions[name]) for name in images}

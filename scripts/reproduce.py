@@ -1,10 +1,11 @@
 """Repeat the published experiments: `python scripts/reproduce.py table1|nyu|smallest|all`.
 
-Every part is a few sweeps of several `seeds=[0,1,2]`, in `<out>/<part>/<sweep>`; `only=[...]`
-takes some of the sweeps. Stopped, the same command goes on; finished runs are not repeated.
-At the end `page=<file>.md` (by default `<out>/reproduction.md`) has the published numbers
-beside ours; `run=false` only writes that. Other words are train.py's: `trainer=gpu
-speed=mixed`. The part nyu needs `path=<nyu_depth_v2_labeled.mat>`.
+Each part has several sweeps over `seeds=[0,1,2]`, in `<out>/<part>/<sweep>`; `only=[...]`
+selects some of them. A command that was stopped can be repeated: it continues, and finished
+runs are not repeated. At the end, the published numbers and ours are written to
+`page=<file>.md`, by default `<out>/reproduction.md`; `run=false` does only that. All other
+arguments are overrides of train.py, such as `trainer=gpu speed=mixed`. The part nyu needs
+`path=<nyu_depth_v2_labeled.mat>`.
 """
 
 from imex_experiments.process.interrupts import end_at_once
@@ -38,7 +39,7 @@ class Arguments:
 
 
 def main() -> None:
-    args, words = split_arguments(Arguments, plain="parts")
+    args, overrides = split_arguments(Arguments, plain="parts")
     parts = check(args)
     out = Path(args.out)
     failed = []
@@ -47,27 +48,27 @@ def main() -> None:
             if args.only and sweep.name not in args.only:
                 continue
             print(f"{sweep.name}: {sweep.title}", flush=True)
-            asked = [*sweep.words, *words]
+            given = [*sweep.overrides, *overrides]
             if part == "nyu":
-                asked.append(f"data.path={hydra_quoted(Path(str(args.path)))}")
-            code = run_sweep(TRAIN, asked, args.seeds, out / part / sweep.name)
+                given.append(f"data.path={hydra_quoted(Path(str(args.path)))}")
+            code = run_sweep(TRAIN, given, args.seeds, out / part / sweep.name)
             if code > SweepError.exit_code:
-                raise SystemExit(code)  # it has said why
+                raise SystemExit(code)  # train.py has printed the error
             if code:
                 failed.append(sweep.name)
-    if "check=true" not in words:
+    if "check=true" not in overrides:
         page = Path(args.page or out / "reproduction.md")
         write_page(page, out)
         print(f"written     {page}")
     if failed:
         raise SweepError(
             f"{', '.join(failed)}: not all runs have a result; "
-            "the same command goes on with those"
+            "repeat the command to run them"
         )
 
 
 def check(args: Arguments) -> list[str]:
-    """The parts that are asked for; ConfigError for what cannot work."""
+    """Return the parts to reproduce. Raises ConfigError for arguments that cannot work."""
     known = [*PARTS, "all"]
     if not args.parts:
         raise ConfigError(f"give a part: {', '.join(known)}")

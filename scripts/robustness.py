@@ -1,15 +1,17 @@
-"""What noise and attacks do to trained networks.
+"""Measure the robustness of trained networks to noise and to attacks.
 
 `python scripts/robustness.py out=<folder> run=[<run>,<run>] names=[imexnet,resnet]`
 
-takes the first `images` test images of the first run, disturbs them and scores every run
-(mIoU, or RMSE in metres): `noise.png` has Gaussian noise, blur, loss of contrast, a shift of
-grey values, an occluded middle, and time steps of another length; `attacks.png` has FGSM and
-PGD of `steps` with random `restarts`, of sizes `linf` in grey values and `l2` in units of the
-range of grey values. Runs of one name are seeds of one network: mean and range are drawn.
-`noise.csv` and `attacks.csv` have every number; `checks.csv` tells for each run whether PGD
-is at least as strong as FGSM, as random search with as many tries (else gradients are
-masked), and as itself at a smaller size, where each size starts from the one before.
+disturbs the first `images` test images of the first run, and scores every run on them (mIoU,
+or RMSE in metres). `noise.png` shows Gaussian noise, blur, loss of contrast, a shift of grey
+values, an occluded middle, and time steps of another length. `attacks.png` shows FGSM and PGD
+with `steps` steps and random `restarts`, of sizes `linf` in grey values and `l2` in units of
+the range of grey values. Runs of one name are seeds of one network: mean and range are drawn.
+`noise.csv` and `attacks.csv` have all numbers.
+
+`checks.csv` has the checks of each run: PGD must be at least as strong as FGSM, as random
+search with as many tries (otherwise gradients are masked), and as PGD of any smaller size.
+Each size starts from the result of the size before.
 """
 
 from imex_experiments.process.interrupts import end_at_once
@@ -47,7 +49,7 @@ from imex_experiments.tasks import Task
 
 STEP_CHANGES = (-0.5, -0.25, -0.1, 0.0, 0.1, 0.25, 0.5)
 SLACK = 1e-6
-"""Of the checks, relative: rounding."""
+"""Relative tolerance of the checks, for rounding."""
 
 Row = dict[str, Any]
 
@@ -66,7 +68,7 @@ class Arguments:
 
 @dataclass(frozen=True)
 class Subject:
-    """A trained task with the images, in [0, 1], and targets that it is tested on."""
+    """A trained task with its test images, in [0, 1], and targets."""
 
     name: str
     run: str
@@ -133,7 +135,7 @@ def attack_rows(subject: Subject, args: Arguments) -> Iterator[Row]:
 
 
 def check_rows(rows: Sequence[Row]) -> list[Row]:
-    """Per run and norm: is PGD the strongest, and stronger with its size, by the loss?"""
+    """Compare the loss of PGD with that of other attacks and smaller sizes, per run."""
     loss = {(r["run"], r["disturbance"], r["level"]): r["loss"] for r in rows}
     checks = []
     for (run, kind, level), found in loss.items():

@@ -1,8 +1,8 @@
-"""The predictions of several runs beside each other.
+"""Draw the predictions of several runs beside each other.
 
-`python scripts/side_by_side.py runs=[<run>,<run>] out=side_by_side.png` takes test
-images of the first run's data (`images=[0,1,2,3]`) and draws image | truth | one column per
-run (depth: with its error), headed by the model and the test value of its metric.
+`python scripts/side_by_side.py runs=[<run>,<run>] out=side_by_side.png` draws test images of
+the data of the first run (`images=[0,1,2,3]`), their targets, and one column of predictions
+per run, for depth with its error. A column is headed by the model and its test score.
 """
 
 from imex_experiments.process.interrupts import end_at_once

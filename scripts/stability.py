@@ -1,17 +1,18 @@
-"""Theorem 1, drawn and measured.
+"""Draw and measure the stability of Theorem 1 of IMEXnet.
 
 `python scripts/stability.py out=<folder>` writes
 
 - `regions.png`: the eigenvalues that an IMEX step with L = alpha I does not amplify, for
   `alphas=[0,1,3,10]` and a step `h=1`, with the spectrum of a random symmetric layer;
-- `atlas.png`: how much 10 steps of this layer make a small change grow, over alpha and h,
-  with the limit of Theorem 1 and that of explicit steps.
+- `atlas.png`: the growth of a small perturbation over 10 steps of this layer, over alpha and
+  h, with the limits of Theorem 1 and of explicit steps.
 
-`run=<run>` takes the layers of a trained network instead, at a validation image, and adds
-`growth.png`, a change of 1e-3 on its way through the network, and `steps.csv`: per step alpha,
-spectral radius of the Jacobian of f, the alpha that Theorem 1 asks for (inf if an eigenvalue
-is on the right), the largest explicit h, the spectral norm of the step, and a bound of it from
-the weights where one is known, in the norm of I + hL. Every picture has its CSV beside it.
+`run=<run>` uses the layers of a trained network at a validation image instead, and adds
+`growth.png`, the size of a perturbation of 1e-3 in each part of the network, and `steps.csv`.
+This has for each step alpha, the spectral radius of the Jacobian of f, the alpha that
+Theorem 1 requires (inf for an eigenvalue with positive real part), the largest explicit h,
+the spectral norm of the step, and a bound of it from the weights if one is known, in the norm
+of I + hL. Every picture has its CSV beside it.
 """
 
 from imex_experiments.process.interrupts import end_at_once
@@ -89,7 +90,7 @@ def draw_atlas(
     alphas = np.linspace(0, radius, GRID)
     hs = np.geomspace(0.2, 50, GRID) / radius
     growth = growth_atlas(f, y, alphas, hs)
-    # alpha = minimal_alpha(h) solved for h; below 1 / h = 0 no step is too long
+    # alpha = minimal_alpha(h), solved for h; no step is too long if 1 / h <= 0
     bound = minimal_alpha(values, 1e12)
     limit = np.array([1 / (bound - a) if a < bound else math.inf for a in alphas])
     explicit = explicit_limit(values)
@@ -126,8 +127,8 @@ def draw_run(out: Path, run: str, network: DynamicNet, task: Task) -> None:
             f"{row['step']}: alpha {row['alpha']:.4g}, |f'| {row['spectral radius']:.3g}, "
             f"|step| {row['norm of step']:.3g}, bound {row['bound of step']}"
         )
-    asked = {round(float(row["alpha asked for"]), 2) for row in rows}  # type: ignore[arg-type]
-    drawn = sorted({0.0} | {a for a in asked if math.isfinite(a)})
+    required = {round(float(row["alpha asked for"]), 2) for row in rows}  # type: ignore[arg-type]
+    drawn = sorted({0.0} | {a for a in required if math.isfinite(a)})
     draw_regions(out, drawn, steps[0].h, spectra)
     last = steps[-1]
     with torch.no_grad():
@@ -146,7 +147,7 @@ def draw_run(out: Path, run: str, network: DynamicNet, task: Task) -> None:
 
 
 def describe(network: DynamicNet, step: Step, values: NDArray) -> dict[str, object]:
-    """A row of steps.csv."""
+    """Return the row of a step in steps.csv."""
     block = network.blocks[step.block]
     alpha = 0.0
     if block.operators is not None:

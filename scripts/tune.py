@@ -1,9 +1,9 @@
 """Search for the best settings: `python scripts/tune.py 'model.alpha=interval(1,100)'`.
 
-Words are those of train.py; those with choice(...), range(...) or interval(...) are searched
-by Optuna's TPE, `trials=20` of them. Runs go to outputs/tune/<study>/<number>; the same
-`study=<name>` again goes on where it was, and `trials=40` adds to it: the points are those
-of a study that was never stopped.
+Arguments are overrides of train.py. Optuna's TPE searches over overrides with choice(...),
+range(...) or interval(...) in `trials=20` runs, in outputs/tune/<study>/<number>. A command
+with the same `study=<name>` continues the study, and `trials=40` adds runs to it. The points
+are equal to those of a study that was never stopped.
 """
 
 from imex_experiments.process.interrupts import end_at_once
@@ -30,7 +30,7 @@ class Arguments:
 
 
 def main() -> None:
-    args, words = split_arguments(Arguments)
+    args, overrides = split_arguments(Arguments)
     try:
         from imex_experiments.sweeps.search import TrialState, tune
     except ModuleNotFoundError as error:
@@ -41,7 +41,7 @@ def main() -> None:
         raise ConfigError(f"trials must be >= 1, got {args.trials}")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     folder = Path("outputs/tune") / args.study
-    study = tune(Path(__file__).parents[1] / "train.py", folder, words, args.trials)
+    study = tune(Path(__file__).parents[1] / "train.py", folder, overrides, args.trials)
     scored = [t for t in study.trials if t.state is TrialState.COMPLETE]
     if not scored:
         raise SweepError(f"{folder}: none of {len(study.trials)} trials has a score")

@@ -252,7 +252,7 @@ def _read_mat(path: Path, kind: str) -> None:
 def read_all(table: dict[str, Callable[[], object]], out: Path) -> None:
     """In a process of its own, because a hook stays for ever: what came of each input."""
     events: list[str] = []
-    reader = str(Path("imex_experiments/data/nyu/reader.py"))
+    reader = str(Path("imex_experiments/data/nyu/reader"))
 
     def watch(event: str, arguments: tuple[object, ...]) -> None:
         if event in WATCHED and reader not in str(arguments):

@@ -7,11 +7,16 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parents[1] / "imex_experiments"
+ROOT = Path(__file__).parents[1]
 
 ROOMS = (
     *("operators", "terms", "integrators", "solvers", "networks"),
-    *("analysis", "plots", "tasks"),
+    *("analysis", "plots", "tasks", "data", "config", "process"),
+    *("training", "callbacks", "results", "runs"),
+)
+PLACES = (
+    *("imex_experiments/*.py", *(f"imex_experiments/{room}/**/*.py" for room in ROOMS)),
+    *("scripts/*.py", "scripts/benchmarks/*.py"),
 )
 
 RIDDLES = {"Of", "Those", "The same", "What", "Whether", "How"}
@@ -28,11 +33,13 @@ def docstrings(path: Path) -> Iterator[tuple[int, str]]:
             yield node.lineno, node.value.value
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_docstrings_name_their_object(room: str) -> None:
-    for path in sorted((PACKAGE / room).rglob("*.py")):
+@pytest.mark.parametrize("place", PLACES)
+def test_docstrings_name_their_object(place: str) -> None:
+    paths = sorted(ROOT.glob(place))
+    assert paths
+    for path in paths:
         for line, text in docstrings(path):
             first = re.match(r"The same\b|\w+", text)
-            at = f"{path.relative_to(PACKAGE)}:{line}: {text.splitlines()[0]}"
+            at = f"{path.relative_to(ROOT)}:{line}: {text.splitlines()[0]}"
             assert not (first and first[0] in RIDDLES), at
             assert not PERSONS.search(text), at

@@ -111,7 +111,7 @@ def test_help_is_the_usage(name: str, forked: Command, tmp_path: Path) -> None:
     [
         ("evaluate", [], 2, "run: missing; usage: run=... checkpoint=... out=..."),
         ("evaluate", ["rnu=x"], 2, "rnu: unknown key, did you mean 'run'?"),
-        ("evaluate", ["outputs/x"], 2, "expected key=value words"),
+        ("evaluate", ["outputs/x"], 2, "expected key=value; usage"),
         ("evaluate", ["run=/no/where"], 4, "/no/where: not a run folder"),
         ("predict", ["run=x", "images=/no/where", "out=y"], 3, "no such folder"),
         ("compare", [], 2, "runs: missing; usage: runs=... out=... metric=..."),

@@ -205,7 +205,7 @@ def test_toy_and_cifar_experiments_train(
         assert line.partition(",")[2] in CLASSES
     else:
         assert done.returncode == 2
-        assert "it learned from points, not from images" in done.stderr
+        assert "it was trained on points, not on images" in done.stderr
 
 
 @pytest.mark.slow

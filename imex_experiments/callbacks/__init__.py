@@ -1,4 +1,4 @@
-"""What happens beside training: dashboards, the epoch log, and the finite check."""
+"""Lightning callbacks: dashboards, epoch log, checkpoints, checks during training."""
 
 from imex_experiments.callbacks.batch_statistics import BatchStatistics
 from imex_experiments.callbacks.checkpoints import Checkpoints

@@ -1,4 +1,4 @@
-"""Statistics of batch norms that belong to the weights they are used with."""
+"""Recompute the running statistics of batch norms before each validation."""
 
 from typing import Any
 
@@ -7,13 +7,13 @@ from torch.optim.swa_utils import update_bn
 
 
 class BatchStatistics(pl.Callback):
-    """Before each validation, average the batch statistics of the present weights anew.
+    """Average the batch statistics with the present weights, before each validation.
 
-    Training moves the weights faster than running averages follow, and the validation of
-    an implicit network, whose channels carry global sums of a few objects, swings with
-    them. The first `images` training images are passed through in training mode, in
-    batches of the training size; no random numbers are drawn. Source: Wu and Johnson,
-    Rethinking "Batch" in BatchNorm (2021), sec. 3, "precise BN".
+    Running averages lag behind the weights. The channels of an implicit network carry sums
+    over the whole image, so its validation scores fluctuate with this lag. The first
+    `images` training images are passed through in training mode, in batches of the
+    training size; no random numbers are drawn. Source: Wu and Johnson, Rethinking "Batch"
+    in BatchNorm (2021), sec. 3, "precise BN".
     """
 
     def __init__(self, images: int = 256) -> None:

@@ -1,4 +1,4 @@
-"""best.ckpt and last.ckpt."""
+"""Write best.ckpt and last.ckpt, and end a run at a signal."""
 
 import math
 from pathlib import Path
@@ -13,13 +13,15 @@ from imex_experiments.runs.layout import BEST, LAST
 
 
 class Checkpoints(Checkpoint):
-    """`last.ckpt` after every epoch and on Ctrl-C or SIGTERM, `best.ckpt` by validation.
+    """Write `last.ckpt` after every epoch and at a signal, `best.ckpt` by validation.
 
-    The task's own metric decides which one is best; a run that ends before its first
-    validation keeps its end. `every_steps` optimizer steps, `last.ckpt` is written within
-    an epoch too. Within an epoch it is always after an optimizer step, so
-    that no gradients are under way; and on one device only, because the position of the
-    data loader is known to one process.
+    `best.ckpt` has the best value of the metric that the task monitors. In a run that ends
+    before its first validation it is a copy of `last.ckpt`.
+
+    With `every_steps`, `last.ckpt` is also written within an epoch, each time after so many
+    optimizer steps. Checkpoints within an epoch follow an optimizer step, so that no
+    gradients are accumulated. They need a training on one device, because one process
+    knows the position of its data loader alone.
     """
 
     def __init__(self, folder: str, every_steps: int | None = None) -> None:
@@ -34,13 +36,13 @@ class Checkpoints(Checkpoint):
         return {"best_score": self.best_score}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Forget the best score if nothing is left that has it; see `going_on_from`."""
+        """Restore the best score, unless the best.ckpt that has it is gone."""
         if self.best.is_file():
             self.best_score = state_dict["best_score"]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        # Lightning does so when it makes the loader, but to count the steps for a scheduler
-        # it made it before the checkpoint was read.
+        # Lightning restores the position when it makes the loader. It has made the loader
+        # before it read the checkpoint, to count the steps for a scheduler.
         trainer.fit_loop._load_combined_loader_states()
         self._saved_at = trainer.global_step
         if trainer.world_size == 1:
@@ -51,9 +53,9 @@ class Checkpoints(Checkpoint):
         INTERRUPTS.raise_pending()
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Keep the end of a run without a validation, too short for one: it has no other.
+        """Copy last.ckpt to best.ckpt after a run without a validation.
 
-        It is called even if a resumed run has no step left, unlike `on_train_end`.
+        Lightning calls it even if a resumed run has no step left, unlike `on_train_end`.
         """
         if math.isnan(self.best_score) and trainer.is_global_zero:
             copy_checkpoint(self.last, self.best)
@@ -79,7 +81,10 @@ class Checkpoints(Checkpoint):
             INTERRUPTS.raise_pending()
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """best.ckpt comes first: after a kill in between, the resumed run writes it again."""
+        """Write best.ckpt before last.ckpt.
+
+        After a kill in between, the resumed run repeats the validation and writes both.
+        """
         if trainer.sanity_checking:
             return
         score = float(trainer.callback_metrics[pl_module.monitor])

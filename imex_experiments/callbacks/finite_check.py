@@ -14,10 +14,10 @@ from imex_experiments.errors import ConfigError, NumericsError
 class FiniteCheck(pl.Callback):
     """Raise NumericsError (exit code 5) if loss or gradients are not finite.
 
-    With `wait` the host asks before each update, and waits for the device once per step.
-    Without, the device itself leaves out this update and all later ones, which fused
-    optimizers can; the host asks before each validation and each checkpoint. Weights are
-    those before the first bad step in both cases.
+    With `wait` the host checks before each update, and waits for the device once a step.
+    Without, the device skips this update and all later ones, which a fused optimizer can
+    do; the host checks before each validation and each checkpoint. In both cases the
+    weights stay as they were before the first bad step.
     """
 
     def __init__(self, wait: bool = True) -> None:
@@ -25,7 +25,7 @@ class FiniteCheck(pl.Callback):
         self._losses: list[Tensor] = []
         self._names: list[str] = []
         self._found: Tensor | None = None  # 1.0 from the first bad step on
-        self._sizes = self._step = torch.empty(0)  # those of that step
+        self._sizes = self._step = torch.empty(0)  # of that step
 
     def on_train_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule
@@ -66,14 +66,14 @@ class FiniteCheck(pl.Callback):
         optimizer.found_inf = self._found  # type: ignore[attr-defined]
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        self._ask()
+        self._check_device()
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]
     ) -> None:
-        self._ask()
+        self._check_device()
 
-    def _ask(self) -> None:
+    def _check_device(self) -> None:
         """Wait for the device, and raise if it has found a bad step."""
         if self._found is not None and self._found:
             self._raise(self._sizes, int(self._step))

@@ -1,4 +1,4 @@
-"""metrics.csv and one line per epoch in the log."""
+"""Write metrics.csv, and one line per epoch to the log."""
 
 import logging
 import time
@@ -17,13 +17,14 @@ log = logging.getLogger(__name__)
 
 
 class History(pl.Callback):
-    """One row per validation: epoch, step, seconds of fit, lr, mean train/loss, val/*.
+    """A table with one row per validation: epoch, step, seconds, lr, train/loss, val/*.
 
-    A row is added to the end of the file, and the checkpoint knows how long the file is,
-    and its SHA-256: a resumed run goes on after the last row that its checkpoint knows.
-    `seconds` is the wall-clock of fit over all its parts, validation included. A file
-    that cannot be written is a warning, and an error only at the end of the run; until
-    then its rows wait, in the checkpoint too. Without a path nothing is written or logged.
+    `seconds` is the wall-clock time of fit, validation and earlier parts of a resumed run
+    included; `train/loss` is the mean since the last row. A checkpoint has the length of
+    the file and its SHA-256, and a resumed run continues after the last row of its
+    checkpoint. If the file cannot be written, rows wait in memory and in the checkpoint,
+    with a warning; at the end of the run this is an error. Without a path nothing is
+    written or logged.
     """
 
     def __init__(self, path: str | None) -> None:
@@ -41,7 +42,7 @@ class History(pl.Callback):
         return {"seconds": self.elapsed(), "losses": losses, **rows, **written}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a state; CheckpointError if it is no state of a history."""
+        """Restore a state. Raises CheckpointError if it is not the state of a History."""
         with restoring("callbacks.History"):
             self.seconds, self.waiting = state_dict["seconds"], state_dict["rows"]
             self._losses = [torch.tensor(loss) for loss in state_dict["losses"]]
@@ -50,13 +51,13 @@ class History(pl.Callback):
             self.table.restore(state_dict.get("length", 0), state_dict.get("sha256"))
 
     def elapsed(self) -> float:
-        """Seconds spent in fit so far."""
+        """Return the seconds spent in fit so far."""
         return self.seconds + (
             time.perf_counter() - self._since if self._since else 0.0
         )
 
     def measured(self) -> dict[str, float]:
-        """Return `train_seconds`, and the `last/val/*` of the final validation, if any."""
+        """Return `train_seconds`, and the scores of the last validation as `last/val/*`."""
         last = {
             f"last/{name}": value
             for name, value in self.row.items()
@@ -91,7 +92,7 @@ class History(pl.Callback):
         self._losses.append(outputs["loss"].detach())
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Make the row here: checkpoints are saved right after, and must know it."""
+        """Write the row before checkpoints are saved, which happens right after."""
         if not self._losses or not trainer.is_global_zero:
             return
         row: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""The random numbers of a resumed run."""
+"""Save and restore the states of random generators."""
 
 import random
 from typing import Any
@@ -9,10 +9,10 @@ import torch
 
 
 class RandomState(pl.Callback):
-    """The generators of Python, NumPy, torch and CUDA travel in the checkpoint.
+    """The states of the generators of Python, NumPy, torch and CUDA in the checkpoint.
 
-    Loaders have generators of their own, so nothing is drawn between the load of a
-    checkpoint and the first step.
+    They are restored before the first step. Data loaders have generators of their own, so
+    nothing is drawn between.
     """
 
     def __init__(self) -> None:

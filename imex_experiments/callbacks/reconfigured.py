@@ -1,4 +1,4 @@
-"""A run that goes on with another configuration."""
+"""Resume a run with another configuration."""
 
 from typing import Any
 
@@ -8,11 +8,12 @@ from imex_experiments.config.build import refusing
 
 
 class Reconfigured(pl.Callback):
-    """Optimizer and scheduler of a resumed run as they are configured now, at its step.
+    """Set optimizer and scheduler of a resumed run to the present configuration.
 
-    A checkpoint brings the learning rate and the schedule of the time when it was written;
-    `active` (resume_changed=true) keeps what it brings of moments alone. ConfigError if the
-    new schedule is shorter than what has been trained.
+    A checkpoint restores the learning rate and the schedule that were configured when it
+    was written. With `active` (resume_changed=true) the moments of the optimizer alone are
+    kept, and the new schedule continues at the step of the checkpoint. Raises ConfigError
+    if the new schedule ends before this step.
     """
 
     def __init__(self, active: bool = False) -> None:
@@ -25,7 +26,7 @@ class Reconfigured(pl.Callback):
         if isinstance(fresh, dict):
             scheduler = fresh["lr_scheduler"]["scheduler"]
             fresh = fresh["optimizer"]
-            fresh.step()  # nothing has a gradient: only so that the scheduler may step
+            fresh.step()  # changes nothing; a scheduler must follow an optimizer step
             with refusing("scheduler"):
                 for _ in range(trainer.global_step):
                     scheduler.step()

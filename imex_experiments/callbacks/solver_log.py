@@ -1,4 +1,4 @@
-"""What the solvers of an implicit network tell: to TensorBoard, to the log, or to stop."""
+"""Log the convergence of the solvers of an implicit network, or stop if it fails."""
 
 import logging
 from typing import Any
@@ -17,13 +17,13 @@ REMEDY = (
 
 
 class SolverLog(pl.Callback):
-    """Scalars `solver/residual`, `solver/iterations` and `solver/converged` per step.
+    """Log `solver/residual`, `solver/iterations` and `solver/converged` per step.
 
     They are the largest residual, the mean number of iterations and the share of samples
-    that converged, over the solves of the forward pass; `solver/adjoint_*` are those of
-    the backward pass. Solves that do not converge are counted in the log at the end of an
-    epoch; with `stop` the first one is a NumericsError (exit code 5), before the update.
-    Networks whose integrators have no `on_solve` are left alone.
+    that converged, over the solves of the forward pass; `solver/adjoint_*` are the same
+    for the backward pass. Solves that do not converge are counted in the log at the end of
+    an epoch. With `stop` the first one raises NumericsError (exit code 5), before the
+    update. A network whose integrators have no `on_solve` is not logged.
     """
 
     def __init__(self, stop: bool = False) -> None:
@@ -53,7 +53,7 @@ class SolverLog(pl.Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int
     ) -> None:
-        self._solves.clear()  # those of a validation
+        self._solves.clear()  # solves of a validation
 
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: Any, optimizer: Any
@@ -61,11 +61,12 @@ class SolverLog(pl.Callback):
         for which, prefix in (("forward", ""), ("adjoint", "adjoint_")):
             infos = [info for name, info in self._solves if name == which]
             if infos:
-                self._tell(trainer, pl_module, prefix, infos)
+                self._log(trainer, pl_module, prefix, infos)
 
-    def _tell(
+    def _log(
         self, trainer: pl.Trainer, pl_module: Any, prefix: str, infos: list[Any]
     ) -> None:
+        """Log the solves of one direction, and count those that did not converge."""
         residual = torch.cat([info.residual for info in infos])
         iterations = torch.cat([info.iterations for info in infos])
         converged = torch.cat([info.converged for info in infos])

@@ -1,4 +1,4 @@
-"""What keeps a network stable: alphas that are chosen, and what its blocks do to states."""
+"""Choose alpha during training, and log how blocks change states and perturbations."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,9 +14,9 @@ from imex_experiments.networks import DynamicNet
 
 
 class AutoAlpha(pl.Callback):
-    """Before each epoch every `alpha=auto` is chosen anew, for the first training images.
+    """Choose every `alpha=auto` before each epoch, at the first training images.
 
-    Scalars `stability/alpha/<step>`. Networks without such an alpha are left alone.
+    Logs `stability/alpha/<step>`. A network without such an alpha is not changed.
     """
 
     def __init__(self, images: int = 4) -> None:
@@ -32,11 +32,11 @@ class AutoAlpha(pl.Callback):
 
 
 class StabilityLog(pl.Callback):
-    """After each validation, of the first `images` validation images:
+    """Log the growth of perturbations and the size of states, after each validation.
 
-    `stability/growth/block <n>`: what the block multiplies a small change of its images by,
-    `stability/norm/block <n>`: the root mean square of the state Y that leaves it.
-    Networks without blocks are left alone.
+    For the first `images` validation images, `stability/growth/block <n>` is the factor by
+    which the block changes the norm of a small perturbation, and `stability/norm/block <n>`
+    the root mean square of its output Y. A network without blocks is not logged.
     """
 
     def __init__(self, images: int = 4) -> None:
@@ -56,9 +56,9 @@ class StabilityLog(pl.Callback):
 def _evaluating(
     trainer: pl.Trainer, pl_module: Any, split: str, number: int
 ) -> Iterator[Tensor | None]:
-    """The first images of a split, normalised, and a network in evaluation mode.
+    """Yield the first images of a split, normalised, with the network in evaluation mode.
 
-    None for a network without blocks.
+    Yields None for a network without blocks.
     """
     if not isinstance(pl_module.network, DynamicNet):
         yield None

@@ -1,4 +1,4 @@
-"""Replay a network's training pass as CUDA graphs."""
+"""Replay the training pass of a network as CUDA graphs."""
 
 from typing import Any
 
@@ -10,9 +10,10 @@ from torch import Tensor, nn
 class StepGraphs(pl.Callback):
     """Record forward and backward pass of the network once, and replay them in training.
 
-    A small network is bound by the launches of its kernels; a graph is one launch. Batches
-    of another size, evaluation and passes without gradients run as they are. Weights and
-    running averages are left as they were before the recording. One device alone.
+    The time of a small network is spent on launching kernels; a graph needs one launch.
+    Batches of another size, evaluation and passes without gradients run without graphs.
+    The recording changes neither weights nor running averages. It needs a training on one
+    device.
     """
 
     def __init__(self, active: bool = False) -> None:
@@ -24,13 +25,13 @@ class StepGraphs(pl.Callback):
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         images, *_ = data.samples("train", data.batch_size)
         x = pl_module.normalised(images.to(pl_module.device))
-        pl_module.train()  # as it is when Lightning comes to the first batch
+        pl_module.train()  # the mode of the first batch
         with trainer.precision_plugin.forward_context():
             record(pl_module.network, x)
 
 
 def record(network: nn.Module, x: Tensor) -> None:
-    """Replace `network.forward` where a training step calls it with images like x."""
+    """Replace `network.forward` in training, for images of the shape of x."""
     plain = network.forward
     before = {name: value.clone() for name, value in network.state_dict().items()}
     device, dtype = x.device.type, torch.get_autocast_dtype(x.device.type)
@@ -38,7 +39,7 @@ def record(network: nn.Module, x: Tensor) -> None:
         device,
         dtype,
         enabled=torch.is_autocast_enabled(device),
-        cache_enabled=False,  # a cast that is kept would not be part of the graph
+        cache_enabled=False,  # a cached cast would not be part of the graph
     ):
         torch.cuda.make_graphed_callables(network, (x,), allow_unused_input=True)
     replayed = network.forward

@@ -1,4 +1,4 @@
-"""What the dashboards need beside scalars: HParams sessions, a layout, and figures."""
+"""Write to TensorBoard what it needs beside scalars: HParams, a layout, and figures."""
 
 import logging
 import os
@@ -39,13 +39,13 @@ log = logging.getLogger(__name__)
 MOST_HPARAMS = 15
 
 COMPARED = ("model", "alpha", "h", "lr", "seed")
-"""The columns to see first: TensorBoard shows five, those that are said to differ."""
+"""Columns that TensorBoard shows at first; it shows five, marked as differing."""
 
-Setting = str | int | float
+Value = str | int | float
 
 
 def writer_of(trainer: pl.Trainer) -> SummaryWriter | None:
-    """The run's event writer, None without a TensorBoard logger or in a helper process."""
+    """Return the event writer of the run, if this process has a TensorBoard logger."""
     for logger in trainer.loggers:
         if trainer.is_global_zero and isinstance(logger, TensorBoardLogger):
             return logger.experiment
@@ -53,9 +53,9 @@ def writer_of(trainer: pl.Trainer) -> SummaryWriter | None:
 
 
 class RunLogger(TensorBoardLogger):
-    """TensorBoardLogger for which a full disk is a warning: it costs curves, not the run.
+    """A TensorBoardLogger that warns when the disk is full instead of ending the run.
 
-    Its keys are named one by one: TensorBoardLogger takes any, and fails at the first value.
+    Its parameters are named: TensorBoardLogger accepts any, and fails at the first scalar.
     """
 
     def __init__(
@@ -75,13 +75,13 @@ class RunLogger(TensorBoardLogger):
         if isinstance(writer, SummaryWriter):
             files = writer._get_file_writer()  # a new one after each `finalize`
             if not isinstance(files.event_writer, _Lenient):
-                with suppress(OSError):  # the writer itself tells of them
+                with suppress(OSError):  # the writer reports them itself
                     _rename_behind_others(files.event_writer)
                 files.event_writer = _Lenient(files.event_writer)
         return writer
 
     def save(self) -> None:
-        """hparams.yaml, which Lightning writes here, says nothing that .hydra does not."""
+        """Flush, but do not write hparams.yaml: .hydra/ has the configuration."""
         if self._experiment is not None:
             self._experiment.flush()
 
@@ -90,9 +90,9 @@ EVENTS = re.compile(r"events\.out\.tfevents\.(\d+)(.*)")
 
 
 def _rename_behind_others(writer: EventFileWriter) -> None:
-    """Give a writer's file the last name in its folder.
+    """Rename the file of a writer so that its name is the last one in its folder.
 
-    TensorBoard reads the files in the order of their names, which begin with the time. A
+    TensorBoard reads files in the order of their names, which begin with the time. The
     clock may have been set back since the run was started.
     """
     path = Path(os.fsdecode(writer._file_name))
@@ -107,7 +107,7 @@ def _rename_behind_others(writer: EventFileWriter) -> None:
 
 
 class _Lenient:
-    """An event writer that stops at the first OSError, and says so."""
+    """An event writer that stops writing at the first OSError, with a warning."""
 
     def __init__(self, writer: Any) -> None:
         self.writer = writer
@@ -127,16 +127,17 @@ class _Lenient:
 
 
 class HParams(pl.Callback):
-    """One session of the HParams tab per run, with its true status at the end.
+    """A session of the HParams tab for each run, with its status at the end.
 
-    `hparams` are flat values, the same keys and types in every run; h and alpha of the
-    network join them (an explicit network has alpha = 0). The columns of metrics are score
-    and loss of the kept checkpoint, which come at the end, and the score of the last epoch
-    until then; no value is written for them here, so none is false. A run that was
-    interrupted has no status: it may go on, and TensorBoard keeps the first one it reads.
+    `hparams` are flat values with the same keys and types in every run; h and alpha of the
+    network are added (an explicit network has alpha = 0). The metric columns are score and
+    loss of the kept checkpoint, logged when the run ends, and the score of the last epoch.
+    The session declares these columns and writes no values: TensorBoard takes them from
+    the scalars. An interrupted run gets no status, because it may be resumed and
+    TensorBoard keeps the first status that it reads.
     """
 
-    def __init__(self, hparams: Mapping[str, Setting]) -> None:
+    def __init__(self, hparams: Mapping[str, Value]) -> None:
         if len(hparams) + 2 > MOST_HPARAMS:
             raise ValueError(
                 f"hparams must be at most {MOST_HPARAMS - 2}, got {len(hparams)}"
@@ -170,8 +171,8 @@ class HParams(pl.Callback):
             writer._get_file_writer().add_summary(summary)
 
 
-def _experiment(settings: Mapping[str, Setting], metrics: Iterable[str]) -> Summary:
-    """The columns of the table. TensorBoard takes those of the first run that it reads."""
+def _experiment(hparams: Mapping[str, Value], metrics: Iterable[str]) -> Summary:
+    """Return the columns of the table, which TensorBoard takes from the first run."""
     experiment = Experiment(
         hparam_infos=[
             HParamInfo(
@@ -179,16 +180,16 @@ def _experiment(settings: Mapping[str, Setting], metrics: Iterable[str]) -> Summ
                 type=DATA_TYPE_STRING if isinstance(value, str) else DATA_TYPE_FLOAT64,
                 differs=name in COMPARED,
             )
-            for name, value in settings.items()
+            for name, value in hparams.items()
         ],
         metric_infos=[MetricInfo(name=MetricName(tag=tag)) for tag in metrics],
     )
     return _summary(metadata.EXPERIMENT_TAG, experiment=experiment)
 
 
-def _session_start(settings: Mapping[str, Setting]) -> Summary:
+def _session_start(hparams: Mapping[str, Value]) -> Summary:
     start = SessionStartInfo(start_time_secs=time.time())
-    for name, value in settings.items():
+    for name, value in hparams.items():
         if isinstance(value, str):
             start.hparams[name].string_value = value
         else:
@@ -207,7 +208,7 @@ def _summary(tag: str, **content: Any) -> Summary:
 
 
 class OneCurve(pl.Callback):
-    """A resumed run takes back what was logged after its checkpoint was written."""
+    """Discard the scalars logged after the checkpoint that a resumed run starts from."""
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         writer = writer_of(trainer)
@@ -218,7 +219,7 @@ class OneCurve(pl.Callback):
 
 
 class CustomScalars(pl.Callback):
-    """The layout of the custom-scalars tab, as the task lists its curves."""
+    """The layout of the custom-scalars tab, made of the curves that the task lists."""
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         if writer := writer_of(trainer):
@@ -230,7 +231,7 @@ class CustomScalars(pl.Callback):
 
 
 class Figures(pl.Callback):
-    """Sheets of the first `samples` validation images, one image per tag and validation."""
+    """Figures of the first `samples` validation images, logged after each validation."""
 
     def __init__(self, samples: int = 6) -> None:
         if samples < 1:

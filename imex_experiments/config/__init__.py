@@ -1,1 +1,1 @@
-"""From YAML and overrides to objects: what is allowed, of which type, and how it is built."""
+"""Check a configuration made of YAML and overrides, and build its objects."""

@@ -16,37 +16,41 @@ from imex_experiments.errors import ConfigError, nearest
 Arguments = TypeVar("Arguments")
 
 HELP = {"--help", "-h"}
-"""Words that ask for the usage instead of the work."""
+"""Arguments that print the usage and end the command."""
 
-
-NOTHING = re.compile(
+NULL_GROUP = re.compile(
     r"\+{0,2}(data|model|task|optimizer|scheduler|trainer|callbacks|logger|experiment"
     r"|\w+(?:/\w+)+)=null"
 )
-"""A group of which nothing is chosen."""
+"""An override that chooses nothing of a group of the configuration."""
 
 
 def without_null(arguments: list[str]) -> list[str]:
-    """`logger=null` as Hydra takes it for the choice of a group: `~logger`."""
-    chosen = (NOTHING.fullmatch(word) for word in arguments)
+    """Return overrides with `logger=null` written as Hydra expects it: `~logger`."""
+    chosen = (NULL_GROUP.fullmatch(argument) for argument in arguments)
     return [
-        f"~{match[1]}" if match else word
-        for match, word in zip(chosen, arguments, strict=True)
+        f"~{match[1]}" if match else argument
+        for match, argument in zip(chosen, arguments, strict=True)
     ]
 
 
 HOOKS = "hydra.callbacks.hooks"
-"""Where Hydra's configuration has the callback that checks everything."""
+"""Key of the Hydra callback that checks and prepares every run."""
 
-LOSES_HOOKS = re.compile(rf"[~+]*hydra\.callbacks([=@].*)?|[~+]*{re.escape(HOOKS)}\b.*")
-"""Overrides with which it could be another one, or none."""
+REPLACES_HOOKS = re.compile(
+    rf"[~+]*hydra\.callbacks([=@].*)?|[~+]*{re.escape(HOOKS)}\b.*"
+)
+"""Overrides that replace or remove this callback."""
 
 
 def keep_hooks(arguments: list[str]) -> None:
-    """ConfigError for an override that would switch off all checks; Hydra reads it later."""
-    for word in filter(LOSES_HOOKS.fullmatch, arguments):
+    """Raise ConfigError for an override that switches off all checks.
+
+    This precedes Hydra, which would apply the override before any check runs.
+    """
+    for override in filter(REPLACES_HOOKS.fullmatch, arguments):
         raise ConfigError(
-            f"{word}: {HOOKS} checks and prepares every run, it stays; give others names "
+            f"{override}: {HOOKS} checks and prepares every run, it stays; give others names "
             "of their own, as +hydra.callbacks.mine={_target_: ...}"
         )
 
@@ -54,25 +58,25 @@ def keep_hooks(arguments: list[str]) -> None:
 def parse_arguments(
     schema: type[Arguments], argv: list[str] | None = None, plain: str | None = None
 ) -> Arguments:
-    """Return `key=value` words as an instance of a dataclass.
+    """Return `key=value` arguments as an instance of the dataclass `schema`.
 
-    Words that are no such pair, as paths are, go to the list `plain` if one is named. A
-    list of one needs no brackets. `--help` or `-h` prints the usage and ends with 0.
-    ConfigError for anything else.
+    Arguments without a key, such as paths, go to the field `plain` if it is given. A list
+    of one value needs no brackets. `--help` or `-h` prints the usage and exits with 0.
+    Raises ConfigError for anything else.
     """
-    words = sys.argv[1:] if argv is None else argv
-    if HELP & set(words):
+    arguments = sys.argv[1:] if argv is None else argv
+    if HELP & set(arguments):
         print(usage_of(schema))
         raise SystemExit(0)
     known = [field.name for field in fields(schema)]  # type: ignore[arg-type]
     usage = " ".join(f"{name}=..." for name in known)
-    paths = [word for word in words if _is_plain(word)] if plain else []
-    words = [word for word in words if word not in paths]
-    for word in words:
-        if "=" not in word:
-            raise ConfigError(f"{word}: expected key=value words: {usage}")
+    paths = [argument for argument in arguments if _is_plain(argument)] if plain else []
+    pairs = [argument for argument in arguments if argument not in paths]
+    for pair in pairs:
+        if "=" not in pair:
+            raise ConfigError(f"{pair}: expected key=value; usage: {usage}")
     try:
-        given = OmegaConf.from_dotlist(words)
+        given = OmegaConf.from_dotlist(pairs)
         for field in fields(schema):  # type: ignore[arg-type]
             only = given.get(field.name)
             if get_origin(field.type) is list and isinstance(only, str | int | float):
@@ -92,9 +96,9 @@ def parse_arguments(
 
 
 def usage_of(schema: type[Any]) -> str:
-    """Return what a command is for, and its keys with their defaults.
+    """Return the usage of a command: its purpose, and its keys with their defaults.
 
-    The command is the module of the dataclass, its docstring says what it is for.
+    The purpose is the docstring of the module that defines the dataclass.
     """
     defaults: Any = OmegaConf.to_container(OmegaConf.structured(schema))
     lines = [f"  {key}={_written(value)}" for key, value in defaults.items()]
@@ -103,7 +107,7 @@ def usage_of(schema: type[Any]) -> str:
 
 
 def _written(default: object) -> str:
-    """Return a default as one would give it on the command line."""
+    """Return a default value as it is written on the command line."""
     if default == MISSING:
         return "<must be given>"
     if isinstance(default, str):
@@ -114,18 +118,21 @@ def _written(default: object) -> str:
 def split_arguments(
     schema: type[Arguments], plain: str | None = None
 ) -> tuple[Arguments, list[str]]:
-    """Return the words of sys.argv that are the schema's own, and the others: train.py's."""
+    """Return the arguments of a script, and the overrides in sys.argv for train.py.
+
+    An argument belongs to the script if its key is a field of `schema`.
+    """
     own = {field.name for field in fields(schema)}  # type: ignore[arg-type]
     mine = [
-        word
-        for word in sys.argv[1:]
-        if word.partition("=")[0] in own | HELP or (plain and "=" not in word)
+        argument
+        for argument in sys.argv[1:]
+        if argument.partition("=")[0] in own | HELP or (plain and "=" not in argument)
     ]
-    words = [word for word in sys.argv[1:] if word not in mine]
-    return parse_arguments(schema, mine, plain), words
+    overrides = [argument for argument in sys.argv[1:] if argument not in mine]
+    return parse_arguments(schema, mine, plain), overrides
 
 
-def _is_plain(word: str) -> bool:
-    """Whether a word is a path: `runs/0_seed=1` is one, `out=runs` is not."""
-    key, equals, _ = word.partition("=")
-    return not equals or not key.isidentifier() or Path(word).exists()
+def _is_plain(argument: str) -> bool:
+    """Return True for a path, such as `runs/0_seed=1`, and False for `out=runs`."""
+    key, equals, _ = argument.partition("=")
+    return not equals or not key.isidentifier() or Path(argument).exists()

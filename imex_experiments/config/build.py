@@ -1,20 +1,19 @@
-"""From configuration to objects: only allowed classes, checked before anything is called."""
+"""Build objects from configuration nodes: allowed classes only, checked before any call."""
 
 import inspect
-import typing
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from types import MappingProxyType, SimpleNamespace
+from types import MappingProxyType
 from typing import Any
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
-from typeguard import TypeCheckError, check_type
 
+from imex_experiments.config.types import check_value
 from imex_experiments.errors import ConfigError, nearest
 
 TRAINING = ("imex_experiments", "torch.optim", "pytorch_lightning")
@@ -23,7 +22,7 @@ TRAINING = ("imex_experiments", "torch.optim", "pytorch_lightning")
 REBUILDING = ("imex_experiments",)
 """Packages whose classes may be named when a network is rebuilt from a run folder."""
 
-READS = {
+KWARGS_READERS = {
     "pytorch_lightning.loggers.wandb.WandbLogger": ("wandb.init",),
     "pytorch_lightning.loggers.comet.CometLogger": ("comet_ml.ExperimentConfig",),
     "pytorch_lightning.loggers.tensorboard.TensorBoardLogger": (
@@ -39,23 +38,23 @@ READS = {
         *("available_flops", "world_size"),
     ),
 }
-"""Who reads the arguments that a class takes without naming them, and which of his are
-given already."""
+"""Class with `**kwargs` -> the callable that receives them, and its parameters that the
+class passes itself."""
 
 IGNORED = {"torch.optim.lr_scheduler.OneCycleLR": ("epochs", "steps_per_epoch")}
-"""Arguments that a class does not read beside those that the program gives."""
+"""Class -> parameters without effect beside those that this package passes."""
 
-HYDRAS = {"_target_", "_partial_"}
-"""Keys of Hydra's that a node may have beside the arguments of its class."""
+HYDRA_KEYS = {"_target_", "_partial_"}
+"""Keys that Hydra defines for every node, beside the arguments of its class."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """Describe what a node of the configuration has to be.
+    """The requirements for a node of the configuration.
 
-    `kind` is the base class. `given` are arguments that the program passes itself, so that
-    a setting of that name would be lost. `more` are keys that the node has beside the
-    arguments of its class. `partial` nodes get the rest of their arguments later.
+    `kind` is the base class. `given` are arguments that this package passes, so that a
+    setting of that name is refused. `more` are keys of the node that are no arguments of
+    its class. The class of a `partial` node is called later, with more arguments.
     """
 
     kind: type
@@ -70,12 +69,12 @@ def build(
     allowed: Sequence[str] = TRAINING,
     **arguments: Any,
 ) -> Any:
-    """The object that a configuration node describes; None for an empty node.
+    """Build the object that a configuration node describes; return None for an empty node.
 
-    `arguments` are added to those of the node. ConfigError with key and value for a class
-    outside of the allowed packages, an unknown or missing argument, a wrong type, and for
-    every ValueError of a constructor. All classes and types are checked before the first
-    constructor runs.
+    `arguments` are added to those of the node. All classes and types are checked before
+    the first constructor runs. Raises ConfigError with key and value for a class outside
+    of the allowed packages, an unknown or missing argument, a wrong type, and for every
+    ValueError of a constructor.
     """
     if not node:
         return None
@@ -86,15 +85,15 @@ def build(
 
 
 def _made(node: Any, more: Mapping[str, Any] = MappingProxyType({})) -> Any:
-    """Return a checked plain node with objects for its `_target_`s, `more` for the outer.
+    """Instantiate a checked plain node, passing the arguments `more` to its outer class.
 
-    `hydra.utils.instantiate` does so in ten times the time, most of it copies.
+    `hydra.utils.instantiate` takes ten times as long, mostly for copies.
     """
     if isinstance(node, list):
         return [_made(item) for item in node]
     if not isinstance(node, dict):
         return node
-    found = {name: _made(item) for name, item in node.items() if name not in HYDRAS}
+    found = {name: _made(item) for name, item in node.items() if name not in HYDRA_KEYS}
     if "_target_" not in node:
         return found
     target = hydra.utils.get_object(node["_target_"])
@@ -110,8 +109,8 @@ def check(
 ) -> None:
     """Check classes, keys and types of a node whose interpolations cannot be resolved yet.
 
-    ConfigError as in `build`, and for a node that is not what `part` says. The points of a
-    sweep have most nodes in common, so one that passed is remembered.
+    Raises ConfigError as `build` does, and for a node that does not meet `part`. A node
+    that passed is not checked again, because the points of a sweep share most nodes.
     """
     plain: Any = OmegaConf.to_container(node) if OmegaConf.is_config(node) else node
     if (text := repr((plain, key, part, allowed))) in _passed:
@@ -132,9 +131,9 @@ def check(
 
 @contextmanager
 def refusing(key: str) -> Iterator[None]:
-    """Turn what a constructor refuses in the body into a ConfigError that names the key.
+    """Turn errors of a constructor in the body into a ConfigError that names the key.
 
-    So a package that it needs and that is not installed; the message says how to get it.
+    These are refused values, and a missing package, whose message names the remedy.
     """
     try:
         yield
@@ -159,7 +158,11 @@ def _resolved(node: DictConfig, key: str) -> Any:
 def _check(
     node: Any, key: str, allowed: Sequence[str], given: Mapping[str, Any] | None
 ) -> None:
-    """`given` are arguments that will be added; None if what is missing is not known yet."""
+    """Check all nodes at and below a key.
+
+    `given` are arguments that are passed to the outer class. With None a missing argument
+    is no error, since it may be passed later.
+    """
     nothing: Mapping[str, Any] | None = None if given is None else {}
     if isinstance(node, list):
         for index, item in enumerate(node):
@@ -174,7 +177,11 @@ def _check(
 
 
 def locate(path: Any, key: str, allowed: Sequence[str]) -> type:
-    """The class at a dotted path, refused unless path and class are both in the packages."""
+    """Return the class at a dotted path.
+
+    Raises ConfigError unless both the path and the module that defines the class lie in
+    the allowed packages.
+    """
 
     def permitted(name: str) -> bool:
         return any(
@@ -201,13 +208,16 @@ def check_arguments(
     key: str,
     given: Mapping[str, Any] | None = MappingProxyType({}),
 ) -> None:
-    """Check keys and types of a node, and with `given` what is missing, for a class."""
+    """Check the keys and types of a node against the parameters of a callable.
+
+    With `given`, the names of arguments passed beside it, missing ones are refused too.
+    """
     _refuse_unknown(target, node, key)
     parameters = inspect.signature(target).parameters
-    arguments = {name: value for name, value in node.items() if name not in HYDRAS}
+    arguments = {name: value for name, value in node.items() if name not in HYDRA_KEYS}
     for name, value in arguments.items():
         if name in parameters:
-            _check_type(target, name, value, _below(key, name))
+            check_value(target, name, value, _below(key, name))
     if given is not None and not node.get("_partial_", False):
         for name, parameter in parameters.items():
             required = parameter.default is parameter.empty and parameter.kind not in (
@@ -226,7 +236,7 @@ def _refuse_unknown(
     given: Collection[str] = (),
     more: Collection[str] = (),
 ) -> None:
-    """ConfigError, with the nearest name, for a key that nothing would read."""
+    """Raise ConfigError, with the nearest name, for a key that no code reads."""
     parameters, variadic = _parameters(target)
     decided = {*given, *IGNORED.get(_path(target), ())}
     known = (parameters | set(more)) - decided
@@ -236,24 +246,25 @@ def _refuse_unknown(
                 f"{_below(key, name)}: not a setting here, the program decides it"
             )
         open_to_all = variadic and not name.startswith("_")
-        if name not in known | HYDRAS and not open_to_all:
+        if name not in known | HYDRA_KEYS and not open_to_all:
             raise ConfigError(
                 f"{_below(key, name)}: unknown key, {nearest(name, known)}"
             )
 
 
 def _parameters(target: Callable[..., Any]) -> tuple[set[str], bool]:
-    """Return the names of all arguments, and whether there may be others.
+    """Return the names of all parameters, and True if any other name is accepted.
 
-    Names that a class passes on are those of their reader, where that is known and there.
+    For a class of KWARGS_READERS they include the parameters of the callable that it passes its
+    `**kwargs` to, if that is installed.
     """
     parameters = inspect.signature(target).parameters
     names = {p.name for p in parameters.values() if p.kind is not p.VAR_KEYWORD}
     if len(names) == len(parameters):
         return names, False
     for path in map(_path, inspect.getmro(target) if inspect.isclass(target) else ()):
-        if path in READS:
-            reader, *taken = READS[path]
+        if path in KWARGS_READERS:
+            reader, *taken = KWARGS_READERS[path]
             with suppress(Exception):  # a package that is not installed
                 passed, variadic = _parameters(hydra.utils.get_object(reader))
                 return names | passed - set(taken), variadic
@@ -266,56 +277,3 @@ def _path(target: Callable[..., Any]) -> str:
 
 def _below(key: str, name: str) -> str:
     return f"{key}.{name}" if key else name
-
-
-def _check_type(target: Callable[..., Any], name: str, value: Any, key: str) -> None:
-    if _is_open(value):
-        return  # not known yet: an interpolation, or an object with checks of its own
-    hint = _hint(target, name)
-    try:
-        try:
-            check_type(value, hint)
-        except TypeCheckError:  # YAML has lists where a signature may ask for a tuple
-            check_type(tuple(value) if isinstance(value, list) else value, hint)
-        if isinstance(value, bool) and not _admits_bool(hint):
-            raise TypeCheckError("is bool")
-    except TypeCheckError as error:
-        raise ConfigError(
-            f"{key}={value}: expected {_words(hint)}, got {type(value).__name__}"
-        ) from error
-
-
-def _hint(target: Callable[..., Any], name: str) -> Any:
-    """Return the type of one constructor argument, Any if it is not known at run time.
-
-    Each argument is resolved by itself. One that names a class imported for type checkers
-    alone (`if TYPE_CHECKING:`), as WandbLogger has, leaves the checks of the others.
-    """
-    constructor: Any = inspect.unwrap(target.__init__)
-    try:
-        annotation = getattr(constructor, "__annotations__", {}).get(name, Any)
-        only = SimpleNamespace(__annotations__={name: annotation})
-        names = getattr(constructor, "__globals__", {})
-        hint = typing.get_type_hints(only, globalns=names)[name]
-        return Mapping if hint is DictConfig else hint  # launchers take such nodes
-    except (NameError, AttributeError):
-        return Any
-
-
-def _words(hint: Any) -> str:
-    """A type as one reads it; float | Literal[...] is a typing.Union and reads worse."""
-    if typing.get_origin(hint) is typing.Union:
-        return " or ".join(map(_words, typing.get_args(hint)))
-    return inspect.formatannotation(hint).replace("collections.abc.", "")
-
-
-def _is_open(value: Any) -> bool:
-    if isinstance(value, dict):
-        return "_target_" in value or any(map(_is_open, value.values()))
-    if isinstance(value, list):
-        return any(map(_is_open, value))
-    return isinstance(value, str) and ("${" in value or value == "???")
-
-
-def _admits_bool(hint: Any) -> bool:
-    return hint in (bool, Any, object) or any(map(_admits_bool, typing.get_args(hint)))

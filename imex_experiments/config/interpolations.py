@@ -1,4 +1,4 @@
-"""Dotted keys of a configuration, and interpolations in it, all unresolved."""
+"""Flatten a configuration to dotted keys, and bound the size of its interpolations."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -9,45 +9,47 @@ from omegaconf import DictConfig, OmegaConf
 from imex_experiments.errors import ConfigError
 
 
-def dotted(node: object, prefix: str = "") -> dict[str, object]:
-    """Dotted keys of a configuration, interpolations unresolved."""
+def dotted(node: object) -> dict[str, object]:
+    """Return the leaves of a configuration by dotted key, interpolations unresolved."""
     if isinstance(node, DictConfig):
         node = OmegaConf.to_container(node, resolve=False)
-    if not isinstance(node, dict):
-        return {prefix: node}
-    flat: dict[str, object] = {}
-    for key, value in node.items():
-        flat |= dotted(value, f"{prefix}.{key}" if prefix else str(key))
-    return flat
+    return dict(flat(node, lists=False))
 
 
-KNOWN = re.compile(
-    r"\$\{(?!hydra\.)\w+(\.\w+)*\}|\$\{hydra:runtime\.(output_dir|choices\.\w+)\}"
-)
-"""Interpolations that a run writes: keys of the configuration, and two facts of Hydra's."""
+def flat(node: Any, prefix: str = "", lists: bool = True) -> Iterator[tuple[str, Any]]:
+    """Yield dotted keys and leaves of plain containers.
 
-REFERENCE = re.compile(r"\$\\*\{")
-"""The begin of any interpolation, also where a backslash hides it from YAML."""
-
-
-def flat(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys and leaves of plain containers; items of lists have their list's key."""
+    With `lists`, the items of a list are leaves that have its key; else a list is a leaf.
+    """
     if isinstance(node, dict):
         for key, value in node.items():
-            yield from flat(value, f"{prefix}.{key}" if prefix else str(key))
-    elif isinstance(node, list | tuple):
+            yield from flat(value, f"{prefix}.{key}" if prefix else str(key), lists)
+    elif lists and isinstance(node, list | tuple):
         for value in node:
             yield from flat(value, prefix)
     else:
         yield prefix, node
 
 
+KNOWN = re.compile(
+    r"\$\{(?!hydra\.)\w+(\.\w+)*\}|\$\{hydra:runtime\.(output_dir|choices\.\w+)\}"
+)
+"""Interpolations in the configuration of a run: of its own keys, and two of Hydra's."""
+
+REFERENCE = re.compile(r"\$\\*\{")
+"""The start of any interpolation, also of one that a backslash escapes."""
+
+
 MOST_UNFOLDED = 2**17
-"""Characters of a configuration whose interpolations are resolved."""
+"""Largest size of a resolved configuration, in characters."""
 
 
 def check_unfolding(content: dict[str, Any]) -> None:
-    """ConfigError for interpolations that unfold to much more than they say."""
+    """Raise ConfigError for interpolations that are circular, or large once resolved.
+
+    Nested interpolations may grow exponentially, so the size is computed without them
+    being resolved.
+    """
     known: dict[str, int | None] = {}
 
     def at(name: str) -> Any:
@@ -61,7 +63,7 @@ def check_unfolding(content: dict[str, Any]) -> None:
         names = KNOWN.finditer(node) if isinstance(node, str) else ()
         for name in (match[0][2:-1] for match in names):
             if name not in known:
-                known[name] = None  # it is under way
+                known[name] = None  # marks a circle
                 known[name] = size(at(name))
             if (unfolded := known[name]) is None:
                 raise ConfigError(f"{name}: an interpolation that leads to itself")

@@ -1,4 +1,4 @@
-"""Refuse what nothing would read: keys of a configuration, however they came into it."""
+"""Refuse keys of a configuration that no code reads, from YAML or from overrides."""
 
 import inspect
 import re
@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from imex_experiments.config.build import TRAINING, Part, check, check_arguments, locate
 from imex_experiments.config.interpolations import check_unfolding, dotted
-from imex_experiments.config.trainer import OURS
+from imex_experiments.config.trainer import OWN_KEYS
 from imex_experiments.errors import ConfigError, nearest
 from imex_experiments.tasks import Task
 
@@ -32,24 +32,27 @@ PARTS = {
         pl.Trainer,
         given=(
             *("callbacks", "logger", "plugins"),
-            *("enable_checkpointing", "enable_progress_bar"),  # as callbacks are there
+            *("enable_checkpointing", "enable_progress_bar"),  # set by the callbacks
             *("limit_predict_batches", "model_registry", "enable_autolog_hparams"),
-            *("overfit_batches", "reload_dataloaders_every_n_epochs"),  # other loaders
+            *(
+                "overfit_batches",
+                "reload_dataloaders_every_n_epochs",
+            ),  # replace loaders
             "barebones",
         ),
-        more=OURS,
+        more=OWN_KEYS,
     ),
     "logger": Part(Logger),
 }
 CALLBACK = Part(pl.Callback)
 
 CHANGED = "resume_changed"
-"""The key that allows a resumed run to be configured otherwise than it was."""
+"""The key that allows a resumed run another configuration than before."""
 
 
 @dataclass
 class Experiment:
-    """The keys of conf/train.yaml; those with a default may be left out (`~logger`)."""
+    """The keys of conf/train.yaml. A key with a default may be removed (`~logger`)."""
 
     seed: int
     resume: Any
@@ -77,9 +80,9 @@ class SweepKeys:
 
 
 def check_keys(cfg: DictConfig) -> None:
-    """Check every key of a composed configuration, with Hydra's own if they are there.
+    """Check every key of a composed configuration, and the node `hydra` if it has one.
 
-    ConfigError with the nearest name for the first key that nothing would read, and with
+    Raises ConfigError with the nearest name for the first key that no code reads, and with
     key and value for a class, a type or an interpolation that cannot work.
     """
     if "hydra" in cfg:
@@ -102,10 +105,10 @@ def check_keys(cfg: DictConfig) -> None:
 
 
 def _refuse_absent(path: str, key: str) -> None:
-    """ConfigError, with the line that installs it, for a logger without its package.
+    """Raise ConfigError, with the command that installs it, for a logger without its package.
 
-    Its module knows whether that is there; Lightning asks when the logger is made, and
-    by then there is a folder.
+    The module of the logger has a RequirementCache for the package. Lightning checks it
+    when the logger is built, which is after the run folder is made.
     """
     module = inspect.getmodule(locate(path, key, TRAINING))
     found = [
@@ -128,7 +131,7 @@ def _check_callback(name: str, value: Any) -> None:
 
 
 def _known_callbacks() -> set[str]:
-    """Return the names that the files of the group `callbacks` have."""
+    """Return the names of callbacks in all files of the group `callbacks`."""
     loader: Any = GlobalHydra.instance().config_loader()
     files = [f"callbacks/{name}" for name in loader.get_group_options("callbacks")]
     return {
@@ -142,7 +145,7 @@ REFERENCE = re.compile(r"\$\{(\w[\w.]*)\}")
 
 
 def _check_references(flat: Mapping[str, object]) -> None:
-    """ConfigError for an interpolation of a key that was taken away."""
+    """Raise ConfigError for an interpolation of a key that was removed."""
     for key, value in flat.items():
         for name in REFERENCE.findall(str(value)):
             if not any(known == name or known.startswith(f"{name}.") for known in flat):
@@ -156,7 +159,7 @@ LOGGING = re.compile(
     r"|formatters\.[^.]+\.(format|datefmt|style|validate|class|\(\)|defaults\..+)"
     r"|(root|loggers\..+)\.(level|handlers|filters|propagate)"
 )
-"""Keys that logging.config reads; it ignores all others."""
+"""Keys that `logging.config` reads; it ignores all others."""
 
 LOGGING_NAMES = (
     *("version", "formatters", "filters", "handlers", "loggers", "root", "incremental"),
@@ -168,9 +171,9 @@ _passed: set[str] = set()
 
 
 def _check_hydra(node: DictConfig) -> None:
-    """Check Hydra's own keys, which `+hydra.<key>` widens without a word.
+    """Check the keys of the node `hydra`, to which `+hydra.<key>` adds any key.
 
-    They are the same for all points of a sweep, so those that passed are remembered.
+    A node that passed is not checked again: all points of a sweep have the same.
     """
     plain: Any = OmegaConf.to_container(node, resolve=False)
     if (text := repr(plain)) in _passed:

@@ -14,7 +14,7 @@ from imex_experiments.tasks import Task
 
 @dataclass
 class Parts:
-    """Hold what one configuration is built into, once.
+    """The objects that one configuration is built into.
 
     `optimizer` takes the weights, `scheduler` the optimizer and the number of steps.
     """
@@ -26,7 +26,7 @@ class Parts:
 
 
 def build_parts(cfg: DictConfig) -> Parts:
-    """Build all parts; the weights follow from the seed alone. ConfigError as in `build`."""
+    """Build all parts; the weights depend on the seed alone. Raises as `build` does."""
     data = build(cfg.data, "data")
     return Parts(
         data,
@@ -37,7 +37,7 @@ def build_parts(cfg: DictConfig) -> Parts:
 
 
 def build_seeded_network(cfg: DictConfig, data: Any) -> nn.Module:
-    """Build the network with the weights of `cfg.seed`."""
+    """Build the network, with initial weights drawn from `cfg.seed`."""
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     return build_network(cfg, data)
 
@@ -45,7 +45,7 @@ def build_seeded_network(cfg: DictConfig, data: Any) -> nn.Module:
 def build_network(
     cfg: DictConfig, data: Any, allowed: Sequence[str] = TRAINING
 ) -> nn.Module:
-    """Build the network with the channels of its data."""
+    """Build the network with the numbers of channels of its data."""
     channels = {"in_channels": data.in_channels, "out_channels": data.out_channels}
     return build(cfg.model, "model", allowed, **channels)
 

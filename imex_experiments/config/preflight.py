@@ -11,7 +11,7 @@ from torch import nn
 from imex_experiments.config.build import refusing
 from imex_experiments.config.keys import CHANGED, check_keys
 from imex_experiments.config.parts import Parts, build_parts
-from imex_experiments.config.trainer import check_ours, check_trainer
+from imex_experiments.config.trainer import check_own_keys, check_trainer
 from imex_experiments.errors import ConfigError
 from imex_experiments.networks.structure import structure
 
@@ -19,12 +19,12 @@ from imex_experiments.networks.structure import structure
 def preflight(cfg: DictConfig) -> Parts:
     """Check every class, key and type, build all parts, and try them; return the parts.
 
-    ConfigError with key and value for the first thing that cannot work. No data are read,
-    so that the batch that is tried has the size that they should have.
+    Raises ConfigError with key and value for the first thing that cannot work. No data are
+    read: the batch that is tried has the size that the configuration gives.
     """
     check_keys(cfg)
     check_seed(cfg.seed)
-    check_ours(cfg.trainer)
+    check_own_keys(cfg.trainer)
     check_trainer(cfg.trainer)
     _refuse_missing_callbacks(cfg)
     if cfg.sweep.resume is not None:  # train.py takes the word before Hydra does
@@ -43,9 +43,9 @@ _passed: set[Hashable] = set()
 
 
 def try_batch(network: nn.Module, data: Any) -> None:
-    """Run the shapes of a batch through the network; ConfigError if it refuses them.
+    """Run a batch without values through the network. Raises ConfigError if it refuses.
 
-    Networks of one structure pass or fail together, so one that passed is remembered.
+    A structure of networks that passed is not tried again.
     """
     shape = (data.batch_size, *data.image_shape)
     if (key := (structure(network), shape)) in _passed:
@@ -57,7 +57,7 @@ def try_batch(network: nn.Module, data: Any) -> None:
 
 
 def _refuse_missing_callbacks(cfg: DictConfig) -> None:
-    """ConfigError for a setting that would have no effect without a callback."""
+    """Raise ConfigError for a setting that has no effect without its callback."""
     needed = {
         "auto_alpha": ("model.alpha=auto", cfg.model.get("alpha") == "auto"),
         "reconfigured": (f"{CHANGED}=true", cfg.resume is not None and cfg[CHANGED]),
@@ -68,6 +68,6 @@ def _refuse_missing_callbacks(cfg: DictConfig) -> None:
 
 
 def check_seed(seed: int) -> None:
-    """ConfigError for a seed that NumPy's generator does not take."""
+    """Raise ConfigError for a seed that NumPy's generator refuses."""
     if not 0 <= seed < 2**32:
         raise ConfigError(f"seed={seed}: expected an integer from 0 to {2**32 - 1}")

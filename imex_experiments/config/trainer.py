@@ -1,4 +1,4 @@
-"""The trainer's node: what is ours in it, what is refused, and a trainer without traces."""
+"""Check the node `trainer`, and build a trainer that writes no files."""
 
 import os
 import re
@@ -13,26 +13,29 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from imex_experiments.config.build import build
 from imex_experiments.errors import ConfigError
 
-OURS = ("compile", "channels_last", "tf32", "graphs")
-"""What the trainer's node says about the network, not to Lightning."""
+OWN_KEYS = ("compile", "channels_last", "tf32", "graphs")
+"""Keys of the node that this package reads; Lightning does not know them."""
 
 
 def lightning(trainer: DictConfig) -> DictConfig:
-    """The trainer's node without what is ours."""
-    theirs = trainer.copy()
-    with open_dict(theirs):
-        for key in OURS:
-            theirs.pop(key, None)
-    return theirs
+    """Return the node without the keys of this package."""
+    node = trainer.copy()
+    with open_dict(node):
+        for key in OWN_KEYS:
+            node.pop(key, None)
+    return node
 
 
-def check_ours(trainer: DictConfig) -> None:
-    """ConfigError for a value that is not known, or if nothing can compile."""
-    for key in OURS:
+def check_own_keys(trainer: DictConfig) -> None:
+    """Check the keys of this package.
+
+    Raises ConfigError for an unknown value, and for `compile` without a compiler.
+    """
+    for key in OWN_KEYS:
         wanted = trainer.get(key, False)
-        words = ("reduce-overhead",) if key == "compile" else ()
-        if not isinstance(wanted, bool) and wanted not in words:
-            expected = " or ".join(("true", "false", *words))
+        modes = ("reduce-overhead",) if key == "compile" else ()
+        if not isinstance(wanted, bool) and wanted not in modes:
+            expected = " or ".join(("true", "false", *modes))
             raise ConfigError(f"trainer.{key}={wanted}: expected {expected}")
     if trainer.get("graphs", False):
         _check_graphs(trainer)
@@ -58,7 +61,7 @@ def _check_graphs(trainer: DictConfig) -> None:
 
 
 def quiet_trainer(trainer: DictConfig, **options: Any) -> pl.Trainer:
-    """A trainer as configured, but on one device, and one that leaves no traces."""
+    """Build the trainer for one device, without logger, callbacks and checkpoints."""
     quiet: dict[str, Any] = {
         "devices": 1,
         "num_nodes": 1,
@@ -73,7 +76,7 @@ def quiet_trainer(trainer: DictConfig, **options: Any) -> pl.Trainer:
     return build(lightning(trainer), "trainer", **{**quiet, **options})
 
 
-SOUND: dict[str, tuple[Callable[[Any], bool], str]] = {
+CONDITIONS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "max_epochs": (
         lambda n: isinstance(n, int) and n >= 1,
         "an integer >= 1; max_steps and max_time may end a run before",
@@ -91,27 +94,26 @@ SOUND: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "accumulate_grad_batches": (lambda n: n >= 1, "an integer >= 1"),
 }
-"""What each value has to fulfil, and in words."""
-
+"""Key -> the condition on its value, and its text for errors."""
 
 _passed: set[str] = set()
 
 
 def check_trainer(trainer: DictConfig) -> None:
-    """ConfigError for what Lightning refuses, or what leaves nothing to train or to keep.
+    """Raise ConfigError for values that Lightning refuses, or that train or keep nothing.
 
-    No device is touched: a sweep may be planned on a machine without those of its jobs. It
-    is often the same for all its points, so one that passed is remembered.
+    No device is touched: a sweep may be planned on a machine without the devices of its
+    jobs. A node that passed is not checked again: most points of a sweep have the same.
     """
-    nowhere = trainer.copy()
-    with open_dict(nowhere):
-        nowhere.default_root_dir = None  # known to Hydra when it has made the folder
-    nowhere._set_parent(trainer._get_parent())  # interpolations of other keys
-    if (text := repr(OmegaConf.to_container(nowhere, resolve=True))) in _passed:
+    pathless = trainer.copy()
+    with open_dict(pathless):
+        pathless.default_root_dir = None  # Hydra knows it once the folder is made
+    pathless._set_parent(trainer._get_parent())  # to resolve interpolations
+    if (text := repr(OmegaConf.to_container(pathless, resolve=True))) in _passed:
         return
     profiler = trainer.get("profiler")
-    quiet_trainer(nowhere, accelerator="cpu", precision="32-true", profiler=profiler)
-    for key, (fulfils, words) in SOUND.items():
+    quiet_trainer(pathless, accelerator="cpu", precision="32-true", profiler=profiler)
+    for key, (fulfils, condition) in CONDITIONS.items():
         if key in trainer and not fulfils(trainer[key]):
-            raise ConfigError(f"trainer.{key}={trainer[key]}: expected {words}")
+            raise ConfigError(f"trainer.{key}={trainer[key]}: expected {condition}")
     _passed.add(text)

@@ -1,14 +1,12 @@
-"""LightningDataModules and the generators behind them."""
+"""Lightning data modules, and the generators and readers of their data."""
 
 from imex_experiments.data.cifar10 import Cifar10Data
 from imex_experiments.data.nyu.data_module import NyuData, NyuSampleData
 from imex_experiments.data.qtips_data import QtipsData
 from imex_experiments.data.toy import Function1dData, SpiralsData
-from imex_experiments.errors import DataError
 
 __all__ = [
     "Cifar10Data",
-    "DataError",
     "Function1dData",
     "NyuData",
     "NyuSampleData",

@@ -1,6 +1,6 @@
-"""Random flips and crops of training images, the same again for the same seed and epoch.
+"""Flip and crop training images at random, reproducibly from seed and epoch.
 
-Shapes: images (B, C, H, W), numbers (B,), the position of each image in its split.
+Shapes: images (B, C, H, W), numbers (B,), the index of each image in its split.
 """
 
 from dataclasses import dataclass
@@ -16,8 +16,8 @@ from torch.nn import functional as F
 class FlipsAndCrops:
     """Mirror images left to right, and crop them out of a black border.
 
-    With `flips` an image is mirrored with probability 1/2. Then it gets a border of
-    `crops` black pixels, and a window of its own size is cut out at a random place.
+    With `flips` an image is mirrored with probability 1/2. Then a border of `crops` black
+    pixels is added, and a window of the original size is cut out at a random place. Raises
     ValueError for crops < 0.
     """
 
@@ -34,10 +34,10 @@ class FlipsAndCrops:
     def __call__(
         self, images: Tensor, numbers: Tensor, of: int, seed: int, epoch: int
     ) -> Tensor:
-        """Return the images as an epoch shows them, of a split of `of` images.
+        """Return images as they are in an epoch; their split has `of` images.
 
-        The result depends on seed, epoch and the numbers alone: not on the batches, the
-        workers or what was drawn before, so a resumed run sees what it would have seen.
+        The result depends on seed, epoch and numbers alone, not on batches, workers or
+        earlier draws. A resumed run therefore sees the images of an uninterrupted one.
         """
         flipped, down, right = _draws(of, self.crops, seed, epoch, images.device)[
             numbers
@@ -57,7 +57,7 @@ class FlipsAndCrops:
 def _draws(
     images: int, crops: int, seed: int, epoch: int, device: torch.device
 ) -> Tensor:
-    """Return (images, 3) integers: mirrored or not, and where the crop begins."""
+    """Draw (images, 3) integers: 1 for mirrored, first row and first column of the crop."""
     rng = np.random.default_rng([seed, epoch, 1])  # [seed, epoch] draws the order
     highest = [1, 2 * crops, 2 * crops]
     draws = rng.integers(0, highest, size=(images, 3), endpoint=True)

@@ -1,4 +1,4 @@
-"""A folder of generated tensors, one checksummed file per set of parameters."""
+"""Cache generated tensors in a folder, one checksummed file per set of parameters."""
 
 import hashlib
 import json
@@ -22,19 +22,19 @@ log = logging.getLogger(__name__)
 
 PARTIAL = ".partial"
 LEFTOVERS = (f"*{PARTIAL}", ".tmp*")
-"""Names of our own unfinished files, and of those that safetensors writes underneath."""
+"""Patterns of unfinished files: those written here, and those of safetensors."""
 
 LEFTOVER_SECONDS = 3600.0
-"""A partial file that nobody has written to for so long belongs to a dead process."""
+"""Age after which an unfinished file is one of a dead process."""
 
 Tensors = dict[str, Tensor]
 
 
 Layout = Mapping[str, tuple[str | int | None, ...]]
-"""Names of tensors, their types as safetensors has them, and their sizes; None for any."""
+"""Name of a tensor -> its type, in the notation of safetensors, and sizes; None for any."""
 
 MOST_BYTES = 2**34
-"""Of a file: the images and depths of the published NYU data, five times."""
+"""Largest file that is read: five times the images and depths of the NYU data."""
 
 
 def cached(
@@ -44,12 +44,12 @@ def cached(
     make: Callable[[], Tensors],
     layout: Layout,
 ) -> Tensors:
-    """The tensors of `make()`, read from `<folder>/<name>-<key>.safetensors` if they are there.
+    """Return the tensors of `make()`, cached in `<folder>/<name>-<key>.safetensors`.
 
-    The key is a digest of the parameters, so that other parameters get another file. The
-    file appears under its name only when it is complete; several processes may make it at
-    once. A file that is damaged, or has other tensors than those of `layout`, is set aside
-    with a warning and made anew.
+    The key is a digest of the parameters, so other parameters have another file. The file
+    appears only when it is complete; several processes may write it at once. A file that is
+    damaged or does not match `layout` is renamed with a warning, and made again. If the
+    cache cannot be written, the tensors are returned with a warning.
     """
     key = _digest(json.dumps(parameters, sort_keys=True).encode())[:16]
     path = folder / f"{name}-{key}.safetensors"
@@ -111,9 +111,9 @@ def _write(path: Path, tensors: Tensors) -> None:
 
 @contextmanager
 def complete_file(path: Path) -> Iterator[Path]:
-    """A temporary file that takes the name `path` once the body has written all of it.
+    """Yield a temporary file, and rename it to `path` when the body has written it.
 
-    Several processes may do so at once: the last one stays, and all wrote the same.
+    Several processes may do this at once: the last file remains, and all are equal.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _sweep(path.parent)
@@ -129,7 +129,7 @@ def complete_file(path: Path) -> Iterator[Path]:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what a killed process has left behind long ago."""
+    """Delete the unfinished files of processes that were killed long ago."""
     for leftover in chain.from_iterable(map(folder.glob, LEFTOVERS)):
         with suppress(OSError):
             if time.time() - leftover.stat().st_mtime > LEFTOVER_SECONDS:

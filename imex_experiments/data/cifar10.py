@@ -1,7 +1,9 @@
-"""data=cifar10: the binary version of CIFAR-10, from an archive that the user supplies.
+"""data=cifar10: CIFAR-10, read from the archive of its binary version.
 
-Shapes: images (N, 3, 32, 32) uint8, labels (N,) uint8. A record of the archive's files is
-one byte of label and 3 x 32 x 32 bytes of image.
+The user supplies the archive. Each of its files holds records of one byte of label and
+3 x 32 x 32 bytes of image.
+
+Shapes: images (N, 3, 32, 32) uint8, labels (N,) uint8.
 """
 
 import hashlib
@@ -37,7 +39,7 @@ CLASSES = (
 
 
 def check_archive(path: Path) -> None:
-    """DataError unless the file is the published archive, by its size and MD5."""
+    """Raise DataError unless size and MD5 of the file are those of the published archive."""
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         if size != SIZE:
@@ -52,7 +54,10 @@ def check_archive(path: Path) -> None:
 
 
 def read_records(archive: tarfile.TarFile, name: str) -> tuple[Tensor, Tensor]:
-    """Images and labels of one file; DataError if it is missing or of another format."""
+    """Return images and labels of one file in the archive.
+
+    Raises DataError for a file that is missing or has another format.
+    """
     try:
         member = archive.getmember(name)
     except KeyError as error:
@@ -78,13 +83,14 @@ def read_records(archive: tarfile.TarFile, name: str) -> tuple[Tensor, Tensor]:
 
 
 class Cifar10Data(TensorData):
-    """Batches of images (B, 3, 32, 32) uint8 and labels (B,) uint8.
+    """The data module of CIFAR-10.
 
-    `root` holds cifar-10-binary.tar.gz, which is checked by size and MD5 unless
-    `verify=false`; the share `validation` of the training images, chosen by `seed`,
-    validates. With `flips` training images are mirrored at random, with `crops` they are
-    cut at random out of a black border of that many pixels. DataError for a file that is
-    missing, another one, or damaged.
+    Batches are images (B, 3, 32, 32) uint8 and labels (B,) uint8.
+
+    `root` is the folder of cifar-10-binary.tar.gz. Its size and MD5 are checked unless
+    `verify=false`. The share `validation` of the training images, chosen by `seed`, is the
+    validation split. `flips` and `crops` augment training images, see FlipsAndCrops.
+    `setup` raises DataError for an archive that is missing, damaged or another one.
     """
 
     in_channels = IMAGE[0]
@@ -146,7 +152,7 @@ class Cifar10Data(TensorData):
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What the training split tells: normalisation, and the names of the classes."""
+        """Mean and deviation of the training images, and the names of the classes."""
         images, _ = self.splits["train"].tensors
         planes = [images[:, channel].float() for channel in range(self.in_channels)]
         return {

@@ -1,4 +1,4 @@
-"""The order of the training images, and a loader that can go on within it."""
+"""Order the training images of each epoch, and resume in the middle of an epoch."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -8,11 +8,10 @@ from torch.utils.data import DataLoader, Sampler
 
 
 class EpochSampler(Sampler[int]):
-    """All indices of [0, size), in an order that `seed` and epoch alone decide.
+    """A permutation of the indices of [0, size), which depends on `seed` and epoch alone.
 
-    Nothing is carried from epoch to epoch, so a resumed run sees the order that the
-    uninterrupted one would have seen. Lightning calls `set_epoch` before each epoch.
-    `start` images of the present epoch are left out, once.
+    A resumed run therefore has the order of an uninterrupted one. Lightning calls
+    `set_epoch` before each epoch. The first `start` indices are left out, once.
     """
 
     def __init__(self, size: int, seed: int) -> None:
@@ -35,11 +34,12 @@ class EpochSampler(Sampler[int]):
 
 
 class EpochLoader(DataLoader):
-    """Batches in the order of an EpochSampler; Lightning saves and restores the position.
+    """A loader of batches in the order of an EpochSampler, with a position to restore.
 
-    The sampler is asked at the first batch and not before, when the epoch is known; workers
-    that fetch ahead would begin with the images of epoch 0. On several devices Lightning
-    puts a sampler of its own in between, which always begins an epoch at its start.
+    Lightning saves the position in checkpoints, through `state_dict`.
+    The sampler is read at the first batch, when the epoch is known. Otherwise workers that
+    fetch ahead would begin with images of epoch 0. On several devices Lightning replaces
+    the sampler by one that always starts at the beginning of an epoch.
     """
 
     given = 0  # batches of this epoch

@@ -1,6 +1,8 @@
-"""Folders of 8-bit grey PNGs: `images/*.png`, `labels/*.png` and a `filenames.txt`.
+"""Read and write folders of 8-bit grey PNGs: `images/`, `labels/` and `filenames.txt`.
 
-The layout of the published Q-tips data. Shapes: images (N, 1, H, W), labels (N, H, W).
+The published Q-tips data have this layout.
+
+Shapes: images (N, 1, H, W) uint8, labels (N, H, W) uint8.
 """
 
 from pathlib import Path
@@ -14,21 +16,21 @@ from imex_experiments.errors import DataError
 from imex_experiments.files import open_regular, read_regular
 
 MODES = {1: ("L", "grey"), 3: ("RGB", "colour")}
-"""Channels -> Pillow's mode and what a person calls it."""
+"""Channels -> mode of Pillow, and its name in errors."""
 
 FOREIGN = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
-"""What Pillow says of bytes that are no image of ours."""
+"""Errors of Pillow for bytes that are not a PNG."""
 
 MOST_PIXELS = 2**26
 MOST_NAMES = 2**26
-"""Pixels of an image, and bytes of filenames.txt."""
+"""Most pixels of an image, and most bytes of filenames.txt."""
 
 
 def read_image(path: Path, channels: int) -> np.ndarray:
-    """One 8-bit image (C, H, W), C = 1 or 3; DataError with the path for anything else."""
+    """Return an 8-bit image (C, H, W), C = 1 or 3. Raises DataError for anything else."""
     mode, kind = MODES[channels]
     try:
-        # Of other formats Pillow has readers that start programs, as of EPS.
+        # For other formats, such as EPS, Pillow starts programs.
         with open_regular(path) as file, Image.open(file, formats=["PNG"]) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise DataError(
@@ -52,7 +54,11 @@ def read_image(path: Path, channels: int) -> np.ndarray:
 
 
 def read_image_folder(folder: Path, classes: int) -> dict[str, Tensor]:
-    """All images and labels that `filenames.txt` names; DataError in one line if not sound."""
+    """Return the images and labels that `filenames.txt` lists.
+
+    Raises DataError for a missing or unreadable file, images without labels, different
+    sizes, and labels that are no class.
+    """
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
     names = _names(folder)
@@ -79,6 +85,7 @@ def read_image_folder(folder: Path, classes: int) -> dict[str, Tensor]:
 
 
 def _names(folder: Path) -> list[str]:
+    """Return the file names in `filenames.txt`, with DataError for unpaired images."""
     found = {
         kind: {path.name for path in (folder / kind).glob("*.png")}
         for kind in ("images", "labels")
@@ -120,13 +127,13 @@ def _stack(arrays: list[np.ndarray], names: list[str], folder: Path) -> Tensor:
 
 
 def require_empty(folder: Path) -> None:
-    """DataError unless the folder is new or empty, so that nothing is overwritten."""
+    """Raise DataError unless the folder is new or empty: nothing is overwritten."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError(f"{folder}: not an empty folder; choose a new one")
 
 
 def write_image_folder(folder: Path, images: Tensor, labels: Tensor) -> None:
-    """Write the layout that `read_image_folder` reads, into a new or empty folder."""
+    """Write images and labels to a new or empty folder, for `read_image_folder`."""
     require_empty(folder)
     names = [f"{index:06d}.png" for index in range(len(images))]
     for kind, tensor in (("images", images[:, 0]), ("labels", labels)):

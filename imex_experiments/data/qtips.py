@@ -1,7 +1,7 @@
-"""Q-tips: bars whose class is told by the markers at their two far ends (IMEXnet, sec. 5.1).
+"""Generate Q-tips: bars whose class is given by the markers at both ends.
 
-A pixel in the middle of a bar can only be labelled by seeing both ends, so the data set
-measures the field of view of a network.
+A pixel in the middle of a bar can be labelled correctly only from both ends, so the data set
+measures the field of view of a network. Source: IMEXnet, sec. 5.1.
 
 Shapes: images (N, 1, S, S) uint8; labels (N, S, S) uint8.
 """
@@ -23,22 +23,23 @@ MARKERS = torch.tensor(
 """Grey values of the two ends, by class - 1."""
 
 VERSION = 1
-"""Part of every cache key: raise it whenever the same seed would give other images."""
+"""Part of every cache key. Raise it when the same seed gives other images."""
 
 PLACEMENT_TRIES = 20
 CHUNK_PIXELS = 2**22
-"""Images are drawn in chunks of about this many pixels, which bounds the memory."""
+"""Pixels that are drawn at a time, which bounds the memory."""
 
 
 @dataclass(frozen=True)
 class QtipsRecipe:
-    """How images are drawn. Ranges are half open, as published: low <= value < high.
+    """The parameters of generated images.
 
-    `objects` bars per image; `centred` puts one bar in the middle, otherwise a bar may lie
-    anywhere that keeps it inside of the image, or, with `touching`, anywhere along its edges,
-    each bar reaching over one of them by half of its width, so that half of a marker can
-    still be seen. Bars never overlap: one that finds no free place in 20 tries is left
-    out. ValueError for ranges that no image can satisfy.
+    Ranges are half open, as published: low <= value < high. An image has up to `objects`
+    bars, which never overlap: a bar without a free place after 20 tries is left out.
+    `centred` puts one bar in the middle. Otherwise a bar lies at a random place inside the
+    image. With `touching` it lies at an edge instead, and extends over it by half of its
+    width, so that half of a marker is visible. Raises ValueError for ranges that no image
+    can satisfy.
     """
 
     image_size: int = 64
@@ -80,12 +81,12 @@ class QtipsRecipe:
 
 
 def split_seed(seed: int, split: str) -> int:
-    """The seed of one split: no two splits of any two data seeds share theirs."""
+    """Return the seed of a split, which is different for all splits of all data seeds."""
     return len(SPLITS) * seed + SPLITS.index(split)
 
 
 def make_qtips(number: int, recipe: QtipsRecipe, seed: int) -> dict[str, Tensor]:
-    """`number` images and labels of the recipe, the same for the same seed everywhere."""
+    """Generate images and labels of the recipe, equal for equal seeds on all machines."""
     generator = torch.Generator().manual_seed(seed)
     chunk = max(1, CHUNK_PIXELS // recipe.image_size**2)
     drawn = [
@@ -115,7 +116,7 @@ def _draw(
 
 
 class _Bars:
-    """One random bar per image: masks (N, S, S) of the bar and of its two ends."""
+    """Random bars, one per image: masks (N, S, S) of the bar and of its two ends."""
 
     def __init__(
         self, number: int, recipe: QtipsRecipe, generator: torch.Generator
@@ -127,8 +128,8 @@ class _Bars:
         angle = torch.deg2rad(integers(-180, 180).double())
         self.classes = integers(1, len(CLASSES))
 
-        # Pixel centres relative to the bar's centre, turned into the bar's own frame.
-        # The rounding takes cos(90 degrees) = 6e-17 and its like off the edges of pixels.
+        # Pixel centres in the frame of the bar. Rounding removes errors such as
+        # cos(90 degrees) = 6e-17, which decide on pixels at an edge.
         cosine, sine = angle.cos(), angle.sin()
         row, column = self._centres(
             recipe, length, width, cosine.abs(), sine.abs(), generator
@@ -189,5 +190,5 @@ class _Bars:
 
 
 def cache_key(number: int, recipe: QtipsRecipe, seed: int) -> dict[str, object]:
-    """Everything that decides the bytes of `make_qtips`."""
+    """Return all parameters on which the result of `make_qtips` depends."""
     return {"version": VERSION, "number": number, "seed": seed, **asdict(recipe)}

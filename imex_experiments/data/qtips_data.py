@@ -1,4 +1,4 @@
-"""data=qtips: generated, or read from a folder in the published layout."""
+"""data=qtips: Q-tips, generated or read from a folder in the published layout."""
 
 import logging
 from collections.abc import Sequence
@@ -27,13 +27,15 @@ log = logging.getLogger(__name__)
 
 
 class QtipsData(TensorData):
-    """Batches of images (B, 1, S, S) uint8 and labels (B, S, S) uint8.
+    """The data module of Q-tips.
 
-    `train`, `val` and `test` are numbers of images; every split has its own seed, made
-    from `seed`, which is not the seed of the run: all runs see the same images.
-    `root` reads `<root>/<split>/` instead, each with `images/`, `labels/` and
-    `filenames.txt`; a root that holds these itself is split at random in the proportion
-    of the three numbers. Nothing is read before `setup`.
+    Batches are images (B, 1, S, S) uint8 and labels (B, S, S) uint8.
+
+    `train`, `val` and `test` are numbers of images. Each split has its own seed, derived
+    from `seed`, which is not the seed of the run: all runs have the same images. With
+    `root`, images are read from `<root>/<split>/`, each with `images/`, `labels/` and
+    `filenames.txt`. A root that holds these itself is split at random in the proportion of
+    the three numbers. Nothing is read before `setup`.
     """
 
     in_channels = 1
@@ -75,7 +77,7 @@ class QtipsData(TensorData):
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(C, H, W); before `setup` that of the recipe."""
+        """Shape (C, H, W) of an image; before `setup`, the one of the recipe."""
         if self.splits:
             _, channels, height, width = self.splits["train"].tensors[0].shape
             return channels, height, width
@@ -158,7 +160,7 @@ class QtipsData(TensorData):
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What the training split tells: normalisation, classes and their frequency."""
+        """Mean and deviation of the training images, classes and their frequency."""
         images, labels = self.splits["train"].tensors
         grey = images.double()
         counts = labels.flatten().bincount(minlength=self.out_channels)

@@ -1,4 +1,4 @@
-"""Splits that fit into memory, and the batches of them."""
+"""Load batches from splits that fit into memory."""
 
 import logging
 import signal
@@ -16,13 +16,13 @@ log = logging.getLogger(__name__)
 
 
 class TensorData(pl.LightningDataModule):
-    """`splits` by name, filled by `setup`, and a loader for each.
+    """A data module with `splits` by name, which `setup` fills, and a loader for each.
 
-    Training images come in an order that the seed of the run (torch's) and the epoch decide;
-    a last batch of a single image is dropped with a warning, because batch norm cannot use
-    it. With `on_device` the splits lie where the network is trained, and batches are
-    drawn there, in the same order. `augmentation` changes training images, on the device
-    and in the training loop alone; every other reader of a split sees the images themselves.
+    The order of training images depends on the seed of the run (torch's) and the epoch. A
+    last batch of a single image is dropped with a warning, because batch norm cannot use
+    it. With `on_device` the splits are kept on the training device, and batches are taken
+    there in the same order. `augmentation` changes the images of the training loop, on the
+    device; `samples` and other loaders return the original images.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class TensorData(pl.LightningDataModule):
         self._resident: dict[str, ResidentSplit] = {}
 
     def samples(self, split: str, number: int) -> tuple[Tensor, ...]:
-        """The first samples of a split, always the same."""
+        """Return the first samples of a split, without augmentation."""
         return self.splits[split][:number]
 
     def train_dataloader(self) -> DataLoader:
@@ -71,7 +71,7 @@ class TensorData(pl.LightningDataModule):
         return DataLoader(**self._options("test"))
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Return a batch of the training loop augmented, any other as it is."""
+        """Augment a batch of the training loop; return any other batch unchanged."""
         if (
             self.augmentation is None
             or self.trainer is None
@@ -83,14 +83,14 @@ class TensorData(pl.LightningDataModule):
         return [self.augmentation(images, numbers, of, self._seed, epoch), *targets]
 
     def _with_numbers(self, split: str) -> TensorDataset:
-        """Return a split, for the augmentation with the number of each image as well."""
+        """Return a split; for the augmentation also the index of each image."""
         dataset = self.splits[split]
         if split != "train" or self.augmentation is None:
             return dataset
         return TensorDataset(*dataset.tensors, torch.arange(len(dataset)))
 
     def _options(self, split: str) -> dict[str, Any]:
-        """What all loaders share. Their generators leave torch's random numbers alone."""
+        """Return the options of all loaders, with generators apart from torch's own."""
         dataset: Dataset = self._with_numbers(split)
         if self.on_device:
             if split not in self._resident:
@@ -109,7 +109,7 @@ class TensorData(pl.LightningDataModule):
 
 
 class ResidentSplit(Dataset):
-    """A split on a device, which gives whole batches: `DataLoader` asks for them at once."""
+    """A split on a device, from which `DataLoader` fetches whole batches."""
 
     def __init__(self, split: TensorDataset, device: torch.device | str) -> None:
         self.tensors = [tensor.to(device) for tensor in split.tensors]
@@ -127,5 +127,8 @@ def _as_drawn(batch: list[Tensor]) -> list[Tensor]:
 
 
 def leave_ctrl_c_to_parent(worker: int) -> None:
-    """A terminal sends it to all processes, and the parent needs its workers to the end."""
+    """Ignore Ctrl-C in a worker: a terminal sends it to all processes.
+
+    The parent needs its workers until the run has been saved.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)

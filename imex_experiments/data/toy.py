@@ -1,7 +1,7 @@
-"""Small problems of points: a function of one variable, and two spirals.
+"""data=function1d and data=spirals: small problems whose inputs are points.
 
-Shapes: inputs (N, C, 1, 1) float32, vectors as images of one pixel; targets (N, 1, 1, 1)
-float32 or labels (N,) uint8.
+Shapes: inputs (N, C, 1, 1) float32, images of one pixel; targets (N, 1, 1, 1) float32 or
+labels (N,) uint8.
 """
 
 import math
@@ -18,29 +18,29 @@ TEST_POINTS = 500
 
 
 def wave(x: Tensor) -> Tensor:
-    """sin(5 pi (x - 1/2)) exp(-(x - 1/2)^2): five half-waves under a bell."""
+    """Return sin(5 pi (x - 1/2)) exp(-(x - 1/2)^2)."""
     shifted = x - 0.5
     return torch.sin(5 * math.pi * shifted) * torch.exp(-shifted.square())
 
 
 def spiral(position: Tensor, arm: int, turns: float, gap: float) -> Tensor:
-    """Points (N, 2) at positions in [0, 1] of arm 0 or 1: radius position + gap arm."""
+    """Return points (N, 2) at positions in [0, 1] of arm 0 or 1: radius position + gap arm."""
     angle, radius = 2 * math.pi * turns * position, position + gap * arm
     return torch.stack([radius * angle.cos(), radius * angle.sin()], dim=1)
 
 
 class ToyData(TensorData):
-    """Points that are made in `setup`; `facts` hold the training points for the figures."""
+    """A data set of generated points; `facts` hold the training points for figures."""
 
     in_channels: int
     out_channels: int
     low: float
     high: float
-    """The range of each input that figures show."""
+    """Range of each input in figures."""
 
     @abstractmethod
     def make(self) -> dict[str, TensorDataset]:
-        """The splits by name."""
+        """Generate the splits by name."""
 
     def __init__(self, batch_size: int, num_workers: int, train: int) -> None:
         super().__init__(batch_size, num_workers)
@@ -51,7 +51,7 @@ class ToyData(TensorData):
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(C, 1, 1)."""
+        """Shape (C, 1, 1) of an input."""
         return self.in_channels, 1, 1
 
     def setup(self, stage: str | None = None) -> None:
@@ -59,7 +59,7 @@ class ToyData(TensorData):
 
     @property
     def facts(self) -> dict[str, Any]:
-        """Channels, no normalisation, and the training points as plain lists."""
+        """Channels, identity normalisation, and the training points as lists."""
         inputs, targets = self.splits["train"].tensors
         return {
             "in_channels": self.in_channels,
@@ -73,9 +73,10 @@ class ToyData(TensorData):
 
 
 class Function1dData(ToyData):
-    """Batches of x in [-1, 1] and of `wave(x)`.
+    """The data module of a function of one variable: x in [-1, 1] and `wave(x)`.
 
-    `train` points at random, `val` equally spaced, 500 for the test in between.
+    There are `train` random points, `val` equally spaced points, and 500 test points at the
+    midpoints of an equidistant grid.
     Source: Reshniak and Webster, Example 1.
     """
 
@@ -112,10 +113,11 @@ class Function1dData(ToyData):
 
 
 class SpiralsData(ToyData):
-    """Batches of points in the plane and of the spiral they lie on.
+    """The data module of two spirals: points in the plane, labelled by their spiral.
 
-    Each arm has `points` positions; every second one trains, the others validate; the test
-    split has 500 per arm, in between. Source: Reshniak and Webster, Example 2.
+    Each arm has `points` positions, which belong to the training and the validation split
+    in turns. The test split has 500 positions per arm, at the midpoints of an equidistant
+    grid. Source: Reshniak and Webster, Example 2.
     """
 
     in_channels, out_channels = 2, 2

@@ -1,1 +1,1 @@
-"""One process: its exit code, its signals, its console and its memory."""
+"""Manage this process: exit code, signals, console, memory and child processes."""

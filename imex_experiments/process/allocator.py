@@ -1,4 +1,4 @@
-"""Memory that a process has freed stays its own."""
+"""Keep freed memory in the process instead of returning it to the system."""
 
 import ctypes
 import sys
@@ -8,11 +8,11 @@ GIGABYTE = 2**30
 
 
 def keep_freed_memory() -> bool:
-    """Have malloc keep up to a gigabyte of freed memory; False where it cannot be asked.
+    """Let malloc keep up to a gigabyte of freed memory; return False if it cannot.
 
-    A training step makes and frees tensors of some megabytes. By default each of them is
-    returned to the system, and the next one pays a page fault for every 4 kB: up to two
-    thirds of the time of an elementwise product (docs/performance.md).
+    A training step allocates and frees tensors of some megabytes. By default malloc returns
+    each of them to the system, and the next one costs a page fault for every 4 kB. That is
+    up to two thirds of the time of an elementwise product (docs/performance.md).
     """
     if not sys.platform.startswith("linux"):
         return False

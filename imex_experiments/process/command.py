@@ -1,4 +1,4 @@
-"""The outermost frame of every command: one line and an exit code for any failure."""
+"""Run a command, and end its process with one line and an exit code for any failure."""
 
 import logging
 import os
@@ -31,18 +31,18 @@ from imex_experiments.process.interrupts import INTERRUPTS
 
 log = logging.getLogger(__name__)
 ALLOW_MORE = "HYDRA_INSTANTIATE_ALLOWLIST_OVERRIDE"
-"""Takes classes off Hydra's own list of dangerous ones; ignored."""
+"""The variable that takes classes off Hydra's list of dangerous ones; it is ignored."""
 
 PLUGINS = {"ray": "hydra-ray-launcher", "submitit_slurm": "hydra-submitit-launcher"}
-"""Launchers of other packages, and who brings them."""
+"""Launchers of other packages, and the packages to install."""
 
 INSTALL_CLUSTER = "pip install -c constraints.txt -e '.[cluster]'"
 
 
 def run_command(main: Callable[[], object]) -> NoReturn:
-    """Run a command and end the process by the contract of `errors`.
+    """Run a command and end the process with an exit code of `errors`.
 
-    A failure is one line on stderr; HYDRA_FULL_ERROR=1 adds the traceback.
+    A failure prints one line on stderr; HYDRA_FULL_ERROR=1 adds the traceback.
     """
     keep_freed_memory()
     hush_lightning()
@@ -56,9 +56,9 @@ def run_command(main: Callable[[], object]) -> NoReturn:
             with INTERRUPTS.raised():
                 main()
         except BaseException as caught:
-            error = _told(caught)
+            error = _reported(caught)
             if isinstance(error, KeyboardInterrupt):
-                error = INTERRUPTS.pending or error  # Ray makes a Ctrl-C of any other
+                error = INTERRUPTS.pending or error  # Ray turns SIGTERM into a Ctrl-C
             if isinstance(error, SystemExit):
                 raise
             if wants_traceback:
@@ -71,7 +71,7 @@ def run_command(main: Callable[[], object]) -> NoReturn:
 
 
 def _thread_failed(failure: threading.ExceptHookArgs) -> None:
-    """A disk or folder that TensorBoard's thread misses: the main one tells it, once."""
+    """Silence storage errors of TensorBoard's thread: the main thread reports them."""
     error = failure.exc_value
     gone = isinstance(error, FileNotFoundError)
     if gone or (error is not None and isinstance(root_cause(error), StorageError)):
@@ -81,7 +81,7 @@ def _thread_failed(failure: threading.ExceptHookArgs) -> None:
 
 
 def hush_lightning() -> None:
-    """Keep hints that are not about this run off the screen."""
+    """Suppress the hints of Lightning that do not concern a run of this package."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     for pattern in (
         ".*does not have many workers.*",
@@ -93,10 +93,10 @@ def hush_lightning() -> None:
         warnings.filterwarnings("ignore", pattern)
 
 
-def _told(error: BaseException) -> BaseException:
-    """The error as the user should hear it."""
+def _reported(error: BaseException) -> BaseException:
+    """Return the error that is reported for an error that was caught."""
     if isinstance(error, SystemExit) and isinstance(error.__cause__, Exception):
-        return _told(error.__cause__)
+        return _reported(error.__cause__)
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         return ConfigError(_hydra_message(error))
     return root_cause(error)
@@ -107,9 +107,10 @@ PRESENT = re.compile(r"Could not append to config\. An item is already at '(\S+)
 
 
 def _nearest_key(key: str, error: Exception) -> str:
-    """A hint for a key that was to be deleted: Hydra's message says nothing of others.
+    """Return the nearest key to one that an override deletes but that does not exist.
 
-    The configuration that does not have it is still in the frame that raised the error.
+    Hydra's message does not list the keys that exist. The configuration is read from the
+    frame that raised the error.
     """
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     node = frames[-1].f_locals.get("cfg")
@@ -121,6 +122,7 @@ def _nearest_key(key: str, error: Exception) -> str:
 
 
 def _hydra_message(error: Exception) -> str:
+    """Return the message for an error of Hydra or OmegaConf: key, value and remedy."""
     cause = error.__cause__
     first = (str(error) or str(cause)).splitlines()[0]
     absent = [plugin for name, plugin in PLUGINS.items() if f"/{name}'" in first]

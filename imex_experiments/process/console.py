@@ -1,7 +1,7 @@
-"""Print although the reader goes, or knows fewer characters: the work goes on.
+"""Keep working when the console cannot print.
 
-`train.py | head -1` trains to its end, and so does a run whose terminal was closed, to the
-checkpoint that its signal asks for. train.log has what the console misses.
+The reader of a pipe may end (`train.py | head -1`), a terminal may be closed, and an encoding
+may lack a character. Training continues in each case; train.log has all output.
 """
 
 import errno
@@ -13,12 +13,12 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 GONE = {errno.EPIPE, errno.EIO}
-"""Errors of writing to a pipe that nobody reads, and to a terminal that was closed."""
+"""Errors of writing to a pipe without a reader, and to a terminal that was closed."""
 
 
 @contextmanager
 def lenient_console() -> Iterator[None]:
-    """Replace stdout and stderr by streams that no reader and no character can break.
+    """Replace stdout and stderr by streams that never raise when their reader is gone.
 
     A character that the encoding lacks is written as its backslash escape.
     """
@@ -30,10 +30,11 @@ def lenient_console() -> Iterator[None]:
 
 @contextmanager
 def _lenient(name: str) -> Iterator[None]:
+    """Replace one of the streams of `sys` within the body."""
     before = getattr(sys, name)
     try:
         raw = _Raw(before.fileno(), "w", closefd=False)
-    except (AttributeError, OSError):  # none, or one that is no file
+    except (AttributeError, OSError):  # no stream, or one without a file
         yield
         return
     before.flush()
@@ -61,8 +62,7 @@ class _Raw(io.FileIO):
             if error.errno not in GONE:
                 raise
             nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(
-                nowhere, self.fileno()
-            )  # for whoever shares it: children, libraries
+            # Child processes and libraries share this file descriptor.
+            os.dup2(nowhere, self.fileno())
             os.close(nowhere)
             return len(content)

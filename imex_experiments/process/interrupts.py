@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP: an exception at once, or after the step under way."""
+"""Turn Ctrl-C, SIGTERM and SIGHUP into exceptions, at once or after a training step."""
 
 import logging
 import os
@@ -14,14 +14,15 @@ log = logging.getLogger(__name__)
 
 NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
 SIGNALS = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
-"""Ctrl-C, a request to end, and the end of the terminal; Windows has no SIGHUP."""
+"""Ctrl-C, a request to terminate, and a closed terminal; Windows has no SIGHUP."""
 
 
 class Interrupts:
-    """What the signals of this process do; signals belong to the process, so there is one.
+    """The signal handlers of this process, of which there is one instance.
 
-    While they are held the first one waits for a moment at which the run can be saved; a
-    second one never waits. The last one is `pending` until the next body begins.
+    After `hold`, the first signal waits for `raise_pending`, which is called when the run
+    has been saved. A second signal is raised at once. `pending` is the exception of the
+    last signal, until `raised` is entered again.
     """
 
     def __init__(self) -> None:
@@ -30,9 +31,9 @@ class Interrupts:
 
     @contextmanager
     def raised(self) -> Iterator[None]:
-        """The body ends like by an exception: KeyboardInterrupt or Terminated."""
+        """Raise KeyboardInterrupt or Terminated in the body when a signal arrives."""
         if threading.current_thread() is not threading.main_thread():
-            yield  # only the main thread may ask for signals
+            yield  # only the main thread may install handlers
             return
         self.pending = None
         before = {number: signal.getsignal(number) for number in _listened_to()}
@@ -46,28 +47,29 @@ class Interrupts:
 
     @contextmanager
     def ignored(self) -> Iterator[None]:
-        """The body is not disturbed: a few milliseconds in which the end is written."""
+        """Ignore signals in the body, which records the end of a run in milliseconds."""
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
                 signal.signal(number, signal.SIG_IGN)
         yield
 
     def hold(self) -> None:
-        """From now on wait for `raise_pending`."""
+        """Let the first signal wait for `raise_pending` from now on."""
         if threading.current_thread() is threading.main_thread():
-            self.listen()  # again, because Lightning put a handler of its own
+            self.listen()  # again: Lightning has installed its own handler
             self._held = True
 
     def release(self) -> None:
+        """Raise signals at once again."""
         self._held = False
 
     def raise_pending(self) -> None:
-        """A moment at which the run has been saved."""
+        """Raise the signal that waits, if any; called when the run has been saved."""
         if self.pending is not None:
             raise self.pending
 
     def listen(self) -> None:
-        """Install our handlers; again, where another library put its own."""
+        """Install the handlers, also over those of another library."""
         for number in _listened_to():
             signal.signal(number, self._receive)
 
@@ -80,7 +82,7 @@ class Interrupts:
 
 
 def _listened_to() -> list[int]:
-    """Return the signals that matter: `nohup` has SIGHUP ignored, and it stays so."""
+    """Return the signals to handle, without those that `nohup` has set to be ignored."""
     ignored = signal.SIG_IGN
     return [n for n in SIGNALS if n == signal.SIGINT or signal.getsignal(n) != ignored]
 
@@ -92,10 +94,10 @@ def _interrupt(number: int) -> BaseException:
 
 
 def end_at_once() -> None:
-    """Until `run_command` takes over, a signal ends the process with a line and its code.
+    """End the process at a signal, with a line and an exit code, until `run_command` starts.
 
-    A script calls it before its imports, which take seconds: an exception that is raised
-    within one may be swallowed there, and there is nothing to save yet.
+    A script calls it before its imports, which take seconds. An exception raised during an
+    import may be swallowed there, and there is nothing to save yet.
     """
 
     def end(number: int, frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""Child processes that end when their parent ends."""
+"""Start child processes that end when their parent ends."""
 
 import os
 import signal
@@ -10,14 +10,14 @@ from typing import IO
 from imex_experiments.errors import FULL_ERROR
 
 PARENT_WATCHED = "IMEX_END_WITH_PARENT"
-"""Set for the processes of jobs; see `end_with_parent`."""
+"""Environment variable that `run_tied` sets for `end_with_parent` in the child."""
 
 
 def end_with_parent() -> None:
-    """In the process of a job: SIGTERM to itself when the launcher is gone.
+    """Send SIGTERM to this process when its parent ends, if `run_tied` started it.
 
-    The launcher holds the other end of stdin; however it ends, the system closes it, and
-    the job ends in order instead of training on for nobody.
+    The parent holds the other end of stdin. The system closes it when the parent ends, even
+    if it is killed, and the child then ends in order instead of training on.
     """
     if os.environ.pop(PARENT_WATCHED, None) is None:
         return
@@ -30,10 +30,10 @@ def end_with_parent() -> None:
 
 
 def run_tied(command: Sequence[str], output: IO[str] | None = None) -> int:
-    """The exit code of a command that ends in order when this process ends, however.
+    """Run a command as a child that ends when this process ends; return its exit code.
 
-    Its output, tracebacks included, goes to the file `output`; by default to where ours
-    goes, with one line for a failure.
+    Output and tracebacks go to the file `output`. Without one, output goes to the streams
+    of this process, and a failure prints one line.
     """
     environment = {**os.environ, PARENT_WATCHED: "1"}
     if output is None:
@@ -44,7 +44,7 @@ def run_tied(command: Sequence[str], output: IO[str] | None = None) -> int:
         stdout=output,
         stderr=output,
         env=environment,
-        start_new_session=True,  # Ctrl-C is ours to hand on, once
+        start_new_session=True,  # a Ctrl-C reaches it through stdin alone
     )
     assert child.stdin is not None
     try:

@@ -1,4 +1,4 @@
-"""Statistics over seeds, and paired differences between implicit and explicit networks."""
+"""Compute statistics over seeds, and paired differences of implicit and explicit networks."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,11 +11,11 @@ from imex_experiments.results.sources import natural
 from imex_experiments.results.statistics import summarise
 from imex_experiments.results.table import FINISHED, metric_columns, varied
 
-OF_THE_NETWORK = ("model/integrator", "model.integrator._target_")
-"""Overrides that choose the network, as `model` does; they are no settings of it."""
+NETWORK_OVERRIDES = ("model/integrator", "model.integrator._target_")
+"""Overrides that choose the network, as `model` does, and so are part of its name."""
 
-OF_THE_OPERATOR = ("model/diffusion", "model.diffusion.")
-"""Beginnings of overrides of L, without effect where alpha = 0."""
+OPERATOR_OVERRIDES = ("model/diffusion", "model.diffusion.")
+"""Prefixes of overrides of L, which have no effect for alpha = 0."""
 
 IDLE = "-"
 """The value of an override that has no effect."""
@@ -23,12 +23,13 @@ IDLE = "-"
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Runs of one task, compared over their settings.
+    """Runs of one task, grouped by setting.
 
-    A setting is what a number is repeated over seeds for. `settings` has a row for each:
-    model (with its integrator where that differs), what else was varied, h and alpha, in
-    the order of the models' first runs; it is numbered from 0. `setting` is the number of
-    each run. Settings are chosen by `monitor`, best at its `mode`, compared by `metric`.
+    A setting is one choice of all values that were varied, except for the seed. `settings`
+    has one row per setting, numbered from 0 in the order of the models' first runs: model
+    (with its integrator where integrators differ), the other varied overrides, h and
+    alpha. `setting` has the number of the setting of each run. The best settings have the
+    best `monitor`, which is "max" or "min" according to `mode`; `metric` is compared.
     """
 
     runs: pd.DataFrame
@@ -39,9 +40,9 @@ class Comparison:
     metric: str
 
     def scores(self, metric: str) -> pd.DataFrame:
-        """Return a metric by seed (rows) and setting (columns), NaN where it has none.
+        """Return a metric by seed (rows) and setting (columns), NaN without a value.
 
-        Repeats of a seed are averaged: they are no sample.
+        Repeated runs of a seed are averaged, because they are not independent samples.
         """
         runs = self.runs.loc[self.setting.index]
         groups = self._values(metric).groupby([self.setting, runs["seed"]])
@@ -50,8 +51,8 @@ class Comparison:
     def estimate(self, metric: str) -> pd.DataFrame:
         """Return the statistics of a metric over the seeds of every setting.
 
-        `lost` counts the runs without a finite value: failed, interrupted, diverged,
-        unreadable.
+        `lost` counts the runs without a finite value: they failed, diverged, were
+        interrupted or cannot be read.
         """
         lost = self._values(metric).isna().groupby(self.setting).sum()
         return summarise(self.scores(metric)).assign(lost=lost)
@@ -60,8 +61,8 @@ class Comparison:
     def best(self) -> pd.Series:
         """The setting of each model with the best mean of the monitored metric.
 
-        Among those with the most finished seeds, so that a setting that loses half of its
-        runs does not win by the other half.
+        It is chosen among the settings with the most finished seeds, so that none wins
+        because its worse runs failed.
         """
         ranks = self.estimate(self.monitor).assign(model=self.settings["model"])
         ranks = ranks[ranks["seeds"] > 0].sort_values(
@@ -72,17 +73,16 @@ class Comparison:
 
     @cached_property
     def pairs(self) -> pd.DataFrame:
-        """Implicit (alpha > 0) minus explicit (alpha = 0) networks at equal settings.
+        """Differences of implicit (alpha > 0) minus explicit (alpha = 0) networks.
 
-        A row has the names of both, the number of the implicit setting and the statistics
-        of the difference. Seed, h and all varied overrides are equal but for the network
-        and those of L, which an explicit network does not have: one explicit run is the
-        partner of every alpha.
+        A row has the names of both networks, the number of the implicit setting and the
+        statistics of the difference over seeds. Both have the same seed, h and varied
+        overrides, except for the network and the overrides of L, which an explicit network
+        does not have. One explicit run is therefore compared with every alpha.
 
-        A row without a setting is the mean over those settings of the same two names that
-        all their seeds have: `complete` of them. Differences of one seed at several
-        settings are not independent: they are averaged first, so that the interval counts
-        seeds.
+        A row without a setting is the mean over all settings of two networks. It counts
+        `complete` settings, for which every seed has a difference. Differences of one seed
+        are not independent, so they are averaged first and the interval counts seeds.
         """
         found = self._partners()
         scores = self.scores(self.metric)
@@ -98,19 +98,22 @@ class Comparison:
 
     @property
     def higher_is_better(self) -> bool:
-        """Whether more of `metric` is good; losses and errors follow the task's mode."""
+        """True if a larger `metric` is better.
+
+        The accuracies delta1, ... always are, losses never are, others follow `mode`.
+        """
         name = self.metric.rpartition("/")[-1]
         if name.startswith("delta"):
             return True
         return name != "loss" and self.mode == "max"
 
     def _partners(self) -> pd.DataFrame:
-        """Return every implicit setting with each explicit one that differs by L alone."""
+        """Return pairs of an implicit and an explicit setting that differ by L alone."""
         settings = self.settings.rename_axis("setting").reset_index()
         shared = [
             key
             for key in self.settings.columns.drop(["model", "alpha"])
-            if not key.startswith(OF_THE_OPERATOR)
+            if not key.startswith(OPERATOR_OVERRIDES)
         ]
         also = settings.groupby("model")["alpha"].transform("max") > 0
         settings["explicit"] = settings["model"] + also.map(
@@ -134,8 +137,8 @@ class Comparison:
 def compare(runs: pd.DataFrame, metric: str | None = None) -> Comparison:
     """Return the comparison of a table of runs, by default in the monitored test score.
 
-    ConfigError for runs of different tasks or an unknown metric, CheckpointError if none
-    of them finished.
+    Raises ConfigError for runs of different tasks and for an unknown metric, and
+    CheckpointError if no run has finished.
     """
     runs = runs.loc[sorted(runs.index, key=natural)]
     finished = runs[runs["state"] == FINISHED]
@@ -167,21 +170,21 @@ def _settings(runs: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
     known = runs[runs["h"].notna()]
     integrators = known.groupby("model")["integrator"].transform("nunique")
     named = known["model"] + " (" + known["integrator"] + ")"
-    asked = pd.DataFrame({"model": known["model"].where(integrators == 1, named)})
-    keys = [key for key in varied(runs) if key not in OF_THE_NETWORK]
+    chosen = pd.DataFrame({"model": known["model"].where(integrators == 1, named)})
+    keys = [key for key in varied(runs) if key not in NETWORK_OVERRIDES]
     keys = ["data"] * (known["data"].nunique() > 1) + keys
     for key in keys:
-        idle = key.startswith(OF_THE_OPERATOR) & (known["alpha"] == 0)
-        asked[key] = known[key].mask(idle, IDLE)
-    asked[["h", "alpha"]] = known[["h", "alpha"]]
-    asked = asked[asked["alpha"].notna()]
-    orders = {key: sorted(asked[key].unique(), key=natural) for key in keys}
-    orders["model"] = [*asked["model"].unique()]
-    ranks = asked.copy()
+        idle = key.startswith(OPERATOR_OVERRIDES) & (known["alpha"] == 0)
+        chosen[key] = known[key].mask(idle, IDLE)
+    chosen[["h", "alpha"]] = known[["h", "alpha"]]
+    chosen = chosen[chosen["alpha"].notna()]
+    orders = {key: sorted(chosen[key].unique(), key=natural) for key in keys}
+    orders["model"] = [*chosen["model"].unique()]
+    ranks = chosen.copy()
     for key, order in orders.items():
-        ranks[key] = pd.Categorical(asked[key], order, ordered=True)
+        ranks[key] = pd.Categorical(chosen[key], order, ordered=True)
     setting = ranks.groupby([*ranks], observed=True).ngroup().rename("setting")
-    return asked.groupby(setting).first(), setting
+    return chosen.groupby(setting).first(), setting
 
 
 def _overall(pairs: pd.DataFrame, differences: pd.DataFrame) -> pd.DataFrame:

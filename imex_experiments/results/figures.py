@@ -1,4 +1,4 @@
-"""The pictures of a sweep: which numbers of a comparison each figure shows."""
+"""Draw the figures of a sweep from the numbers of a comparison."""
 
 import logging
 from collections.abc import Mapping
@@ -26,21 +26,21 @@ COSTS = {
     "flops": "FLOPs per image",
     "train_seconds": "seconds of training",
 }
-"""Metric -> its name on an axis."""
+"""Metric -> label of an axis."""
 
 NEEDS = {
     "heat_map": "runs that differ in alpha or h",
     "learning_curves": "the metrics.csv of the best settings",
     "cost": f"{', '.join(COSTS)} in metrics.json",
 }
-"""Picture -> what it is drawn of."""
+"""Picture -> the data that it needs."""
 
 Picture = tuple[Figure, pd.DataFrame]
 """A figure and the numbers that it shows."""
 
 
 def pictures(comparison: Comparison) -> dict[str, Picture]:
-    """Return the pictures by file name, without those that have nothing to show."""
+    """Return the pictures by file name; one without data is left out."""
     drawn = {
         "heat_map": heat_maps(comparison),
         "learning_curves": learning_curves(comparison),
@@ -50,7 +50,7 @@ def pictures(comparison: Comparison) -> dict[str, Picture]:
 
 
 def heat_maps(comparison: Comparison) -> Picture | None:
-    """Draw the metric over alpha and h, a map per network; the chosen setting is framed."""
+    """Draw the metric over alpha and h, one map per network, the best setting framed."""
     settings = comparison.settings
     alphas = settings.loc[settings["alpha"] > 0, "alpha"]
     if settings["h"].nunique() < 2 and alphas.nunique() < 2:
@@ -81,8 +81,8 @@ def curves(
 ) -> pd.DataFrame:
     """Return mean and deviation of a metric over the epochs, one row per curve and epoch.
 
-    A curve has the epochs that all runs of its setting have. `named` are the settings to
-    show, number to title.
+    `named` maps the number of each setting to show to the title of its curve. A curve has
+    the epochs that all runs of its setting have.
     """
     columns = ["curve", "epoch", "mean", "sd", "seeds"]
     tables = []
@@ -96,7 +96,7 @@ def curves(
 
 
 def costs(comparison: Comparison) -> Picture | None:
-    """Draw the metric against parameters, arithmetic and time of every setting."""
+    """Draw the metric against parameters, FLOPs and training time of every setting."""
     cost = pd.DataFrame(
         {label: comparison.estimate(name)["mean"] for name, label in COSTS.items()}
     )
@@ -113,7 +113,7 @@ def costs(comparison: Comparison) -> Picture | None:
 
 
 def _by_epoch(runs: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Return a metric by epoch (rows) and seed (columns), repeats averaged."""
+    """Return a metric by epoch (rows) and seed (columns); repeated runs are averaged."""
     found: dict[tuple[int, str], pd.Series] = {}
     for run in runs[runs["state"] == FINISHED].itertuples():
         try:
@@ -123,7 +123,7 @@ def _by_epoch(runs: pd.DataFrame, metric: str) -> pd.DataFrame:
             log.warning("no learning curve of %s: %s", run.Index, error)
         else:
             found[run.seed, run.Index] = pd.Series(curve)
-    # A run that has no number at all is lost, as it is for the statistics.
+    # A run without any value is left out, as in the statistics.
     known = pd.DataFrame(found).dropna(axis="columns", how="all")
     common = known.dropna().sort_index()
     return common.T.groupby(level=0).mean().T

@@ -1,4 +1,4 @@
-"""The published experiments as sweeps of train.py, and the numbers that were published."""
+"""List the published experiments as sweeps of train.py, with the published numbers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Published:
-    """What the paper gives for a network: trainable weights, and the score if it has one."""
+    """Published numbers of a network: trainable weights, and its score if given."""
 
     parameters: int
     score: float | None = None
@@ -14,27 +14,27 @@ class Published:
 
 @dataclass(frozen=True)
 class Sweep:
-    """Networks that differ in one thing: `words` of train.py, repeated over the seeds."""
+    """A sweep of train.py with some `overrides`, repeated over the seeds."""
 
     name: str
     title: str
-    words: tuple[str, ...]
+    overrides: tuple[str, ...]
     published: Mapping[str, Published] = field(default_factory=dict)
 
 
 TABLE1 = "experiment=qtips_table1"
 UNET = ("model=unet", "model.widths=[56,112,168,224]")
-"""Near the weights of the published networks: 2,664,312."""
+"""A U-Net with 2,664,312 weights, near the number of the published networks."""
 
-THEIRS = (
+PUBLISHED_RECIPE = (
     *("optimizer=sgd", "scheduler=constant"),
     *("data.batch_size=8", "trainer.max_epochs=200"),
 )
-OURS = (
+OUR_RECIPE = (
     *("optimizer=adamw", "optimizer.lr=0.001", "scheduler=onecycle"),
     *("data.batch_size=16", "trainer.max_epochs=30"),
 )
-"""The recipe of the main job; at this size the learning rate is a tenth of its 0.01."""
+"""The recipe of the main job. Networks of this size get a tenth of its learning rate."""
 
 FROM_LAPLACIAN = "model.diffusion.init=laplacian"
 WIDTHS = "model.widths=[1,2,4],[2,3,6],[2,4,8],[3,5,10],[3,6,12],[4,8,16],[6,12,24]"
@@ -61,12 +61,20 @@ PARTS: Mapping[str, tuple[Sweep, ...]] = {
             ("experiment=qtips_released",),
         ),
         Sweep(
-            "unet", "Table 1, a U-Net of that size, published recipe", (*UNET, *THEIRS)
+            "unet",
+            "Table 1, a U-Net of that size, published recipe",
+            (*UNET, *PUBLISHED_RECIPE),
         ),
         Sweep(
             "recipe",
             "Table 1, symmetric layers, our recipe",
-            (TABLE1, "model=resnet,imexnet", "model.alpha=100", FROM_LAPLACIAN, *OURS),
+            (
+                TABLE1,
+                "model=resnet,imexnet",
+                "model.alpha=100",
+                FROM_LAPLACIAN,
+                *OUR_RECIPE,
+            ),
         ),
         Sweep(
             "recipe_reaction",
@@ -76,11 +84,13 @@ PARTS: Mapping[str, tuple[Sweep, ...]] = {
                 "model=diffusion_reaction",
                 "model.alpha=10",
                 FROM_LAPLACIAN,
-                *OURS,
+                *OUR_RECIPE,
             ),
         ),
         Sweep(
-            "recipe_unet", "Table 1, a U-Net of that size, our recipe", (*UNET, *OURS)
+            "recipe_unet",
+            "Table 1, a U-Net of that size, our recipe",
+            (*UNET, *OUR_RECIPE),
         ),
     ),
     "nyu": (
@@ -99,7 +109,7 @@ PARTS: Mapping[str, tuple[Sweep, ...]] = {
         ),
     ),
 }
-"""Part of a reproduction -> its sweeps."""
+"""Part of the reproduction -> its sweeps."""
 
 TARGETS = (0.95, 0.99)
-"""Mean IoU that the smallest network is looked for."""
+"""Values of mean IoU for which the smallest network is searched."""

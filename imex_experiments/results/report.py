@@ -1,4 +1,4 @@
-"""What a sweep leaves at its end: results.csv, summary.md, and pictures with numbers."""
+"""Write the report of a comparison: results.csv, summary.md, and pictures with numbers."""
 
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ from imex_experiments.results.table import FINISHED, metric_columns, varied
 from imex_experiments.results.tables import best, differences, failures, settings
 
 COUNTS = ("parameters", "flops")
-"""Beginnings of metrics that are whole numbers, and are written as such."""
+"""Prefixes of metrics that are integers."""
 
 
 def write_report(
@@ -22,9 +22,9 @@ def write_report(
 ) -> None:
     """Write a comparison of the runs in sweeps and run folders into the folder `out`.
 
-    results.csv has one row per run and depends on the runs' results alone; summary.md the
-    statistics; every picture comes with a CSV of its numbers, and is left out where it has
-    nothing to show. StorageError if `out` cannot be written.
+    results.csv has one row per run and depends on the results of the runs alone.
+    summary.md has the statistics. Every picture comes with a CSV of its numbers; one
+    without data is left out. Raises StorageError if `out` cannot be written.
     """
     folder = Path(out)
     try:
@@ -40,10 +40,10 @@ def write_report(
 
 
 def results(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return the columns of results.csv: nothing that a clock or a folder's place decides."""
+    """Return the columns of results.csv, which depend on no clock and no path."""
     metrics = [name for name in metric_columns(runs) if not name.endswith("seconds")]
-    asked = ["model", "data", "seed", "h", "alpha", *varied(runs)]
-    table = runs[[*asked, "state", "reason", "monitor", *metrics]]
+    chosen = ["model", "data", "seed", "h", "alpha", *varied(runs)]
+    table = runs[[*chosen, "state", "reason", "monitor", *metrics]]
     counts = [
         name
         for name in metrics
@@ -55,7 +55,7 @@ def results(runs: pd.DataFrame) -> pd.DataFrame:
 def summary(
     comparison: Comparison, sources: Iterable[str | Path], made: Collection[str]
 ) -> str:
-    """Return summary.md: commands, tables, and the pictures that were made."""
+    """Return the text of summary.md: commands, tables, and links to the pictures."""
     finished = (comparison.runs["state"] == FINISHED).sum()
     parts = [
         "# Comparison\n",

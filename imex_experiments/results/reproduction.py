@@ -1,4 +1,4 @@
-"""A page on the published experiments: published numbers beside ours, curves, provenance."""
+"""Write a page that compares the published experiments with our runs."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -25,9 +25,9 @@ from imex_experiments.runs.status import read_status
 HEAD = """# The published experiments
 
 This page is written by `scripts/reproduce.py`. Each command can be stopped with Ctrl-C and
-given again: it goes on where it was, and finished runs are not repeated. Words of `train.py`
-may be added: `trainer=gpu speed=mixed`, or `check=true` to be told what it costs. At the
-published size an epoch takes minutes on a CPU: it wants a GPU. With `hydra/launcher=ray_gpu
+given again: it continues, and finished runs are not repeated. Overrides of `train.py` may be
+added: `trainer=gpu speed=mixed`, or `check=true` for an estimate of the cost. At the published
+size an epoch takes minutes on a CPU, so use a GPU. With `hydra/launcher=ray_gpu
 hydra.launcher.ray.remote.num_gpus=0.25` four runs share one.
 
 ```bash
@@ -53,7 +53,7 @@ finds every object and calls all of them by one class therefore scores
 | 3, black-black | 2/3 = 0.667 | 0.672 | 0.654 |
 
 where the standard object IoU is 1/9 with equally frequent classes of equal area, and mIoU 1/3.
-So 2/3 is the floor: what a network has to be above before it has told any class apart. The
+So a network that has learned to distinguish any classes must score more than 2/3. The
 published ResNet has 0.741. An image in which there is no object and none is found counts as 1.
 """
 
@@ -73,10 +73,10 @@ SCORES: Mapping[str, Mapping[str, str]] = {
         "RMSE, test [m]": "test/rmse",
     },
 }
-"""Monitored metric -> columns of a table and the metrics in them."""
+"""Monitored metric -> column of the table -> metric."""
 
 CURVE = {"val/miou": "val/published_iou"}
-"""Monitored metric -> what its curves show, where that is something else."""
+"""Monitored metric -> metric of the curves, if it is another one."""
 
 NOT_RUN = {
     "table1": "Not run: it needs a GPU.",
@@ -86,9 +86,9 @@ NOT_RUN = {
 
 
 def write_page(page: Path, out: Path) -> None:
-    """Write all parts on one page, from the runs in `out`; what was not run is said.
+    """Write one page on all parts, from the runs in `out`; name the parts without runs.
 
-    Figures and their numbers go to `figures` beside the page.
+    Figures and their numbers are written to `figures` beside the page.
     """
     figures = page.parent / "figures"
     figures.mkdir(parents=True, exist_ok=True)
@@ -100,9 +100,9 @@ def write_page(page: Path, out: Path) -> None:
 
 
 def _section(part: str, sweep: Sweep, folder: Path, figures: Path) -> list[str]:
-    """Return what the page says on a sweep, and draw its figure."""
+    """Return the sections of the page on a sweep, and draw its figure."""
     if not is_sweep(folder) or not any(folder.rglob("metrics.json")):
-        note = f"{NOT_RUN[part]} Part `{part}`, with `{' '.join(sweep.words)}`."
+        note = f"{NOT_RUN[part]} Part `{part}`, with `{' '.join(sweep.overrides)}`."
         return [TextTable(sweep.title, note).markdown()]
     comparison = compare(runs_table(folder))
     note = f"{provenance(comparison)} Made by `{commands([folder])[0]}`."
@@ -128,7 +128,7 @@ def _section(part: str, sweep: Sweep, folder: Path, figures: Path) -> list[str]:
 
 
 def scores(comparison: Comparison, sweep: Sweep) -> pd.DataFrame:
-    """Return one row per network and setting: the published numbers, then ours."""
+    """Return one row per network and setting, with published and measured numbers."""
     published = [sweep.published.get(model) for model in comparison.settings["model"]]
     cells = pd.DataFrame({"network": network_names(comparison)})
     if any(known.score is not None for known in sweep.published.values()):
@@ -148,7 +148,7 @@ def scores(comparison: Comparison, sweep: Sweep) -> pd.DataFrame:
 
 
 def provenance(comparison: Comparison) -> str:
-    """Return seeds, device, commit and versions of the finished runs in a sentence."""
+    """Return a sentence with seeds, device, commit and versions of the finished runs."""
     done = comparison.runs[comparison.runs["state"] == FINISHED]
     statuses = [read_status(Path(folder)) for folder in done["folder"]]
     return (
@@ -159,7 +159,7 @@ def provenance(comparison: Comparison) -> str:
 
 
 def smallest(comparison: Comparison) -> str:
-    """Return, for each target, the smallest network whose mean on validation reaches it."""
+    """Return a list of the smallest network whose mean reaches each target on validation."""
     cells = pd.DataFrame({"name": setting_names(comparison)})
     cells["weights"] = mean(comparison, "parameters", "{:,.0f}")
     cells["val"] = spread(comparison, comparison.monitor)
@@ -184,7 +184,7 @@ def smallest(comparison: Comparison) -> str:
 
 
 def curves_picture(comparison: Comparison, sweep: Sweep) -> Picture:
-    """Draw validation over the epochs, a band per network, the published scores across."""
+    """Draw the validation score over the epochs, with the published scores as lines."""
     metric = CURVE.get(comparison.monitor, comparison.monitor)
     numbers = curves(comparison, network_names(comparison), metric)
     levels = {
@@ -196,7 +196,7 @@ def curves_picture(comparison: Comparison, sweep: Sweep) -> Picture:
 
 
 def size_picture(comparison: Comparison) -> Picture:
-    """Draw the score over the weights, with the targets."""
+    """Draw the score over the number of weights, with the targets as lines."""
     estimate = comparison.estimate(comparison.metric)[["mean", "sd", "seeds"]]
     numbers = pd.DataFrame({"setting": setting_names(comparison)})
     numbers["parameters"] = comparison.estimate("parameters")["mean"]
@@ -209,5 +209,5 @@ def size_picture(comparison: Comparison) -> Picture:
 
 
 def _list(values: Iterable[object]) -> str:
-    """Return the different values in order, with commas between."""
+    """Return the distinct values in order, separated by commas."""
     return ", ".join(sorted(set(map(str, values))))

@@ -1,4 +1,4 @@
-"""The folders of sweeps and runs, and the commands that made them."""
+"""Find the run folders of sweeps, and the commands that made them."""
 
 import os
 import re
@@ -11,18 +11,18 @@ from imex_experiments.runs.layout import HYDRA, OVERRIDES, SWEEP, sweep_file
 from imex_experiments.runs.plain import check_folder, read_yaml
 
 ADDED = ("hydra.mode=", "hydra.job.config.override_dirname.", "hydra.sweep.")
-"""Beginnings of overrides that a launcher of ours adds to those of the user."""
+"""Prefixes of overrides that `sweeps` adds to those of the user."""
 
 
 def is_sweep(folder: Path) -> bool:
-    """Tell if Hydra made the folder for several runs."""
+    """Return True if Hydra made the folder for a sweep."""
     return sweep_file(folder).is_file()
 
 
 def sweep_words(sweep: Path) -> tuple[list[str], list[str]]:
-    """Return the overrides with which a sweep was started, of Hydra's own and the others.
+    """Return the overrides of a sweep: those of Hydra's node, and all others.
 
-    CheckpointError for a file without them.
+    Raises CheckpointError for a file without them.
     """
     source = sweep_file(sweep)
     content = read_yaml(source)
@@ -34,10 +34,11 @@ def sweep_words(sweep: Path) -> tuple[list[str], list[str]]:
 
 
 def run_folders(sources: Iterable[str | Path]) -> dict[str, Path]:
-    """Return the run folders in sweeps and runs by their names, in natural order.
+    """Return the run folders of sweeps and runs by name, in natural order.
 
-    A name is the path below the folder that all have in common; a run that is given twice
-    counts once. CheckpointError for a folder that is neither a sweep nor a run.
+    A name is the path below the deepest folder that contains all runs. A run that is given
+    twice is listed once. Raises CheckpointError for a folder that is neither a sweep nor a
+    run.
     """
     folders = {
         Path(os.path.abspath(run)) for source in sources for run in _runs(Path(source))
@@ -50,13 +51,13 @@ def run_folders(sources: Iterable[str | Path]) -> dict[str, Path]:
 
 
 def natural(name: str) -> list[tuple[int, str]]:
-    """Return a key that sorts 2_seed=0 before 10_seed=0."""
+    """Return a sort key that puts 2_seed=0 before 10_seed=0."""
     parts = re.split(r"(\d+)", name)
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
 
 def commands(sources: Iterable[str | Path]) -> list[str]:
-    """Return the commands that made sweeps and runs, as far as their folders record them."""
+    """Return the commands that made sweeps and runs, if their folders record them."""
     return [line for source in sources if (line := _command(Path(source)))]
 
 
@@ -84,8 +85,8 @@ def _command(source: Path) -> str | None:
         hydra, task = sweep_words(source)
     except (CheckpointError, TypeError):
         return None
-    return _shell(["-m", *(w for w in hydra if not w.startswith(ADDED)), *task])
+    return _shell(["-m", *(o for o in hydra if not o.startswith(ADDED)), *task])
 
 
-def _shell(words: Iterable[object]) -> str:
-    return join(["python", "train.py", *map(str, words)])
+def _shell(arguments: Iterable[object]) -> str:
+    return join(["python", "train.py", *map(str, arguments)])

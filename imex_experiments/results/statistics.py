@@ -1,19 +1,19 @@
-"""Mean, spread and confidence interval over seeds."""
+"""Compute mean, standard deviation and confidence interval over seeds."""
 
 import numpy as np
 import pandas as pd
 from scipy.stats import t
 
 LEVEL = 0.95
-"""Of all confidence intervals."""
+"""Confidence level of the intervals."""
 
 
 def summarise(scores: pd.DataFrame) -> pd.DataFrame:
     """Return mean, sd, seeds, low and high of every column of scores, a row per seed.
 
     `sd` is the sample standard deviation, `seeds` the number of values. low and high are
-    mean -+ t_(n-1) sd / sqrt(n), Student's interval with 95 % confidence. NaN stands for
-    what there are too few values for: one value has no sd and no interval.
+    mean -+ t_(n-1) sd / sqrt(n), Student's interval with 95 % confidence. A single value
+    has NaN for sd, low and high.
     """
     mean, sd, seeds = scores.mean(), scores.std(), scores.count()
     half = t.ppf((1 + LEVEL) / 2, seeds - 1) * sd / np.sqrt(seeds)

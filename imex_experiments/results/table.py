@@ -1,4 +1,4 @@
-"""The runs of sweeps as one table: what each was asked, how it ended, what it measured."""
+"""Read the runs of sweeps into one table: configuration, status and metrics."""
 
 import logging
 from collections.abc import Iterable, Mapping
@@ -28,48 +28,51 @@ log = logging.getLogger(__name__)
 
 FINISHED, UNREADABLE = "finished", "unreadable"
 
-ASKED = ("folder", "model", "data", "integrator", "seed", "h", "alpha")
+CONFIGURED = ("folder", "model", "data", "integrator", "seed", "h", "alpha")
 ENDED = ("state", "reason", "monitor", "mode")
-"""Columns before and behind those of the overrides."""
+"""Columns before and after those of the overrides."""
 
-OWN = {*ASKED, *ENDED, "model.h", "model.alpha"}
+OWN = {*CONFIGURED, *ENDED, "model.h", "model.alpha"}
 OWN |= {"run", "setting", "implicit", "explicit", "partner"}
-"""Names that an override has no column for: theirs are above, or made of the table."""
+"""Names without a column of their own: they are above, or derived from the table."""
 
 NO_SETTINGS = ("resume", "sweep.", "run_dir")
-"""Beginnings of overrides that say how a run is made, not what it computes."""
+"""Prefixes of overrides without effect on the results of a run."""
 
 VARYING = ("auto", "learned")
-"""Words for an h or alpha that training varies."""
+"""Values of h or alpha that let training choose it."""
 
 INTEGRATOR = "model.integrator._target_"
 
-UNSAID = {"": f"died before it wrote {STATUS}", "running": "still running, or killed"}
-"""Why a run is not finished, where status.json does not say so itself."""
+NO_REASON = {
+    "": f"died before it wrote {STATUS}",
+    "running": "still running, or killed",
+}
+"""State -> reason for a run that is not finished and recorded no reason."""
 
 
 def runs_table(*sources: str | Path) -> pd.DataFrame:
     """Return one row for each run of the sweep folders and run folders given.
 
-    The index is the run's name, in natural order. The columns are
+    The index is the name of the run, in natural order. The columns are
 
-    - folder, model, data, integrator, seed, h, alpha: the values in force; alpha is 0
-      without L, and where h or alpha is learned or chosen by training it is the first
-      value, and `model` says so;
-    - every override that any of the runs was given, such as `optimizer.lr`: the text of
-      the value in force, also in runs that were not given it;
-    - state, reason, monitor, mode: how it ended, and what chose its checkpoint;
-    - the metrics of metrics.json as floats, NaN where a run has none: all of them unless
-      the state is "finished".
+    - folder, model, data, integrator, seed, h, alpha: the values in force. alpha is 0
+      without L. If h or alpha is learned or chosen by training, the column has its first
+      value, and `model` ends in "h learned" or "alpha auto";
+    - every override that any of the runs has, such as `optimizer.lr`: the value in force
+      as text, also in runs without the override;
+    - state and reason: how the run ended; monitor and mode: the metric that chose its
+      checkpoint;
+    - the metrics of metrics.json as floats. All are NaN unless the state is "finished".
 
-    A file that cannot be read is named in a warning; its run is then "unreadable".
-    CheckpointError for a folder that is neither a sweep nor a run.
+    A run with a file that cannot be read has the state "unreadable"; a warning names it.
+    Raises CheckpointError for a folder that is neither a sweep nor a run.
     """
     folders = run_folders(sources)
-    asked = {name: _asked(folder) for name, folder in folders.items()}
-    keys = sorted({key for given in asked.values() for key in given} - OWN)
-    read = [_read_run(folder, asked[name], keys) for name, folder in folders.items()]
-    columns = [*ASKED, *keys, *ENDED]
+    given = {name: _overrides(folder) for name, folder in folders.items()}
+    keys = sorted({key for overrides in given.values() for key in overrides} - OWN)
+    read = [_read_run(folder, given[name], keys) for name, folder in folders.items()]
+    columns = [*CONFIGURED, *keys, *ENDED]
     metrics = sorted({name for _, found in read for name in found} - {*columns})
     kinds = {"seed": "Int64"} | dict.fromkeys(["h", "alpha", *metrics], "float64")
     return pd.DataFrame(
@@ -81,7 +84,7 @@ def runs_table(*sources: str | Path) -> pd.DataFrame:
 
 def override_columns(runs: pd.DataFrame) -> list[str]:
     """Return the names of the overrides in a table of runs."""
-    return [*runs.loc[:, ASKED[-1] : ENDED[0]].columns[1:-1]]
+    return [*runs.loc[:, CONFIGURED[-1] : ENDED[0]].columns[1:-1]]
 
 
 def metric_columns(runs: pd.DataFrame) -> list[str]:
@@ -90,32 +93,35 @@ def metric_columns(runs: pd.DataFrame) -> list[str]:
 
 
 def varied(runs: pd.DataFrame) -> list[str]:
-    """Return the overrides whose values differ between runs of which they are known."""
+    """Return the overrides whose known values differ between runs."""
     known = runs[runs["h"].notna()]
     return [key for key in override_columns(runs) if known[key].nunique() > 1]
 
 
-def _asked(folder: Path) -> dict[str, str]:
-    """Return the overrides that a run was given, key to value, as they were written."""
+def _overrides(folder: Path) -> dict[str, str]:
+    """Return the overrides of a run by key, as they were written."""
     try:
-        words = read_yaml(folder / OVERRIDES)
+        overrides = read_yaml(folder / OVERRIDES)
     except CheckpointError:
-        return {}  # as a run that was killed while Hydra wrote its files
-    listed = words if isinstance(words, list) else []
-    pairs = [str(word).lstrip("+~").partition("=") for word in listed]
+        return {}  # a run that was killed while Hydra wrote its files
+    listed = overrides if isinstance(overrides, list) else []
+    pairs = [str(override).lstrip("+~").partition("=") for override in listed]
     return {key: value for key, _, value in pairs if not key.startswith(NO_SETTINGS)}
 
 
 def _read_run(
-    folder: Path, asked: Mapping[str, str], keys: Iterable[str]
+    folder: Path, overrides: Mapping[str, str], keys: Iterable[str]
 ) -> tuple[dict[str, Any], dict[str, float]]:
-    """Return all but the metrics of a run, as far as it can be read, and its metrics."""
+    """Return the row of a run without its metrics, and its metrics.
+
+    Columns of a file that cannot be read stay empty.
+    """
     row: dict[str, Any] = dict.fromkeys([*keys, "integrator", *ENDED], "")
     row |= {"folder": str(folder), "model": "?", "data": "?"}
     try:
         with refusing(str(HYDRA)):
             config = dotted(read_yaml(folder / CONFIG))
-            row |= _configured(folder, config, asked, keys)
+            row |= _configured(folder, config, overrides, keys)
         with refusing(str(STATUS)):
             row |= _ended(folder, config)
         with refusing(str(METRICS)):
@@ -129,10 +135,10 @@ def _read_run(
 def _configured(
     folder: Path,
     config: Mapping[str, Any],
-    asked: Mapping[str, str],
+    overrides: Mapping[str, str],
     keys: Iterable[str],
 ) -> dict[str, Any]:
-    """Return the values in .hydra/, which is there before the run begins."""
+    """Return the values recorded in .hydra/, which is written before the run begins."""
     needed = {"model.h", "model.alpha", "seed"}
     if missing := needed - config.keys():
         raise ValueError(f"{CONFIG.name} has no {', '.join(sorted(missing))}")
@@ -148,19 +154,19 @@ def _configured(
         for name in ("h", "alpha")
         if config[f"model.{name}"] in VARYING
     ]
-    given = {**asked, **config, **choices}
+    given = {**overrides, **config, **choices}
     return {
         "model": ", ".join([str(choices.get("model", "?")), *varying]),
         "data": str(choices.get("data", "?")),
         "integrator": str(config.get(INTEGRATOR, "")).rpartition(".")[-1],
         "seed": seed,
         "h": _number(config["model.h"], FIRST_H),
-        **{key: _word(given[key]) for key in keys if key in given},
+        **{key: _text(given[key]) for key in keys if key in given},
     }
 
 
 def _ended(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what status.json has; without one the run died before it could write it."""
+    """Return the values in status.json; without one the run ended before writing it."""
     status = read_status(folder)
     state = status.get("state") or "failed"
     if state == FINISHED and not {"monitor", "mode"} <= status.keys():
@@ -168,14 +174,14 @@ def _ended(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "alpha": float(status["alpha"]) if "alpha" in status else _alpha(config),
         "state": state,
-        "reason": status.get("reason") or UNSAID.get(state if status else "", ""),
+        "reason": status.get("reason") or NO_REASON.get(state if status else "", ""),
         "monitor": status.get("monitor") or "",
         "mode": status.get("mode") or "",
     }
 
 
 def _alpha(config: Mapping[str, Any]) -> float:
-    """Return the alpha in force for a run that ended before it recorded it."""
+    """Return the alpha of a run that ended before it recorded one."""
     path = config.get(INTEGRATOR)
     scheme = locate(path, INTEGRATOR, REBUILDING) if path else None
     implicit = getattr(scheme, "uses_operator", False)
@@ -183,12 +189,12 @@ def _alpha(config: Mapping[str, Any]) -> float:
 
 
 def _number(value: object, first: float) -> float:
-    """Return a value of the configuration; for one that training varies, the first."""
+    """Return a number of the configuration; `first` for one that training chooses."""
     return first if value in VARYING else float(str(value))
 
 
-def _word(value: object) -> str:
-    """Return a value as one would write it; 1 and 1.0 are the same."""
+def _text(value: object) -> str:
+    """Return a value as text; 1 and 1.0 give the same."""
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return str(value)

@@ -1,4 +1,4 @@
-"""The results of a sweep in text: the same tables for summary.md and for the screen."""
+"""Make the text tables of a comparison, for summary.md and for the terminal."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from imex_experiments.results.table import FINISHED
 
 @dataclass(frozen=True)
 class TextTable:
-    """A titled table of text with the sentence that says how to read it."""
+    """A table of text with a title and a note on how to read it."""
 
     title: str
     note: str
@@ -40,15 +40,15 @@ class TextTable:
 
 
 def print_report(comparison: Comparison) -> None:
-    """Print the best setting of each model, the paired differences and the failures."""
-    console = Console(markup=False, highlight=False)  # [4,8] in a name is no markup
+    """Print tables of the best settings, the paired differences and the failures."""
+    console = Console(markup=False, highlight=False)  # a name may hold [4,8]
     for table in (best(comparison), differences(comparison), failures(comparison)):
         if len(table.cells):
             console.print(table.rich())
 
 
 def best(comparison: Comparison) -> TextTable:
-    """Return the setting that validation chooses for each network, with its cost."""
+    """Return the setting of each network that is best on validation, with its cost."""
     end = "highest" if comparison.mode == "max" else "lowest"
     note = (
         f"Chosen by the {end} mean of {comparison.monitor} over the seeds, "
@@ -59,7 +59,7 @@ def best(comparison: Comparison) -> TextTable:
 
 
 def settings(comparison: Comparison) -> TextTable:
-    """Return every setting with mean and standard deviation over its seeds, and its cost."""
+    """Return the scores of every setting, mean and deviation over seeds, and its cost."""
     note = (
         "Mean ± sample standard deviation over seeds, of the kept checkpoints. Repeats of a "
         "seed, such as those of an explicit model over alpha, are averaged first."
@@ -69,8 +69,8 @@ def settings(comparison: Comparison) -> TextTable:
         cells[metric] = spread(comparison, metric)
     groups = comparison.runs["seed"].groupby(comparison.setting)
     cells["seeds"] = [
-        f"{known}" if known == asked else f"{known} of {asked}"
-        for known, asked in zip(
+        f"{known}" if known == wanted else f"{known} of {wanted}"
+        for known, wanted in zip(
             comparison.estimate(comparison.monitor)["seeds"],
             groups.nunique(),
             strict=True,
@@ -83,7 +83,7 @@ def settings(comparison: Comparison) -> TextTable:
 
 
 def differences(comparison: Comparison) -> TextTable:
-    """Return implicit minus explicit at equal settings and seeds."""
+    """Return implicit minus explicit scores at equal settings and seeds."""
     sign = "positive" if comparison.higher_is_better else "negative"
     note = (
         f"Implicit (alpha > 0) minus explicit (alpha = 0) in {comparison.metric}, same seed "
@@ -115,7 +115,7 @@ def differences(comparison: Comparison) -> TextTable:
 
 
 def failures(comparison: Comparison) -> TextTable:
-    """Return the runs without a result, and why."""
+    """Return the runs without a result, with the reason."""
     runs = comparison.runs
     lost = runs.loc[runs["state"] != FINISHED, ["state", "reason"]].reset_index()
     note = f"{len(lost)} of {len(runs)} jobs have no result." if len(lost) else "None."
@@ -123,7 +123,7 @@ def failures(comparison: Comparison) -> TextTable:
 
 
 def shown(comparison: Comparison) -> pd.DataFrame:
-    """Return the parts of each setting that differ anywhere in the comparison, as text."""
+    """Return, as text, the values of each setting that differ between settings."""
     settings = comparison.settings
     parts = settings.drop(columns=["model", "h", "alpha"])
     for name in ("h", "alpha"):
@@ -133,7 +133,7 @@ def shown(comparison: Comparison) -> pd.DataFrame:
 
 
 def setting_names(comparison: Comparison) -> pd.Series:
-    """Return each setting in one short line: what differs, key=value."""
+    """Return a name for each setting: its differing values as key=value."""
     parts = shown(comparison)
     rows = parts.itertuples(index=False, name=None)
     lines = [", ".join(map("{}={}".format, parts, row)) for row in rows]
@@ -141,13 +141,13 @@ def setting_names(comparison: Comparison) -> pd.Series:
 
 
 def network_names(comparison: Comparison) -> pd.Series:
-    """Return each setting in one short line, with the network before it."""
+    """Return a name for each setting: its model, and its differing values."""
     names = setting_names(comparison)
     return comparison.settings["model"] + (", " + names).where(names != "", "")
 
 
 def spread(comparison: Comparison, metric: str) -> list[str]:
-    """Return mean ± sd of a metric for every setting, without a sd for a single value."""
+    """Return mean ± sd of a metric for every setting; a single value has no sd."""
     estimate = comparison.estimate(metric)
     deviations = ["" if isnan(sd) else f" ± {sd:.4f}" for sd in estimate["sd"]]
     means = mean(comparison, metric, "{:.4f}")
@@ -157,7 +157,7 @@ def spread(comparison: Comparison, metric: str) -> list[str]:
 def mean(
     comparison: Comparison, metric: str, form: str, unit: float = 1.0
 ) -> list[str]:
-    """Return the mean of a metric in some unit for every setting, "-" without a value."""
+    """Return the mean of a metric, divided by `unit`, for every setting; "-" if none."""
     means = comparison.estimate(metric)["mean"] / unit
     return ["-" if isnan(value) else form.format(value) for value in means]
 

@@ -1,1 +1,1 @@
-"""Run folders: how a run is configured, recorded, ended, and loaded again."""
+"""Manage run folders: layout, status, checkpoints, resume and loading."""

@@ -1,8 +1,8 @@
-"""Checkpoints that are complete and verified, or refused.
+"""Write checkpoints atomically with a checksum, and refuse those that do not match it.
 
-Beside a checkpoint lies `<name>.sha256`, in the format of sha256sum. `last.ckpt` leaves the
-one before it as `previous.ckpt`. While a file is replaced its checksum file names the old
-and the new digest, so that at every moment what has a final name verifies.
+The checksum of a checkpoint is in `<name>.sha256`, in the format of sha256sum. A new
+`last.ckpt` keeps the one before it as `previous.ckpt`. While a file is replaced, its checksum
+file lists the old and the new digest, so that each file matches its checksum at any moment.
 """
 
 import hashlib
@@ -36,15 +36,15 @@ STATES = {
     *("state_dict", "optimizer_states", "lr_schedulers", "loops", "callbacks"),
     "global_step",
 }
-"""What Lightning needs to go on with a training."""
+"""Fields that Lightning needs to resume a training."""
 
 MOST_BYTES = 2**33
 MOST_DIGESTS = 2**12
-"""Bytes of a checkpoint, and of a file of checksums."""
+"""Most bytes of a checkpoint, and of a checksum file."""
 
 
 class VerifiedCheckpointIO(CheckpointIO):
-    """How Lightning writes and reads checkpoints here."""
+    """The plugin by which Lightning writes and reads checkpoints with checksums."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
@@ -62,21 +62,22 @@ class VerifiedCheckpointIO(CheckpointIO):
 
 
 def write_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
-    """Save tensors and plain containers; StorageError if the file system refuses."""
+    """Save tensors and plain containers. Raises StorageError if it cannot be written."""
     content = io.BytesIO()
     torch.save(checkpoint, content)
     _publish(content.getvalue(), path)
 
 
 def copy_checkpoint(source: Path, target: Path) -> None:
-    """The same checkpoint under another name, in a file of its own."""
+    """Copy a checkpoint to another file, with a checksum of its own."""
     _publish(source.read_bytes(), target)
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """A verified checkpoint's content, tensors and plain containers only.
+    """Return the content of a checkpoint, tensors and plain containers only.
 
-    CheckpointError if it is missing, damaged, no checkpoint, or would have to be fetched.
+    Raises CheckpointError if it is missing, does not match its checksum, is no checkpoint,
+    or is given by a URL.
     """
     if re.match(r"\w+:/", str(path)):
         raise CheckpointError(f"{path}: a URL; checkpoints are read from files only")
@@ -122,23 +123,24 @@ def load_weights(task: nn.Module, run: Path) -> None:
 
 
 def has_checkpoint(run: Path) -> bool:
-    """Whether a run has something to go on from, damaged or not."""
+    """Return True if a run has a checkpoint to resume from, damaged or not."""
     return any((run / name).is_file() for name in (LAST, PREVIOUS, BEST))
 
 
 def newest_verified(run: Path) -> Path:
-    """Return the checkpoint to go on from, and change nothing.
+    """Return the newest checkpoint that matches its checksum, without changing any file.
 
-    CheckpointError if none verifies.
+    Raises CheckpointError if there is none.
     """
     return _newest(run, *_examined(run))
 
 
 def going_on_from(run: Path) -> Path:
-    """Return last.ckpt, which `newest_verified` becomes if it is another.
+    """Prepare a run for its resume; return last.ckpt.
 
-    What is damaged is set aside, and both are told with a warning. StorageError if the
-    copy cannot be written.
+    Damaged checkpoints are renamed. If the newest sound checkpoint is another file, it is
+    copied to last.ckpt. Both are logged as warnings. Raises StorageError if the copy cannot
+    be written.
     """
     steps, damaged = _examined(run)
     newest = _newest(run, steps, damaged)
@@ -153,9 +155,9 @@ def going_on_from(run: Path) -> Path:
 
 
 def _mend_best(run: Path) -> None:
-    """Set a damaged best.ckpt aside, and put in its place the copy of it that a run keeps.
+    """Rename a damaged best.ckpt, and replace it by its copy if there is one.
 
-    `last.ckpt` is one until the next validation, and then `previous.ckpt`.
+    `last.ckpt` is a copy until the next validation, and then `previous.ckpt`.
     """
     try:
         read_checkpoint(run / BEST)
@@ -171,9 +173,9 @@ def _mend_best(run: Path) -> None:
 
 
 def _examined(run: Path) -> tuple[dict[Path, int], dict[Path, CheckpointError]]:
-    """Return the steps of checkpoints that verify, and the defects of those that do not.
+    """Return the steps of sound checkpoints, and the errors of damaged ones.
 
-    Behind a sound last.ckpt, the newest of all, no other is read.
+    After a sound last.ckpt no other is read, because it is the newest.
     """
     steps: dict[Path, int] = {}
     damaged: dict[Path, CheckpointError] = {}
@@ -205,7 +207,7 @@ def _step(path: Path) -> int:
 
 
 def checksum_of(path: Path) -> Path:
-    """Where the checksum of a file lies."""
+    """Return the path of the checksum of a file."""
     return path.with_name(f"{path.name}.sha256")
 
 

@@ -1,4 +1,4 @@
-"""Check what a checkpoint holds: plain containers of numbers, as a run of ours writes."""
+"""Check that a checkpoint holds plain containers of numbers, as a run writes them."""
 
 import io
 import random
@@ -15,7 +15,7 @@ from torch import Tensor
 from imex_experiments.errors import CheckpointError
 
 LONGEST = 10_000
-"""Characters of a text."""
+"""Most characters of a string."""
 
 COLUMN = re.compile(r"epoch|step|seconds|lr|train/loss|val/\w[\w ./()+-]{0,99}")
 """Names of the columns of metrics.csv."""
@@ -25,9 +25,9 @@ DIGEST = re.compile("[0-9a-f]{64}")
 
 
 def check_container(content: bytes) -> None:
-    """ValueError unless the bytes are a zip of torch's that unpacks to no more than it is.
+    """Raise ValueError unless the bytes are an uncompressed zip file, as torch.save writes.
 
-    torch.load takes compressed records, which may be a thousand times as large.
+    torch.load accepts compressed records, which may be a thousand times as large.
     """
     if not zipfile.is_zipfile(io.BytesIO(content)):
         raise ValueError("not in the format of torch.save")
@@ -39,7 +39,7 @@ def check_container(content: bytes) -> None:
 
 
 def check_contents(checkpoint: Any) -> None:
-    """ValueError, which names it, for the first thing in a checkpoint that no run writes."""
+    """Raise ValueError with its name for the first value that no run writes."""
     if not isinstance(checkpoint, dict):
         raise ValueError(f"{type(checkpoint).__name__} inside")
     for name, value in _leaves(checkpoint):
@@ -54,9 +54,10 @@ def check_contents(checkpoint: Any) -> None:
 
 
 def require_alike(found: Any, expected: Any, name: str) -> None:
-    """ValueError, which names it, for what is not of the kind that a new part has there.
+    """Raise ValueError with its name for the first value that is of another type.
 
-    A part of another version of torch may lack keys, but has no others.
+    `expected` is the state of a new part. The state of another version of torch may lack
+    keys of it, but has no others.
     """
     if isinstance(expected, dict) and all(isinstance(key, str) for key in expected):
         sound = isinstance(found, dict) and found.keys() <= expected.keys()
@@ -77,7 +78,7 @@ def require_alike(found: Any, expected: Any, name: str) -> None:
 
 @contextmanager
 def restoring(name: str) -> Iterator[None]:
-    """Turn what a state lacks, when the body restores it, into a CheckpointError."""
+    """Turn errors of restoring a state in the body into a CheckpointError."""
     try:
         with _explaining(name):
             yield
@@ -99,7 +100,7 @@ def _require(sound: bool, name: str) -> None:
 
 
 def _leaves(node: Any) -> Iterator[tuple[str, Any]]:
-    """Names and values of all leaves, each container once, however often it is referred to."""
+    """Yield names and values of all leaves; a shared container is visited once."""
     waiting, seen = [("", node)], set()
     while waiting:
         name, node = waiting.pop()
@@ -142,7 +143,7 @@ def _are(kind: type, node: Any) -> bool:
 
 
 def _only_counts(node: Any) -> bool:
-    """Tell if the state of loops has counts alone: of steps, of epochs, of batches."""
+    """Return True if the state of loops has only counts: steps, epochs, batches."""
     return isinstance(node, dict) and all(
         isinstance(value, int) and value >= 0 for _, value in _leaves(node)
     )
@@ -183,7 +184,7 @@ FIELDS: dict[str, Callable[[Any], bool]] = {
     "lr_schedulers": lambda node: isinstance(node, list) and _are(dict, node),
     "hyper_parameters": lambda node: isinstance(node, dict),
 }
-"""Whether a field of Lightning's is what it should be."""
+"""Field of Lightning -> check of its value."""
 
 CALLBACKS: dict[str, Callable[[Any], bool]] = {
     "History": _history,
@@ -191,4 +192,4 @@ CALLBACKS: dict[str, Callable[[Any], bool]] = {
     "SolverLog": lambda state: list(map(_is_number, state["counts"])) == [True] * 3,
     "RandomState": _random_state,
 }
-"""Whether the state of a callback of ours is; others hold plain leaves."""
+"""Callback of this package -> check of its state. States of others have plain leaves."""

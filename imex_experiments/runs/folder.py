@@ -1,4 +1,4 @@
-"""The folder of a run: private, with room on its disk, held by one process."""
+"""Make a private run folder with enough disk space, and lock it for one process."""
 
 import os
 import shutil
@@ -17,23 +17,23 @@ from imex_experiments.runs.layout import HYDRA, LAST, LOCK, STATUS, resume_comma
 from imex_experiments.runs.status import now
 
 BYTES = 4 * 3 * 4
-"""Per weight: last, previous, best and the next checkpoint of it and of two moments."""
+"""Bytes per weight: it and two moments in last, previous, best and next checkpoint."""
 
 LOGS = 16 * 2**20
 """Bytes for everything else in a run folder."""
 
 
 def make_private(folder: Path, key: str, weights: int = 0) -> None:
-    """Make a run folder for this user alone, once it is known that a run has room there.
+    """Make a run folder that only this user may read, after checking the disk space.
 
-    StorageError if nothing can be written there, or too little.
+    Raises StorageError as `require_room` does.
     """
     require_room(folder, key, weights)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def require_room(folder: Path, key: str, weights: int = 0) -> None:
-    """StorageError if nothing can be written where a folder is to be, or too little."""
+    """Raise StorageError if a folder cannot be written, or its disk has too little space."""
     existing = folder.absolute()
     while not existing.exists():
         existing = existing.parent
@@ -54,9 +54,10 @@ def require_room(folder: Path, key: str, weights: int = 0) -> None:
 
 @contextmanager
 def alone_in(folder: Path, seconds: float = 30.0, kind: str = "run") -> Iterator[None]:
-    """Hold the folder of a run or sweep for this process; StorageError if another one does.
+    """Lock the folder of a run or sweep for this process, within the body.
 
-    What a killed one was writing is removed.
+    Unfinished files of a killed process are deleted. Raises StorageError if another process
+    holds the lock.
     """
     if not is_first_process():
         yield
@@ -73,13 +74,13 @@ def alone_in(folder: Path, seconds: float = 30.0, kind: str = "run") -> Iterator
 
 
 def claim(folder: Path) -> None:
-    """Take a folder for a new run; ConfigError if it is the folder of another one.
+    """Record in a folder that it has a run. Raises ConfigError if it has one already.
 
-    Of two runs that ask for one folder at once, one is refused.
+    If two runs claim a folder at once, one of them is refused.
     """
     if not is_first_process():
         return
-    if not _is_taken(folder):  # asked here too: nobody waits for a run to end
+    if not _is_taken(folder):  # before the lock, which a run holds until it ends
         with alone_in(folder):
             if not _is_taken(folder):
                 write_json(folder / STATUS, {"state": "running", "started": now()})

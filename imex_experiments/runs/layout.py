@@ -1,4 +1,4 @@
-"""What lies where in a run folder."""
+"""Name the files and folders of a run folder."""
 
 from pathlib import Path
 from shlex import quote
@@ -12,7 +12,7 @@ OVERRIDES = Path(".hydra/overrides.yaml")
 BEST = Path("checkpoints/best.ckpt")
 LAST = Path("checkpoints/last.ckpt")
 PREVIOUS = Path("checkpoints/previous.ckpt")
-"""What last.ckpt was before."""
+"""The last.ckpt before the present one."""
 
 METRICS = Path("metrics.json")
 HISTORY = Path("metrics.csv")
@@ -21,7 +21,7 @@ LOCK = Path(".lock")
 FIGURES = Path("figures")
 TENSORBOARD = Path("tensorboard")
 CONSOLE = Path("console.log")
-"""What a job of a sweep would have printed."""
+"""Output of a job of a sweep."""
 
 SWEEP = Path("sweep.yaml")
 """How a sweep was started, complete or not there."""
@@ -37,5 +37,5 @@ def sweep_file(folder: Path) -> Path:
 
 
 def resume_command(run: Path) -> str:
-    """The shell command that goes on with a run."""
+    """Return the shell command that resumes a run."""
     return f"python train.py {quote(f'resume={hydra_quoted(run)}')}"

@@ -1,4 +1,4 @@
-"""From a run folder back to its trained task."""
+"""Load configuration, trained task, data, metrics and history of a run folder."""
 
 import csv
 import math
@@ -25,15 +25,15 @@ from imex_experiments.tasks import DepthTask, SegmentationTask, Task
 
 METRIC = re.compile(r"\w[\w ./()+-]{0,199}")
 MOST_HISTORY = 2**26
-"""Names of metrics, and bytes of metrics.csv."""
+"""Allowed names of metrics, and most bytes of metrics.csv."""
 
 Trained = TypeVar("Trained", bound=Task)
 
 
 def load_config(run: str | Path) -> DictConfig:
-    """Return what can be rebuilt of a run's configuration, by `strangers.own_config`.
+    """Return the configuration of a run, as far as `strangers.own_config` allows.
 
-    CheckpointError if it has none, or one that no run of ours has written.
+    Raises CheckpointError if there is none, or one that no run writes.
     """
     path = Path(run) / CONFIG
     if not path.is_file():
@@ -50,12 +50,12 @@ def load_run(
     checkpoint: str = "best",
     kind: type[Trained] = Task,  # type: ignore[assignment]
 ) -> Trained:
-    """The trained task of a run, in evaluation mode on the CPU, ready to `predict`.
+    """Return the trained task of a run, in evaluation mode on the CPU.
 
-    `checkpoint` is "best" (highest validation metric) or "last"; `kind` is the class of
-    task that the caller can work with. Only classes of imex_experiments are built and no
-    pickled code is run. CheckpointError if a file is missing, damaged, or does not fit the
-    network of the configuration; ConfigError for a run of another kind of task.
+    `checkpoint` is "best" (by the monitored validation metric) or "last"; `kind` is the
+    class of task that the caller expects. Only classes of imex_experiments are built, and
+    no pickled code is run. Raises CheckpointError if a file is missing, damaged, or of
+    another network than the configuration, and ConfigError for another kind of task.
     """
     cfg = load_config(run)
     path = Path(run) / "checkpoints" / f"{checkpoint}.ckpt"
@@ -83,7 +83,7 @@ def load_run(
 
 
 def load_dense(run: str | Path, checkpoint: str = "best") -> Task:
-    """`load_run` for tasks with an answer per pixel; ConfigError for another task."""
+    """Load a task of segmentation or depth. Raises ConfigError for another task."""
     task: Task = load_run(run, checkpoint)
     if not isinstance(task, SegmentationTask | DepthTask):
         raise ConfigError(
@@ -93,16 +93,17 @@ def load_dense(run: str | Path, checkpoint: str = "best") -> Task:
 
 
 def load_data(run: str | Path) -> Any:
-    """The data module of a run, set up."""
+    """Return the data module of a run, after its `setup`."""
     data = build(load_config(run).data, "data", allowed=REBUILDING)
     data.setup()
     return data
 
 
 def named(runs: Sequence[str], names: Sequence[str]) -> list[tuple[str, str]]:
-    """Runs with names to show, by default their models; a name may serve several seeds.
+    """Return pairs of a run and its name, which is by default its model.
 
-    A pair that is given twice is one. ConfigError unless there is one name per run, or none.
+    Seeds of one network may share a name. A repeated pair is listed once. Raises
+    ConfigError unless there is one name per run, or none.
     """
     if names and len(names) != len(runs):
         raise ConfigError(
@@ -113,9 +114,9 @@ def named(runs: Sequence[str], names: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def read_metrics(run: str | Path) -> dict[str, float]:
-    """Return metrics.json of a finished run, with NaN where it has null.
+    """Return metrics.json of a finished run, with NaN in place of null.
 
-    CheckpointError if the run has none, ValueError for anything but an object of numbers.
+    Raises CheckpointError if there is none, and ValueError unless it holds numbers.
     """
     path = Path(run) / METRICS
     if not path.is_file():
@@ -130,9 +131,9 @@ def read_metrics(run: str | Path) -> dict[str, float]:
 
 
 def read_history(run: str | Path) -> list[dict[str, str]]:
-    """The rows of metrics.csv; CheckpointError if there are none, or not of numbers.
+    """Return the rows of metrics.csv, without a last row that was cut off.
 
-    A last row that was cut off while it was written is left out.
+    Raises CheckpointError if there are none, or if they hold anything but numbers.
     """
     path = Path(run) / HISTORY
     rows: list[dict[str, str]] = []

@@ -1,4 +1,4 @@
-"""Read YAML and JSON of a folder as plain content: bounded, and never resolved."""
+"""Read YAML and JSON of a run folder, of bounded size and without resolving anything."""
 
 import json
 import os
@@ -19,14 +19,14 @@ MOST_DEPTH = 32
 MOST_NODES = 20_000
 MOST_ENTRIES = 100_000
 LARGEST = 2**63
-"""Bytes of a file, levels and nodes in it, entries of a folder, size of an integer."""
+"""Most bytes of a file, levels and nodes in it, entries of a folder; largest integer."""
 
 
 def read_yaml(path: Path) -> Any:
-    """Return the plain content of a YAML file, interpolations as they are written.
+    """Return the plain content of a YAML file, with interpolations unresolved.
 
-    CheckpointError for what is no regular file, too large or too deep, for aliases, tags,
-    and everything that is not text, a number, a truth value or null.
+    Raises CheckpointError for a file that is not regular, too large or nested too deeply,
+    for aliases and tags, and for values other than text, numbers, booleans and null.
     """
     try:
         text = read_regular(path, MOST_YAML).decode()
@@ -39,7 +39,7 @@ def read_yaml(path: Path) -> Any:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Return the object that a JSON file holds; CheckpointError for anything else."""
+    """Return the object in a JSON file. Raises CheckpointError for anything else."""
     try:
         content = json.loads(read_regular(path, MOST_JSON))
         if not isinstance(content, dict):
@@ -56,7 +56,7 @@ def _unreadable(path: Path, error: Exception) -> CheckpointError:
 
 
 def _measure(text: str) -> None:
-    """ValueError for YAML that would unfold to more than it says; recursion comes later."""
+    """Raise ValueError for aliases and for deep or large YAML, before it is built."""
     depth = 0
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     for number, event in enumerate(yaml.parse(text, Loader=loader)):
@@ -71,7 +71,7 @@ def _measure(text: str) -> None:
 
 
 def _plain(node: Any) -> None:
-    """ValueError for anything but mappings and lists of text, numbers and null."""
+    """Raise ValueError for values other than text, numbers, booleans and null."""
     if isinstance(node, dict):
         if not all(isinstance(key, str) for key in node):
             raise ValueError("a key that is no text")
@@ -86,9 +86,9 @@ def _plain(node: Any) -> None:
 
 
 def check_folder(folder: Path) -> None:
-    """CheckpointError for a link, a FIFO or a device where a run reads or writes.
+    """Raise CheckpointError for a link, a FIFO or a device in the folders of a run.
 
-    Other folders than those of a run, as loggers make them, are not looked into.
+    Other folders, which loggers make, are not checked.
     """
     ours = {str(HYDRA), str(BEST.parent), str(FIGURES), str(TENSORBOARD)}
     count = 0

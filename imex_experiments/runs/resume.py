@@ -1,4 +1,4 @@
-"""resume=<run>: the command of a run again, in the folder of that run."""
+"""Resume a run: `resume=<run>` repeats its overrides, in its folder."""
 
 from pathlib import Path
 from typing import Any
@@ -24,14 +24,14 @@ from imex_experiments.tasks import Task
 
 OWN = {"resume", CHANGED, "check", "weights"}
 FREE = {"data.num_workers", "data.cache_dir", "trainer.accelerator", "trainer.devices"}
-"""Keys that a resumed run may change: where it runs, not what it computes."""
+"""Keys that a resumed run may change, because they do not change its results."""
 
 
 def resumed_arguments(arguments: list[str]) -> list[str]:
-    """The arguments themselves, or for `resume=<run>` those of the run and then these.
+    """Return the arguments, for `resume=<run>` after the overrides of that run.
 
-    CheckpointError if there is no such run, nothing to go on from, or words in it that no
-    run of ours has recorded.
+    Raises CheckpointError if there is no such run, no checkpoint in it, or an override that
+    no run records.
     """
     given = [word for word in arguments if word.lstrip("+").startswith("resume=")]
     if not given:
@@ -53,10 +53,10 @@ def resumed_arguments(arguments: list[str]) -> list[str]:
 
 
 def refuse_changes(cfg: DictConfig) -> None:
-    """ConfigError with the differing fields if a resumed run is not configured as it was.
+    """Raise ConfigError with the differing keys if a resumed run is configured otherwise.
 
-    A key that is younger than the run has the default that changes nothing, and differs
-    only if it is given now.
+    A key that was added to this package after the run has a default without effect. It
+    differs only if it is given now.
     """
     if cfg.resume is None or cfg[CHANGED]:
         return
@@ -78,10 +78,10 @@ def refuse_changes(cfg: DictConfig) -> None:
 
 
 def refuse_unfit(cfg: DictConfig, task: Task) -> None:
-    """Refuse to go on from a checkpoint that does not fit; nothing of the run is changed.
+    """Refuse to resume from a checkpoint that does not fit, before any file is changed.
 
-    CheckpointError if none of the run's verifies, or the newest one is of another network;
-    ConfigError if it is further than the trainer is to go.
+    Raises CheckpointError if no checkpoint of the run is sound, or the newest one is of
+    another network, and ConfigError if it is beyond the end of the training.
     """
     path = newest_verified(Path(cfg.resume))
     state = read_checkpoint(path)
@@ -103,7 +103,7 @@ def refuse_unfit(cfg: DictConfig, task: Task) -> None:
 
 
 def _restore(state: dict[str, Any], task: Task) -> None:
-    """Try on new parts what a checkpoint brings back; they fail if it is not theirs."""
+    """Restore loops, optimizer and scheduler of a checkpoint in new ones, as a test."""
     trainer = OmegaConf.create({"_target_": "pytorch_lightning.Trainer"})
     loop = quiet_trainer(trainer, accelerator="cpu").fit_loop
     loop.load_state_dict(state["loops"]["fit_loop"])
@@ -123,7 +123,7 @@ def _restore(state: dict[str, Any], task: Task) -> None:
 
 
 def is_finished(cfg: DictConfig) -> bool:
-    """Whether the run to resume has nothing left to do."""
+    """Return True if the run to resume has finished."""
     return (
         cfg.resume is not None
         and not cfg[CHANGED]

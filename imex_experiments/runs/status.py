@@ -1,4 +1,4 @@
-"""status.json: how a run began, and how it ended."""
+"""Record the beginning and the end of a run in status.json."""
 
 import logging
 import os
@@ -42,16 +42,16 @@ from imex_experiments.runs.plain import read_json
 log = logging.getLogger(__name__)
 
 KINDS = dict.fromkeys(("state", "reason", "monitor", "mode", "model", "data"), str)
-"""What status.json holds where others rely on it; null is nothing."""
+"""Type of each field of status.json that is read back; it may be null."""
 
 PACKAGES = ("imex-experiments", "torch", "pytorch-lightning", "hydra-core")
 
 
 def write_command(folder: Path, cfg: DictConfig) -> None:
-    """Write into `.hydra/` what a run is: all that a resume needs beside a checkpoint.
+    """Write configuration and overrides to `.hydra/`, which a resume needs.
 
-    Hydra does so too, but it syncs nothing, and a kill in its midst would lose a run that
-    goes on with changes.
+    Hydra writes them too, but neither atomically nor synced: a kill in between would lose a
+    run that is resumed with changes.
     """
     if not is_first_process():
         return
@@ -67,12 +67,12 @@ def write_command(folder: Path, cfg: DictConfig) -> None:
 
 @contextmanager
 def recording(folder: Path, **facts: Any) -> Iterator[dict[str, Any]]:
-    """Keep `<folder>/status.json` true: running, then finished, failed or interrupted.
+    """Write `<folder>/status.json`: running, then finished, failed or interrupted.
 
-    It holds the exit code and the reason, the facts given, versions, the git commit, the
-    number of threads, the processor's vectors and the device. What the body adds to the
-    dictionary that it gets is written with the end. Ctrl-C and SIGTERM end the body like
-    exceptions.
+    It holds the exit code, the reason, the given facts, versions, the git commit, the
+    number of threads, the vector instructions and the device. The body may add to the
+    dictionary that it gets, which is written again at the end. In the body, Ctrl-C and
+    SIGTERM raise exceptions.
     """
     if not is_first_process():
         yield {}
@@ -83,7 +83,7 @@ def recording(folder: Path, **facts: Any) -> Iterator[dict[str, Any]]:
         **_surroundings(),
         "started": now(),
     }
-    _tell_other_machine(status_if_readable(folder), status)
+    _warn_of_other_machine(status_if_readable(folder), status)
     write_json(folder / STATUS, status)
     with INTERRUPTS.raised():
         try:
@@ -115,11 +115,12 @@ def _write_end(
     status |= {"state": state, "exit_code": code, "reason": reason, "finished": now()}
     try:
         write_json(folder / STATUS, status)
-    except OSError:  # a full disk: the blocks that the file has already are still ours
+    except OSError:  # a full disk: overwrite the blocks that the file has already
         (folder / STATUS).write_text(as_json(status))
 
 
-def _tell_other_machine(before: dict[str, Any], now: dict[str, Any]) -> None:
+def _warn_of_other_machine(before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Warn if a resumed run has another device or other versions than before."""
     differing = [
         f"{key} {before[key]} -> {now[key]}"
         for key in ("device", "threads", "vectors", "kernels", "versions")
@@ -133,7 +134,10 @@ def _tell_other_machine(before: dict[str, Any], now: dict[str, Any]) -> None:
 
 
 def record_death(folder: Path, code: int, last_words: str) -> dict[str, Any]:
-    """status.json of a run that could not write its own end; `code` as subprocess has it."""
+    """Write status.json for a run that was killed; return its content.
+
+    `code` is the exit code of the process, or the negative number of a signal.
+    """
     reason = last_words
     if code < 0:
         name = signal.Signals(-code).name
@@ -171,7 +175,7 @@ def _version(package: str) -> str:
 
 
 def _git_commit() -> str | None:
-    """The commit of the code that runs, with a + if the working tree differs from it."""
+    """Return the git commit of this code, with a + if the working tree differs."""
     command = [
         "git",
         "-C",
@@ -182,16 +186,16 @@ def _git_commit() -> str | None:
     ]
     command += ["--exclude=*", "--abbrev=40"]
     try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=10)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return answer.stdout.strip() or None if answer.returncode == 0 else None
+    return done.stdout.strip() or None if done.returncode == 0 else None
 
 
 def read_status(folder: Path) -> dict[str, Any]:
-    """Return what status.json says, nothing if there is none.
+    """Return the content of status.json, {} if there is none.
 
-    CheckpointError for one that no run has written.
+    Raises CheckpointError for content that no run writes.
     """
     path = folder / STATUS
     if not path.is_file():
@@ -204,7 +208,7 @@ def read_status(folder: Path) -> dict[str, Any]:
 
 
 def status_if_readable(folder: Path) -> dict[str, Any]:
-    """Return what status.json says; nothing, with a warning, for a damaged one."""
+    """Return the content of status.json, {} with a warning if it is damaged."""
     try:
         return read_status(folder)
     except CheckpointError as error:

@@ -1,8 +1,9 @@
-"""The one door for what a run folder or a sweep supplies: numbers, and nothing else.
+"""Filter the configuration and the overrides of a run folder of unknown origin.
 
-A folder may come from anybody. Its files are read here: regular files of bounded size,
-parsed without resolving an interpolation, held against what a run of ours writes. What the
-user gives on the command line does not pass this door. docs/reliability.md has the whole.
+A folder may come from another person, so its files must not name code or paths to write.
+They are compared with what a run of this package writes, without resolving interpolations.
+Overrides on the command line are the user's own and are not filtered. The whole protection is
+described in docs/reliability.md.
 """
 
 import itertools
@@ -28,28 +29,28 @@ from imex_experiments.runs.plain import MOST_DEPTH
 MOST_PIXELS = 2**30
 MOST_IMAGES = 2**20
 MOST_NUMBER = 10_000
-"""What a folder may ask of generated data, and of any other count."""
+"""Limits of a folder: pixels and images of generated data, and any other count."""
 
 CACHE = "${oc.env:IMEX_CACHE,'~/.cache/imex-experiments'}"
-"""The user's own cache, as the files of conf/data name it."""
+"""The cache of the user, as in conf/data."""
 
 
 USED = ("seed", "data", "model", "task", "optimizer", "scheduler")
-"""What is rebuilt from a folder; the rest of its configuration is not looked at."""
+"""Keys that are used of the configuration in a folder; all others are ignored."""
 
 TRAINER = (
     *("accelerator", "precision", "limit_val_batches", "limit_test_batches"),
     *("inference_mode", "deterministic", "benchmark"),
 )
-"""What a trainer of ours takes over from that of a folder, to give the same numbers."""
+"""Keys of the trainer that are used of a folder, since they affect the metrics."""
 
 
 def own_config(content: Any, run: Path, source: Path) -> DictConfig:
-    """Return what can be rebuilt of a run's configuration.
+    """Return the part of the configuration of a run that can be rebuilt safely.
 
-    It has the folder itself for `run_dir`, the user's own cache, and a trainer of ours
-    with the precision and the limits of the run's. CheckpointError for resolvers, foreign
-    classes, and for data or a model that asks for more than a folder may.
+    `run_dir` is the folder itself, the cache is that of the user, and the trainer has only
+    the precision and the limits of the run. Raises CheckpointError for resolvers and for
+    data or a model over the limits of a folder, and ConfigError for foreign classes.
     """
     if not isinstance(content, dict):
         raise CheckpointError(f"{source}: not the configuration of a run")
@@ -81,7 +82,7 @@ def _is_setting(value: Any) -> bool:
 
 
 def _check_text(text: str, source: Path) -> None:
-    """CheckpointError for an interpolation that calls a resolver."""
+    """Raise CheckpointError for an interpolation that calls a resolver."""
     if REFERENCE.search(KNOWN.sub("", text)):
         raise CheckpointError(
             f"{source}: {text[:100]!r} is not taken from a folder, it could read what is "
@@ -92,11 +93,11 @@ def _check_text(text: str, source: Path) -> None:
 COUNTS = {"train", "val", "test", "points", "batch_size"}
 PROCESSES = {"data.num_workers": 64, "trainer.devices": 64, "trainer.num_nodes": 1}
 RENDERED = 640 * 480
-"""Pixels of a frame of `data.frames`."""
+"""Pixels of each of the `data.frames` frames."""
 
 
 def _check_size(key: str, value: Any, source: Path) -> None:
-    """CheckpointError for a count in data or model that would fill the machine."""
+    """Raise CheckpointError for a count in data or model over its limit."""
     group, _, name = key.partition(".")
     if key in PROCESSES:
         most = PROCESSES[key]
@@ -112,7 +113,7 @@ def _check_size(key: str, value: Any, source: Path) -> None:
 
 
 def _check_pixels(data: Any, source: Path) -> None:
-    """CheckpointError for more generated images than fit into the memory of most."""
+    """Raise CheckpointError for generated data of more than MOST_PIXELS pixels."""
     if not isinstance(data, dict):
         return
     sides = data.get("image_size", 64)
@@ -131,16 +132,16 @@ def _check_pixels(data: Any, source: Path) -> None:
 
 
 NAMES_CODE = re.compile(r"-|[+~]*hydra\b|[^=]*@hydra\b")
-"""Flags, and settings of Hydra itself, which can name any class and any folder."""
+"""Flags, and settings of Hydra itself, which can name any class and folder."""
 
 PLACES = {
     *("path", "folder", "dirpath", "filename", "save_dir", "default_root_dir"),
     *("run_dir", "name", "version"),
 }
-"""Arguments of our classes, outside of data and model, that say where something is written."""
+"""Arguments, outside of data and model, that are paths to write to."""
 
 PLACE = re.compile(r"\$\{run_dir\}(/\w[\w.-]*)*|(\w[\w.-]*)?")
-"""Where a run writes, and plain names."""
+"""Allowed paths: below the run folder, and plain names."""
 
 PACKAGES = {
     "model": r"imex_experiments\.(networks|terms|integrators|solvers|operators)\.[\w.]+",
@@ -155,15 +156,15 @@ PACKAGES = {
     r"|GradientAccumulationScheduler|ModelSummary|RichModelSummary|DeviceStatsMonitor)",
     "trainer": r"pytorch_lightning\.Trainer",
 }
-"""Classes that a folder may name in each part: ours, and those that write no file."""
+"""Part -> classes that a folder may name: of this package, and without output files."""
 
 
 def taken_words(words: Any, source: Path, given: Sequence[str]) -> list[str]:
-    """Return the overrides of a folder that may join a command line.
+    """Return the overrides of a folder that may be added to a command line.
 
-    The user's own cache is used, and what is refused may be given on the command line
-    anew. CheckpointError for settings of Hydra, resolvers, foreign classes, places outside
-    of the run, and counts without measure.
+    Overrides of the cache are dropped. A refused override may be given on the command line
+    instead. Raises CheckpointError for settings of Hydra, resolvers, foreign classes, paths
+    outside of the run folder, and counts over their limits.
     """
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
         raise CheckpointError(f"{source}: not a list of overrides")
@@ -195,7 +196,7 @@ def taken_words(words: Any, source: Path, given: Sequence[str]) -> list[str]:
 def check_word(word: str, source: Path) -> list[list[tuple[str, Any]]]:
     """Return the dotted keys and values that an override sets, for each point of a sweep.
 
-    CheckpointError for one that does more than choose among what is ours.
+    Raises CheckpointError for an override that is not allowed in a folder.
     """
     if NAMES_CODE.match(word):
         raise _not_taken(word, source, "it could run code")
@@ -231,6 +232,7 @@ def _key(word: str) -> str:
 
 
 def _meaning(word: str, source: Path) -> list[list[tuple[str, Any]]]:
+    """Return the dotted keys and values that an override sets, for each point."""
     if len(word) > MOST_NUMBER:
         raise CheckpointError(f"{source}: an override of {len(word):,} characters")
     try:
@@ -244,7 +246,7 @@ def _meaning(word: str, source: Path) -> list[list[tuple[str, Any]]]:
 
 
 def _points(value: Any) -> list[Any]:
-    """Return the values that an override takes in turn, one without a sweep."""
+    """Return the values of an override, several for a sweep."""
     if isinstance(value, ChoiceSweep):
         return value.list
     if isinstance(value, RangeSweep):
@@ -258,7 +260,7 @@ def _points(value: Any) -> list[Any]:
 
 
 def _unquoted(value: Any, depth: int = 0) -> Any:
-    """Return values of Hydra's grammar as plain ones; ValueError for a deep nest."""
+    """Return values of Hydra's grammar as plain ones. Raises ValueError if nested deep."""
     if depth > MOST_DEPTH:
         raise ValueError(f"more than {MOST_DEPTH} levels")
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""How large a network may become, before memory is given to it."""
+"""Bound the size of a network while it is built."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,14 +10,15 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from imex_experiments.errors import CheckpointError
 
 SLACK = 4
-"""Weights that a constructor may register more than it keeps, as when it replaces them."""
+"""Factor for weights that a constructor registers and then replaces."""
 
 
 @contextmanager
 def no_more_weights(state_dict: Mapping[str, Tensor]) -> Iterator[None]:
-    """Let the body build a network without memory, of no more weights than a checkpoint's.
+    """Build networks in the body on the meta device, with a limit for their weights.
 
-    CheckpointError as soon as it has many more: it could not be loaded into that network.
+    Raises CheckpointError as soon as there are many more than in a checkpoint, which could
+    not be loaded into such a network.
     """
     most_tensors = SLACK * len(state_dict)
     most_weights = SLACK * sum(tensor.numel() for tensor in state_dict.values())

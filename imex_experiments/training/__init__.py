@@ -1,1 +1,1 @@
-"""One training: the trainer, the evaluation after it, and what is printed."""
+"""Run one training: build the trainer, evaluate the result, print the report."""

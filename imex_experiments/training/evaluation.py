@@ -1,4 +1,4 @@
-"""The numbers of a trained task on the splits of its data."""
+"""Evaluate a trained task on the validation and test split of its data."""
 
 from typing import Any
 
@@ -11,10 +11,10 @@ from imex_experiments.tasks import Task
 
 
 def alone_after_fit(trainer: pl.Trainer) -> bool:
-    """Leave the others; False in their processes, which have nothing left to do.
+    """End the process group of a distributed training; return True in its first process.
 
-    The kept checkpoint is evaluated by one process, so that no image counts twice to fill
-    the last batch of another device.
+    The first process alone evaluates the kept checkpoint. With several, images are
+    repeated so that all devices have equal batches, and would count twice.
     """
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         trainer.strategy.barrier()
@@ -25,10 +25,9 @@ def alone_after_fit(trainer: pl.Trainer) -> bool:
 def evaluate(
     task: Task, data: Any, trainer: DictConfig, test: bool = True
 ) -> dict[str, float]:
-    """All `val/*` and `test/*` metrics of the task as it is, by name.
+    """Return the `val/*` and `test/*` metrics of a task with its present weights.
 
-    No curve of the run gets another point. A data set without a test split gives no
-    `test/*`.
+    Nothing is logged. A data set without a test split has no `test/*`.
     """
     runner = quiet_trainer(trainer)
     (scores,) = runner.validate(task, data, verbose=False)

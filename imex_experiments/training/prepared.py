@@ -1,4 +1,4 @@
-"""Prepare a run before its folder is made: a defect in its data leaves none behind."""
+"""Prepare a run before its folder is made, so that bad data leave no folder behind."""
 
 import logging
 from logging.handlers import BufferingHandler
@@ -19,15 +19,15 @@ from imex_experiments.tasks import Task
 MOST_RECORDS = 1000
 
 _waiting: list[tuple[Any, Task, list[logging.LogRecord]]] = []
-"""Data and task between `prepare` and `prepared`, and what was logged meanwhile."""
+"""Data and task between `prepare` and `prepared`, and the log records kept meanwhile."""
 
 
 def prepare(cfg: DictConfig, parts: Parts) -> None:
     """Set up the data, build the task, and keep both for `prepared`.
 
-    The log of the run is not there yet, so messages are kept too. DataError for data that
-    cannot be used, ConfigError for images that the network does not take, and for a
-    resumed run what `refuse_unfit` raises.
+    Log records are kept too, because the log file of the run does not exist yet. Raises
+    DataError for data that cannot be used, ConfigError for images that the network
+    refuses, and for a resumed run the errors of `refuse_unfit`.
     """
     data, channels = parts.data, _channels(parts.data)
     root, kept = logging.getLogger(), BufferingHandler(MOST_RECORDS)
@@ -39,7 +39,7 @@ def prepare(cfg: DictConfig, parts: Parts) -> None:
     finally:
         root.removeHandler(kept)
         root.setLevel(level)
-    if _channels(data) != channels:  # known from the files alone
+    if _channels(data) != channels:  # the files have other channels
         parts.network = build_seeded_network(cfg, data)
     try_batch(parts.network, data)
     task = build_task(cfg, parts)
@@ -55,9 +55,9 @@ def _channels(data: Any) -> tuple[int, int]:
 
 
 def prepared() -> tuple[Any, nn.Module, Task]:
-    """Return data, network and task of `prepare`, once, and log what it had to say.
+    """Return data, network and task of `prepare`, once, and emit its log records.
 
-    ConfigError if nothing was prepared.
+    Raises ConfigError if nothing was prepared.
     """
     if not _waiting:
         raise ConfigError(f"{HOOKS}: missing, it checks and prepares a run; keep it")

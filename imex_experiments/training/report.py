@@ -1,4 +1,4 @@
-"""What a run tells its user: the network before it starts, the numbers after it ends."""
+"""Print and save the report of a run: its network, metrics, figures and next commands."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ from imex_experiments.tasks import Task
 def show_network(
     network: nn.Module, image_shape: tuple[int, int, int]
 ) -> dict[str, int]:
-    """Print the parts with parameters and FLOPs; return the totals as metrics."""
+    """Print the parts of a network with parameters and FLOPs; return the totals."""
     flops = count_flops(network, image_shape)
     counts = count_parameters(network)
     table = Table(
@@ -50,7 +50,7 @@ def show_network(
 def save_results(
     folder: Path, trainer: pl.Trainer, metrics: Mapping[str, float]
 ) -> None:
-    """metrics.json, and the kept checkpoint's scores as scalars best/val/* and test/*."""
+    """Write metrics.json, and log the scores as scalars `best/val/*` and `test/*`."""
     write_json(folder / METRICS, dict(metrics))
     scalars = {
         f"best/{name}" if name.startswith("val/") else name: value
@@ -63,7 +63,7 @@ def save_results(
 
 
 def show_metrics(metrics: Mapping[str, float], title: str = "kept checkpoint") -> None:
-    """Print val and test side by side, one metric a row."""
+    """Print a table of validation and test scores, one metric a row."""
     names = [name.removeprefix("val/") for name in metrics if name.startswith("val/")]
     splits = [split for split in ("val", "test") if f"{split}/{names[0]}" in metrics]
     table = Table(title=title)
@@ -76,7 +76,7 @@ def show_metrics(metrics: Mapping[str, float], title: str = "kept checkpoint") -
 
 
 def show_next_commands(run: Path) -> None:
-    """Print what a user may want to do with a finished run."""
+    """Print the commands that evaluate, use, show and resume a finished run."""
     run = Path(os.path.relpath(run))
     where = quote(str(run))
     Console().print(
@@ -92,7 +92,7 @@ def show_next_commands(run: Path) -> None:
 
 
 def save_figures(task: Task, samples: Sequence[Tensor], folder: Path) -> None:
-    """The task's sheets for some samples as PNG files."""
+    """Write the figures of a task for some samples as PNG files."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, sheet in task.figures(*samples).items():
         Image.fromarray(sheet).save(folder / f"{name}.png")

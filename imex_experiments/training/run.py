@@ -1,4 +1,4 @@
-"""Wrap a run around its training: hold its folder, record its end, keep its results."""
+"""Enclose a training: lock the run folder, record its end, evaluate and save results."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -27,14 +27,14 @@ from imex_experiments.training.report import (
 
 @dataclass(frozen=True)
 class Run:
-    """The folder of a run, which this process holds, and what its status.json will say."""
+    """A run folder locked by this process, and the content of its status.json."""
 
     cfg: DictConfig
     folder: Path
     status: dict[str, Any]
 
     def begin(self, task: Task) -> Path | None:
-        """Record what is trained; return the checkpoint to go on from, None for a new run."""
+        """Record the task in the status; return the checkpoint to resume from, if any."""
         self.status["h"], self.status["alpha"] = task.network.h, task.network.alpha
         self.status["monitor"], self.status["mode"] = task.monitor, task.mode
         return None if self.cfg.resume is None else going_on_from(self.folder)
@@ -44,7 +44,8 @@ class Run:
     ) -> float:
         """Evaluate the kept checkpoint, write metrics.json and figures; return the score.
 
-        `measured` joins the metrics. CheckpointError if last.ckpt does not verify.
+        `measured` is added to the metrics. Raises CheckpointError if last.ckpt does not
+        match its checksum. Returns 0 in the other processes of a distributed training.
         """
         if not alone_after_fit(trainer):
             return 0.0
@@ -54,7 +55,7 @@ class Run:
         save_results(self.folder, trainer, {**kept, **measured})
         save_figures(task, data.samples("val", 6), self.folder / FIGURES)
         if trainer.checkpoint_callback:
-            read_checkpoint(self.folder / LAST)  # or the run has not finished
+            read_checkpoint(self.folder / LAST)  # raises before "finished" is recorded
         show_metrics(kept)
         show_next_commands(self.folder)
         return kept[task.monitor]
@@ -62,7 +63,7 @@ class Run:
 
 @contextmanager
 def opened(cfg: DictConfig) -> Iterator[Run]:
-    """Hold the run's folder for the body, and keep its status.json true."""
+    """Lock the run folder for the body, and keep its status.json up to date."""
     hydra = HydraConfig.get().runtime
     folder, choices = Path(hydra.output_dir), dict(hydra.choices)
     facts = {**{key: choices.get(key) for key in ("model", "data")}, "seed": cfg.seed}

@@ -1,4 +1,4 @@
-"""Callbacks, loggers and the trainer of a configuration."""
+"""Build callbacks, logger and trainer from a configuration."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,7 +18,7 @@ from imex_experiments.runs.checkpoint_io import VerifiedCheckpointIO
 def build_callbacks(cfg: DictConfig, otherwise: pl.Callback) -> list[pl.Callback]:
     """Build the callbacks that are not null.
 
-    `otherwise` joins them where no callback of its class is configured.
+    `otherwise` is added if no callback of its class is configured.
     """
     nodes = cfg.get("callbacks") or {}
     callbacks = [build(node, f"callbacks.{key}") for key, node in nodes.items()]
@@ -27,7 +27,7 @@ def build_callbacks(cfg: DictConfig, otherwise: pl.Callback) -> list[pl.Callback
 
 
 def build_logger(cfg: DictConfig) -> Logger | None:
-    """Build the logger, None for `logger=null`."""
+    """Build the logger; return None for `logger=null`."""
     return build(cfg.get("logger"), "logger")
 
 
@@ -36,8 +36,8 @@ def build_trainer(
 ) -> Any:
     """Build the trainer with these callbacks and this logger, and no others.
 
-    Lightning would put a logger, checkpoints or a progress bar of its own in the place of
-    one that is null.
+    Where one is null, Lightning would add a logger, checkpoints or a progress bar of its
+    own.
     """
     return build(
         lightning(cfg.trainer),
@@ -55,10 +55,10 @@ def _has(callbacks: Sequence[pl.Callback], kind: type) -> bool:
 
 
 def speed_up(network: nn.Module, trainer: DictConfig) -> None:
-    """Set layout, precision and compilation, which `check_ours` has accepted."""
+    """Apply `channels_last`, `tf32` and `compile` of the node `trainer`."""
     if trainer.get("channels_last", False):
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if trainer.get("tf32", False):
         torch.set_float32_matmul_precision("high")
-    if wanted := trainer.get("compile", False):  # in place: names in a checkpoint stay
+    if wanted := trainer.get("compile", False):  # in place: state-dict keys stay
         network.compile(mode=None if wanted is True else wanted)

@@ -1,10 +1,10 @@
-"""What checkpoints, checks and exact resume cost beside plain Lightning, in pairs.
+"""Measure the cost of checkpoints, checks and exact resume, compared with plain Lightning.
 
-`python scripts/benchmarks/cost_of_safety.py` trains the main job for `epochs` epochs, in turns
-with and without: a finite check of loss and gradients, the states of the random generators, and
-checkpoints that are synced, hashed and kept twice, where plain Lightning has a
-ModelCheckpoint. It prints the median of the ratios of each pair, and the seconds of the
-checks before a run.
+`python scripts/benchmarks/cost_of_safety.py` trains the main job for `epochs` epochs, with and
+without safety in turns. Safety is a finite check of loss and gradients, the states of the
+random generators, and checkpoints that are synced, hashed and kept twice. Plain Lightning has
+a ModelCheckpoint instead. The command prints the median of the ratios of `pairs` pairs, and
+the seconds of the checks before a run.
 """
 
 from imex_experiments.process.interrupts import end_at_once
@@ -48,18 +48,18 @@ CONF = Path(__file__).parents[2] / "conf"
 class Arguments:
     pairs: int = 9
     epochs: int = 1
-    clock: str = "wall"  # or cpu: seconds computed, for a machine with other work
+    clock: str = "wall"  # or cpu: CPU seconds, for a machine with other work
     train: int = 1024
 
 
 def main() -> None:
     args = parse_arguments(Arguments)
-    words = [f"data.train={args.train}", f"trainer.max_epochs={args.epochs}"]
+    overrides = [f"data.train={args.train}", f"trainer.max_epochs={args.epochs}"]
     with (
         initialize_config_dir(str(CONF), version_base="1.3"),
         tempfile.TemporaryDirectory(dir=Path.cwd()) as folder,
     ):
-        cfg = compose("train", [*words, f"run_dir={folder}"])
+        cfg = compose("train", [*overrides, f"run_dir={folder}"])
         begun = time.perf_counter()
         preflight(cfg)
         checked = time.perf_counter() - begun
@@ -81,7 +81,7 @@ def main() -> None:
 
 
 def fit(cfg: DictConfig, data: Any, folder: Path, safe: bool) -> None:
-    """One training, quiet, from the same seed."""
+    """Train once from the seed of the configuration, without output."""
     task = build_task(cfg, replace(build_parts(cfg), data=data))
     callbacks: list[pl.Callback] = [BatchStatistics(), History(str(folder / "m.csv"))]
     plugins: list[Any] = [TorchCheckpointIO()]

@@ -1,7 +1,8 @@
-"""What a step costs on paper: operations, bytes moved, and a machine that limits both.
+"""Predict the time of a training step from its operations, by the roofline model.
 
-An operation takes the longest of three times: its arithmetic, its traffic, its launch,
-t = max(FLOPs / rate, bytes / bandwidth, launch) (Williams, Waterman and Patterson 2009).
+The time of an operation is the longest of arithmetic, memory traffic and launch,
+t = max(FLOPs / rate, bytes / bandwidth, launch). Source: Williams, Waterman and Patterson
+(2009).
 """
 
 import math
@@ -24,12 +25,12 @@ FLOPS = {
     **flop_registry,
     **{op: shape_wrapper(f) for op, f in (FFTS | KERNELS).items()},
 }
-"""Operation -> its FLOPs, called with its arguments and `out_val`."""
+"""Operation -> formula of its FLOPs, called with its arguments and `out_val`."""
 
 
 @dataclass(frozen=True)
 class Operation:
-    """One call of a kernel: its kind, arithmetic, and least traffic."""
+    """A call of a kernel: its kind, FLOPs and least memory traffic."""
 
     kind: str
     flops: int
@@ -38,7 +39,7 @@ class Operation:
 
 @dataclass(frozen=True)
 class Machine:
-    """Rates of one device: FLOP/s of products and of the rest, byte/s, seconds a launch."""
+    """A device: FLOP/s of products and of the rest, byte/s, and seconds per launch."""
 
     name: str
     products: float
@@ -47,14 +48,14 @@ class Machine:
     launch: float
 
     def seconds(self, operation: Operation) -> float:
-        """The roofline's time of one operation."""
+        """Return the time of one operation."""
         rate = self.products if operation.kind == CONVOLUTIONS else self.vector
         return max(
             operation.flops / rate, operation.bytes / self.bandwidth, self.launch
         )
 
     def predict(self, operations: Iterable[Operation]) -> dict[str, float]:
-        """Seconds by kind, one operation after the other."""
+        """Return the time of operations one after the other, in seconds by kind."""
         seconds = dict.fromkeys(KINDS, 0.0)
         for operation in operations:
             seconds[operation.kind] += self.seconds(operation)
@@ -62,12 +63,15 @@ class Machine:
 
 
 def exchange_seconds(weights: int, devices: int, link: float) -> float:
-    """Of the gradient's ring all-reduce in float32: 2 (N - 1) / N x 4 bytes a weight."""
+    """Return the time of a ring all-reduce of float32 gradients on N devices.
+
+    Each device sends 2 (N - 1) / N x 4 bytes per weight.
+    """
     return 2 * (devices - 1) / devices * 4 * weights / link
 
 
 def training_step(module: nn.Module, x: Tensor) -> Callable[[], object]:
-    """A forward and a backward pass, gradients of x and of all weights."""
+    """Return a job: forward and backward pass, with gradients of x and of all weights."""
     leaf = x.clone().requires_grad_()
     wanted = [leaf, *module.parameters()]
 
@@ -79,12 +83,12 @@ def training_step(module: nn.Module, x: Tensor) -> Callable[[], object]:
 
 
 def count_operations(job: Callable[[], object]) -> list[Operation]:
-    """What a job does, kernel by kernel, when it is repeated: constants are made once.
+    """Return the operations of the second run of a job, when constants are cached.
 
-    On the meta device it is counted without being done.
-    Traffic is what an operation has to read and write at least, inputs and outputs once
-    each; of an FFT once for each axis. Views and room for results cost nothing. Pointwise
-    work counts no FLOPs: its traffic takes longer.
+    A job on the meta device is counted without being computed. Traffic is the least that
+    an operation can read and write: inputs and outputs once each, for an FFT once for each
+    axis. Views and allocations have none. Pointwise operations count no FLOPs, because
+    their traffic takes longer.
     """
     job()
     with _Counter() as counter:
@@ -93,8 +97,9 @@ def count_operations(job: Callable[[], object]) -> list[Operation]:
 
 
 def kept_bytes(job: Callable[[], object]) -> int:
-    """What the forward passes of a job keep for their backward passes, weights included."""
-    kept: dict[int, UntypedStorage] = {}  # alive, so that no address is used twice
+    """Return the bytes kept for the backward passes of a job, weights included."""
+    # Storages are kept alive, so that no address is used twice.
+    kept: dict[int, UntypedStorage] = {}
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
@@ -107,6 +112,8 @@ def kept_bytes(job: Callable[[], object]) -> int:
 
 
 class _Counter(TorchDispatchMode):
+    """A list of the operations in its body."""
+
     def __init__(self) -> None:
         super().__init__()
         self.operations: list[Operation] = []
@@ -133,7 +140,7 @@ def _kind(packet: Any) -> str:
 
 
 def _bytes(value: object) -> int:
-    """Of the numbers that a tensor holds; one that is broadcast holds few."""
+    """Return the bytes of the stored numbers of a tensor, without broadcast copies."""
     if not isinstance(value, Tensor):
         return 0
     held = (n for n, step in zip(value.shape, value.stride(), strict=True) if step)

@@ -1,10 +1,10 @@
-"""What a training step costs on paper: `python scripts/benchmarks/scaling.py out=<folder>`.
+"""Predict the scaling of a training step: `python scripts/benchmarks/scaling.py out=<folder>`.
 
-Counts operations and bytes of blocks and of the published network, measures blocks over
-side, channels and batch on one CPU thread, in seconds computed, puts a roofline made of
-a product, an FFT and a copy beside them, and extrapolates with the roofline of another device
-(`name`, `products`, `vector`, `bandwidth`, `links`: by default an H200's data sheet; `launch`
-is an assumption) to 2048 x 2048 pixels and many devices. Writes CSV files and figures.
+Measures blocks over side, channels and batch on one CPU thread, in CPU seconds, and compares
+them with a roofline, whose rates are measured on a matrix product, an FFT and a copy. Then
+extrapolates blocks and the published network to 2048 x 2048 pixels and many devices, with the
+roofline of another device: `name`, `products`, `vector`, `bandwidth`, `links`, by default from
+the data sheet of an H200, and an assumed `launch`. Writes CSV files and figures.
 """
 
 from imex_experiments.process.interrupts import end_at_once
@@ -45,7 +45,7 @@ from imex_experiments.terms import DoubleLayer, GramDiffusion, ImplicitConv2d
 
 CONF = Path(__file__).parents[2] / "conf"
 BASE = {"side": 64, "channels": 32, "batch": 4}
-"""Of the measured blocks, one of which varies."""
+"""Sizes of the measured blocks; one of them is varied at a time."""
 
 
 @dataclass
@@ -70,7 +70,7 @@ class Arguments:
 
 
 def blocks(channels: int) -> dict[str, nn.Module]:
-    """What is measured."""
+    """Return the modules that are measured, by name."""
     grid = TimeGrid.uniform(1.0, 1)
     operator = partial(GramDiffusion, alpha=10.0, init="laplacian")
     return {
@@ -83,15 +83,18 @@ def blocks(channels: int) -> dict[str, nn.Module]:
 
 
 def published_network() -> nn.Module:
-    """The network of Table 1: widths 64, 128, 256, three symmetric layers each."""
+    """Return the network of Table 1: widths 64, 128, 256, three symmetric layers each."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("train", ["experiment=qtips_table1"])
     return build(config.model, "model", in_channels=1, out_channels=4)
 
 
 def this_machine(args: Arguments) -> Machine:
-    """One thread: a product of 1024 x 1024, FFTs of 64 x 64 and a sum that stay in the
-    cache, a copy of 128 MB that does not."""
+    """Measure the rates of one thread of this machine.
+
+    The product of 1024 x 1024 matrices and FFTs of 64 x 64 stay in the cache; the copy of
+    128 MB does not. Sums of one number measure the launch.
+    """
     a, planes = torch.randn(1024, 1024), torch.randn(16, 64, 64, dtype=torch.complex64)
     long, one = torch.randn(2**25), torch.zeros(1)
     jobs = {
@@ -117,7 +120,7 @@ def this_machine(args: Arguments) -> Machine:
 
 
 def measure(args: Arguments, machine: Machine) -> list[dict[str, Any]]:
-    """A training step of every block over side, channels and batch, one at a time."""
+    """Measure a training step of every block over side, channels and batch."""
     varied = {"side": args.sides, "channels": args.channels, "batch": args.batches}
     points = {
         tuple({**BASE, axis: value}.values()): None
@@ -176,16 +179,16 @@ def measured_panels(rows: Sequence[Mapping[str, Any]]) -> list[Panel]:
 
 
 def ghost_step(module: nn.Module, *shape: int) -> Callable[[], object]:
-    """A training step in bfloat16, the solve in float32, of which nothing is computed."""
+    """Return a training step on the meta device in bfloat16, with the solve in float32."""
     x = torch.empty(*shape, device="meta", dtype=torch.bfloat16)
     return training_step(module.to("meta", torch.bfloat16), x)
 
 
 def extrapolate(args: Arguments, machine: Machine) -> dict[str, list[dict[str, Any]]]:
-    """The published network over the side, an IMEX block over channels, and devices.
+    """Predict the published network over the side, an IMEX block over channels, and devices.
 
-    "each plane once" is a solve that reads and writes images and gradients in bfloat16
-    once each, and nothing else.
+    "solve, each plane once" is a solve that only reads and writes images and gradients in
+    bfloat16 once each.
     """
 
     def on_paper(step: Callable[[], object]) -> dict[str, float]:

@@ -1,16 +1,18 @@
-"""What an implicit step costs beside the layers around it.
+"""Measure the cost of an implicit step, compared with the layers around it.
 
-`python scripts/benchmarks/solve.py out=<file>.json` times, in one process and in turns, a
-ResNet block, an IMEX block, the solve alone, the published Algorithm 1, two depthwise
-convolutions and, if `neuralop` is installed, its spectral convolution; then the growth of
-the solve with the side of the image, the backends of every boundary at the sizes between
-which `auto` decides, and epochs of the main job beside those of its explicit twin, with
-the share that is spent on data (`epochs=0` leaves them out). It prints ratios, writes the
-JSON and a picture beside it. `device=cuda` replays CUDA graphs and reads the device's own
-clock. `dtype=bfloat16` works on such images under autocast,
-`compile=true` compiles the blocks and the fused solve. Beside each shape stand the relative
-errors of the solves, and their share of the speed of a copy, the making of the symbol
-included.
+`python scripts/benchmarks/solve.py out=<file>.json` times in one process, in turns:
+
+- a ResNet block, an IMEX block, the solve alone, the published Algorithm 1, two depthwise
+  convolutions and, if `neuralop` is installed, its spectral convolution. For the solves, the
+  relative errors and the speed relative to a copy are reported, symbol included;
+- the solve over the side of the image;
+- the backends of every boundary, at the sizes between which `auto` decides;
+- epochs of the main job and of its explicit twin, with the share of time for loading data
+  (`epochs=0` leaves them out).
+
+It prints ratios, writes the JSON and a picture beside it. `device=cuda` replays CUDA graphs
+and reads the clock of the device. `dtype=bfloat16` uses such images under autocast.
+`compile=true` compiles the blocks and the fused solve.
 """
 
 from imex_experiments.process.interrupts import end_at_once
@@ -26,9 +28,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,23 +39,21 @@ from hydra import compose, initialize_config_dir
 from omegaconf import MISSING
 from rich.console import Console
 from rich.table import Table
+from solve_jobs import FUSED, backends, candidates, relative_errors, work
 from timing import Timing, interleaved, peak_bytes
-from torch import Tensor, nn
 
 from imex_experiments.config.arguments import parse_arguments
 from imex_experiments.config.build import build
 from imex_experiments.errors import ConfigError, nearest
 from imex_experiments.files import write_json
-from imex_experiments.integrators import ForwardEuler, Imex, TimeGrid
 from imex_experiments.networks import DynamicBlock
 from imex_experiments.operators.boundary import BOUNDARIES
 from imex_experiments.plots.costs import costs_figure
 from imex_experiments.process.command import run_command
-from imex_experiments.terms import DoubleLayer, GramDiffusion, ImplicitConv2d
+from imex_experiments.terms import ImplicitConv2d
 
 ROOT = Path(__file__).parents[2]
 GROWTH_CHANNELS = 8
-FUSED = "solve, fused"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -64,7 +63,7 @@ class Arguments:
     device: str = "cpu"
     dtype: str = "float32"  # or bfloat16
     compile: bool = False
-    clock: str = "wall"  # or cpu: seconds computed, for a machine with other work
+    clock: str = "wall"  # or cpu: CPU seconds, for a machine with other work
     shapes: list[list[int]] = field(
         default_factory=lambda: [
             [8, 16, 64, 64],
@@ -79,120 +78,15 @@ class Arguments:
     between: list[int] = field(
         default_factory=lambda: [16, 32, 64, 67, 128, 131, 192, 256, 257]
     )
-    without: list[str] = field(default_factory=list)  # names of what not to time
+    without: list[str] = field(default_factory=list)  # names of modules not to time
     rounds: int = 9
-    seconds: float = 12.0  # per shape and direction, whatever `rounds` asks for
+    seconds: float = 12.0  # at most, per shape and direction
     epochs: int = 5
-    pixels: int = 2**19  # of the solves that `auto` decides between
-
-
-class Copy(nn.Module):
-    """One reading and one writing of all images: the least that a solve can do."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.clone()
-
-
-class Algorithm1(nn.Module):
-    """IMEXnet, Algorithm 1, as printed: the kernel padded to the image and transformed,
-    and one image of the batch after the other."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.L = GramDiffusion(channels, alpha=10.0, init="laplacian")
-
-    def forward(self, x: Tensor) -> Tensor:
-        taps = self.L.taps
-        kernel = taps.new_zeros(x.shape[1:])
-        kernel[:, : taps.shape[-2], : taps.shape[-1]] = taps
-        K = torch.fft.rfft2(kernel.roll((-1, -1), (-2, -1)))
-        t = 1 / (1 + self.L.alpha * (K.conj() * K).real)
-        solved = [
-            torch.fft.irfft2(torch.fft.rfft2(one.float()) * t, s=x.shape[-2:])
-            for one in x
-        ]
-        return torch.stack(solved).to(x.dtype)
-
-
-def candidates(channels: int) -> dict[str, nn.Module]:
-    """What is timed, by name; the first is what the others are compared with."""
-    grid = TimeGrid.uniform(1.0, 1)
-    operator = partial(GramDiffusion, alpha=10.0, init="laplacian")
-    depthwise = partial(nn.Conv2d, channels, channels, groups=channels, bias=False)
-    modules: dict[str, nn.Module] = {
-        "ResNet block": DynamicBlock(
-            channels, grid, ForwardEuler(), DoubleLayer, operator
-        ),
-        "IMEX block": DynamicBlock(channels, grid, Imex(), DoubleLayer, operator),
-        "solve": ImplicitConv2d(channels, alpha=10.0),
-        "solve, fft": ImplicitConv2d(channels, alpha=10.0, backend="fft"),
-        "solve, gemm": ImplicitConv2d(channels, alpha=10.0, backend="gemm"),
-        **fused_if_there(channels),
-        "Algorithm 1": Algorithm1(channels),
-        "copy": Copy(),
-        "depthwise 3x3": depthwise(kernel_size=3, padding=1),
-        "depthwise 31x31": depthwise(kernel_size=31, padding=15),
-    }
-    try:
-        from neuralop.layers.spectral_convolution import SpectralConv
-    except ImportError:
-        return modules
-    modules["spectral convolution"] = SpectralConv(channels, channels, (32, 32))
-    return modules
-
-
-def fused_if_there(channels: int) -> dict[str, nn.Module]:
-    """The solve by kernels, where a compiler or a device makes them possible."""
-    try:
-        return {FUSED: ImplicitConv2d(channels, alpha=10.0, backend="fused")}
-    except ValueError:
-        return {}
-
-
-def backends(boundary: str) -> list[str]:
-    """Those that there are for a boundary here."""
-    fused = boundary == "periodic" and fused_if_there(1)
-    return ["fused", "fft", "gemm"] if fused else ["fft", "gemm"]
-
-
-def relative_errors(modules: Mapping[str, nn.Module], x: Tensor) -> dict[str, float]:
-    """Of every solve, for images as they are timed, against one in float64 by FFT."""
-    solves = {k: m for k, m in modules.items() if isinstance(m, ImplicitConv2d)}
-    few = x[:2]
-    errors = {}
-    for name, layer in solves.items():
-        exact = ImplicitConv2d(x.shape[1], alpha=10.0, backend="fft").to(few.device)
-        exact.load_state_dict(layer.state_dict())
-        with torch.no_grad():
-            y = exact.double()(few.double())
-            errors[name] = float((layer(few).double() - y).norm() / y.norm())
-    return errors
-
-
-def work(module: nn.Module, x: Tensor, backward: bool) -> Callable[[], object]:
-    """One forward pass, or a forward and a backward pass."""
-    half = torch.autocast(
-        x.device.type, torch.bfloat16, enabled=x.dtype == torch.bfloat16
-    )
-    if not backward:
-
-        def forward() -> Tensor:
-            with torch.no_grad(), half:
-                return module(x)
-
-        return forward
-    leaf = x.clone().requires_grad_()
-    wanted = [leaf, *module.parameters()]
-
-    def both() -> object:
-        with half:
-            y = module(leaf)
-        return torch.autograd.grad(y, wanted, grad_outputs=x)
-
-    return both
+    pixels: int = 2**19  # of the solves of all backends
 
 
 def time_shape(shape: list[int], args: Arguments) -> dict[str, Any]:
+    """Time all modules on images of one shape (B, C, H, W)."""
     dtype = DTYPES[args.dtype]
     x = torch.randn(*shape, device=args.device, dtype=dtype)
     modules = {
@@ -221,7 +115,7 @@ def time_shape(shape: list[int], args: Arguments) -> dict[str, Any]:
 
 
 def time_growth(args: Arguments) -> dict[str, list[dict[str, float]]]:
-    """The solve, forward and backward, on (1, GROWTH_CHANNELS, n, n), per backend."""
+    """Time the solve, forward and backward, on (1, GROWTH_CHANNELS, n, n), per backend."""
     jobs: dict[str, Callable[[], object]] = {}
     for side in args.sides:
         x = torch.randn(1, GROWTH_CHANNELS, side, side, device=args.device)
@@ -239,7 +133,7 @@ def time_growth(args: Arguments) -> dict[str, list[dict[str, float]]]:
 
 
 def time_backends(args: Arguments) -> list[dict[str, Any]]:
-    """A solve, forward, of about `pixels` in (2, C, n, n), per boundary and n."""
+    """Time a solve, forward, of about `pixels` in (2, C, n, n), per boundary and n."""
     rows = []
     for boundary in BOUNDARIES:
         for side in args.between:
@@ -259,7 +153,7 @@ def time_backends(args: Arguments) -> list[dict[str, Any]]:
 
 
 def time_data() -> float:
-    """Seconds of one pass over the training images of the main job, without training."""
+    """Return the seconds for loading all training images of the main job once."""
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         data = build(compose("train").data, "data")
     data.setup()
@@ -271,13 +165,17 @@ def time_data() -> float:
 
 
 def time_epochs(epochs: int) -> dict[str, Any]:
-    """Seconds per epoch of the main job and of its twin, validation included."""
+    """Time epochs of the main job and of its explicit twin, validation included."""
     seconds: dict[str, list[float]] = {"resnet": [], "imexnet": []}
     for _ in range(2):  # in turns, so that a slow minute hits both
         for model in seconds:
             with tempfile.TemporaryDirectory() as folder:
-                words = [f"model={model}", "data=qtips", f"trainer.max_epochs={epochs}"]
-                command = [sys.executable, str(ROOT / "train.py"), *words]
+                overrides = [
+                    f"model={model}",
+                    "data=qtips",
+                    f"trainer.max_epochs={epochs}",
+                ]
+                command = [sys.executable, str(ROOT / "train.py"), *overrides]
                 done = subprocess.run(
                     command, cwd=folder, capture_output=True, text=True
                 )
@@ -311,46 +209,17 @@ def machine(device: str) -> dict[str, Any]:
 
 
 def show(results: Mapping[str, Any]) -> None:
+    """Print all results as tables and ratios."""
     for direction in ("forward", "forward and backward"):
-        rows = results["shapes"]
-        table = Table(title=f"{direction}: milliseconds (ratio to the ResNet block)")
-        table.add_column("")
-        for row in rows:
-            table.add_column("x".join(map(str, row["shape"])), justify="right")
-        for name in rows[0][direction]:
-            cells = []
-            for row in rows:
-                timing, base = row[direction][name], row[direction]["ResNet block"]
-                ratio = timing["median"] / base["median"]
-                cells.append(
-                    f"{1e3 * timing['median']:.1f} ± {1e3 * timing['spread']:.1f} "
-                    f"({ratio:.2f})"
-                )
-            table.add_row(name, *cells)
-        Console().print(table)
-    for row in rows:
+        Console().print(shapes_table(results["shapes"], direction))
+    for row in results["shapes"]:
         for name, error in row["errors"].items():
             share = row["forward"][name].get("share_of_copy", math.nan)
             Console().print(
                 f"{'x'.join(map(str, row['shape']))} {name}: relative error {error:.1e}, "
                 f"{100 * share:.0f} % of the speed of a copy"
             )
-    sizes = Table(title="a solve, forward: milliseconds")
-    sizes.add_column("side")
-    for boundary in BOUNDARIES:
-        sizes.add_column(
-            f"{boundary}: {' | '.join(backends(boundary))}", justify="right"
-        )
-    for side in sorted({row["side"] for row in results["backends"]}):
-        cells = [
-            " | ".join(
-                f"{1e3 * row[b]['median']:.1f}" for b in backends(row["boundary"])
-            )
-            for row in results["backends"]
-            if row["side"] == side
-        ]
-        sizes.add_row(str(side), *cells)
-    Console().print(sizes)
+    Console().print(backends_table(results["backends"]))
     epochs = results.get("epochs", {})
     for model, t in epochs.items():
         Console().print(f"epoch of {model}: {t['median']:.2f} ± {t['spread']:.2f} s")
@@ -360,6 +229,44 @@ def show(results: Mapping[str, Any]) -> None:
         Console().print(
             f"imexnet / resnet: {ratio:.2f}; data: {100 * share:.2f} % of an epoch"
         )
+
+
+def shapes_table(rows: Sequence[Mapping[str, Any]], direction: str) -> Table:
+    """Return a table of all modules (rows) over the shapes of images (columns)."""
+    table = Table(title=f"{direction}: milliseconds (ratio to the ResNet block)")
+    table.add_column("")
+    for row in rows:
+        table.add_column("x".join(map(str, row["shape"])), justify="right")
+    for name in rows[0][direction]:
+        cells = []
+        for row in rows:
+            timing, base = row[direction][name], row[direction]["ResNet block"]
+            ratio = timing["median"] / base["median"]
+            cells.append(
+                f"{1e3 * timing['median']:.1f} ± {1e3 * timing['spread']:.1f} "
+                f"({ratio:.2f})"
+            )
+        table.add_row(name, *cells)
+    return table
+
+
+def backends_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Return a table of the backends of each boundary over the side of the image."""
+    table = Table(title="a solve, forward: milliseconds")
+    table.add_column("side")
+    for boundary in BOUNDARIES:
+        title = f"{boundary}: {' | '.join(backends(boundary))}"
+        table.add_column(title, justify="right")
+    for side in sorted({row["side"] for row in rows}):
+        cells = [
+            " | ".join(
+                f"{1e3 * row[b]['median']:.1f}" for b in backends(row["boundary"])
+            )
+            for row in rows
+            if row["side"] == side
+        ]
+        table.add_row(str(side), *cells)
+    return table
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Time and memory of small jobs, compared like for like."""
+"""Measure time and memory of small jobs under equal conditions."""
 
 import random
 import time
@@ -17,12 +17,12 @@ CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of repeated runs."""
+    """The seconds of repeated runs of a job."""
 
     samples: tuple[float, ...]
 
     def as_dict(self) -> dict[str, float]:
-        """Median, and half the distance between the quartiles."""
+        """Return the median, half the distance between the quartiles, and the runs."""
         low, median, high = np.quantile(self.samples, [0.25, 0.5, 0.75])
         return {
             "median": float(median),
@@ -37,13 +37,13 @@ def interleaved(
     seconds: float,
     clock: Literal["wall", "cpu", "cuda"] = "wall",
 ) -> dict[str, Timing]:
-    """Every job once per round, after two rounds that do not count.
+    """Time every job once per round, after two rounds of warm-up.
 
-    A disturbance hits all jobs of its round, and rounds are shuffled, so that no job
-    always finds the caches that the same other one leaves. At least three rounds are
-    timed, and no more begun once `seconds` are over. `cpu` counts the seconds that all
-    threads of this process computed, which other work on the machine disturbs less;
-    `cuda` replays graphs by the device's clock.
+    A disturbance hits all jobs of its round. The order in a round is shuffled, so that no
+    job always runs after the same other job. At least three rounds are timed; no round
+    begins after `seconds`. The clock `cpu` counts the seconds that all threads of this
+    process computed, which other work on the machine disturbs less. `cuda` replays CUDA
+    graphs and reads the clock of the device.
     """
     clocks = {
         name: _replayed(job) if clock == "cuda" else _watched(job, CLOCKS[clock])
@@ -76,7 +76,7 @@ def _watched(
 
 
 def _replayed(job: Callable[[], object]) -> Callable[[], float]:
-    """The job as a CUDA graph, timed by events: no launch overhead of Python."""
+    """Return a timer of the job as a CUDA graph, without launch overhead of Python."""
     stream = torch.cuda.Stream()
     with torch.cuda.stream(stream):
         for _ in range(3):
@@ -98,7 +98,7 @@ def _replayed(job: Callable[[], object]) -> Callable[[], float]:
 
 
 def peak_bytes(job: Callable[[], object], device: str = "cpu") -> int:
-    """The most memory that tensors made by the job hold at one time."""
+    """Return the peak memory of tensors that the job makes, in bytes."""
     if device == "cuda":
         torch.cuda.synchronize()
         before = torch.cuda.memory_allocated()
@@ -111,7 +111,7 @@ def peak_bytes(job: Callable[[], object], device: str = "cpu") -> int:
 
 
 class _LiveBytes(TorchDispatchMode):
-    """Adds up the storages of all results while they are alive."""
+    """A sum of the storages of all results that are alive."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,11 +1,11 @@
 """The benchmark's clock, its memory meter, and its published baseline."""
 
-import runpy
 import time
 
 import pytest
 import torch
-from conftest import ROOT, relative_error, rounding, sensitivity
+from conftest import relative_error, rounding, sensitivity
+from solve_jobs import Algorithm1
 from timing import interleaved, peak_bytes
 
 from imex_experiments import ImplicitConv2d
@@ -54,9 +54,7 @@ def test_peak_memory_counts_what_lives_at_one_time() -> None:
 
 def test_baseline_of_the_benchmark_is_the_same_operator() -> None:
     """Algorithm 1 as printed gives what the solve gives, so the two are comparable."""
-    algorithm = runpy.run_path(str(ROOT / "scripts/benchmarks/solve.py"))["Algorithm1"](
-        3
-    )
+    algorithm = Algorithm1(3)
     layer = ImplicitConv2d(3, alpha=10.0)
     with torch.no_grad():
         layer.L.B.copy_(algorithm.L.B.normal_())

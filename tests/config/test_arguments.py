@@ -47,7 +47,7 @@ def test_folder_that_looks_like_a_pair_is_a_path(
 
 
 def test_paths_are_refused_where_a_command_takes_none() -> None:
-    with pytest.raises(ConfigError, match="a/b: expected key=value words: runs="):
+    with pytest.raises(ConfigError, match="a/b: expected key=value; usage: runs="):
         parse_arguments(Arguments, ["a/b"])
     with pytest.raises(ConfigError, match="runs: missing"):
         parse_arguments(Arguments, ["out=x"], plain="runs")

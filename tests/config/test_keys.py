@@ -23,7 +23,7 @@ from imex_experiments.config.keys import check_keys
 from imex_experiments.config.preflight import preflight
 from imex_experiments.config.trainer import check_trainer
 from imex_experiments.errors import ConfigError, exit_code
-from imex_experiments.process.command import _told
+from imex_experiments.process.command import _reported
 
 FREE = (
     "callbacks.hparams.hparams",  # columns of a table
@@ -77,7 +77,7 @@ def refused(make: Callable[[], DictConfig]) -> str:
     """The line that a user reads; fails if the configuration is accepted."""
     with pytest.raises((ConfigError, HydraException)) as caught:
         check_keys(make())
-    error = _told(caught.value)
+    error = _reported(caught.value)
     assert exit_code(error) == 2
     return str(error)
 

@@ -11,8 +11,9 @@ import pytest
 import torch
 from cifar10_stand_in import write_stand_in
 
-from imex_experiments.data import Cifar10Data, DataError, cifar10
+from imex_experiments.data import Cifar10Data, cifar10
 from imex_experiments.data.cifar10 import ARCHIVE, RECORD, TEST_FILE, TRAIN_FILES
+from imex_experiments.errors import DataError
 
 
 def write(folder: Path, contents: dict[str, bytes]) -> None:

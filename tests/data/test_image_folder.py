@@ -8,9 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-from imex_experiments.data import DataError, QtipsData
+from imex_experiments.data import QtipsData
 from imex_experiments.data.image_folder import read_image_folder, write_image_folder
 from imex_experiments.data.qtips import QtipsRecipe, make_qtips
+from imex_experiments.errors import DataError
 
 
 @pytest.fixture

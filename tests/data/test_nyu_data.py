@@ -10,7 +10,6 @@ import pytest
 import torch
 from nyu_files import ended, make, write_subset
 
-from imex_experiments.data import DataError
 from imex_experiments.data.nyu.conversion import (
     averaging,
     mask_depth,
@@ -19,6 +18,7 @@ from imex_experiments.data.nyu.conversion import (
 )
 from imex_experiments.data.nyu.data_module import NyuData, NyuSampleData
 from imex_experiments.data.nyu.file import read_frames
+from imex_experiments.errors import DataError
 
 pytest_plugins = ("nyu_fixtures",)
 

@@ -26,10 +26,10 @@ from nyu_files import (
     write_subset,
 )
 
-from imex_experiments.data import DataError
 from imex_experiments.data.nyu import file as nyu_file
 from imex_experiments.data.nyu.data_module import NyuData
 from imex_experiments.data.nyu.file import file_md5, read_contents, read_frames
+from imex_experiments.errors import DataError
 
 pytest_plugins = ("nyu_fixtures",)
 
@@ -315,7 +315,7 @@ def test_a_reader_that_crashes_or_stalls_is_one_line(
     monkeypatch.setattr(nyu_file, "_READER", stall)
     monkeypatch.setattr(nyu_file, "SILENCE", 0.5)
     start = time.monotonic()
-    with pytest.raises(DataError, match="no answer for 0 s while it was read"):
+    with pytest.raises(DataError, match="no data for 0 s while it was read"):
         read_contents(small)
     assert time.monotonic() - start < 5
 

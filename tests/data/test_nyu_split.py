@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nyu_files import KINDS, SCENES, ended, make, write_small, write_subset
 
-from imex_experiments.data import DataError
 from imex_experiments.data.nyu.file import NyuContents
 from imex_experiments.data.nyu.split import (
     frames_of_types,
     split_by_counts,
     split_by_scenes,
 )
+from imex_experiments.errors import DataError
 
 pytest_plugins = ("nyu_fixtures",)
 

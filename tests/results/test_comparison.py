@@ -15,7 +15,7 @@ from imex_experiments.errors import CheckpointError, ConfigError, RunError
 from imex_experiments.results import runs_table
 from imex_experiments.results.comparison import Comparison, compare
 from imex_experiments.results.statistics import summarise
-from imex_experiments.results.table import ASKED, ENDED
+from imex_experiments.results.table import CONFIGURED, ENDED
 from imex_experiments.results.tables import best, differences
 
 T_975 = {1: 12.706204736432095, 2: 4.302652729911275}
@@ -45,7 +45,7 @@ def run(model: str, seed: int, score: float | None, **more: Any) -> dict[str, An
 
 def table(runs: list[dict[str, Any]], keys: tuple[str, ...] = ()) -> pd.DataFrame:
     """The table of such runs; `keys` are the overrides among what was given to them."""
-    columns = [*ASKED, *keys, *ENDED, "val/miou", "test/miou"]
+    columns = [*CONFIGURED, *keys, *ENDED, "val/miou", "test/miou"]
     frame = pd.DataFrame(runs).set_index("run").fillna(dict.fromkeys(keys, ""))
     floats = dict.fromkeys(["val/miou", "test/miou"], float)
     return frame[columns].astype({"seed": "Int64", **floats})

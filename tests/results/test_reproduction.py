@@ -35,7 +35,7 @@ SWEEPS = {sweep.name: sweep for sweeps in PARTS.values() for sweep in sweeps}
 
 def weights_of(sweep: Sweep, cache: Path) -> list[int]:
     """Trainable weights of every network of a sweep, each checked as a run checks it."""
-    overrides = OverridesParser.create().parse_overrides(list(sweep.words))
+    overrides = OverridesParser.create().parse_overrides(list(sweep.overrides))
     (points,) = BasicSweeper.split_arguments(overrides, None)
     more = [f"data.cache_dir={cache}", "run_dir=unused", f"+data.path={cache}"]
     more = more if sweep.name == "kitchen" else more[:2]

@@ -1,1 +1,1 @@
-"""NYU-Depth V2: its file, its split, its conversion, and rooms that look like it."""
+"""Read, split and convert NYU-Depth V2, and render a sample file of the same layout."""

@@ -1,7 +1,7 @@
-"""A room seen by a Kinect: image, depth and labels by casting rays.
+"""Render image, depth and labels of a room as a Kinect records them, by casting rays.
 
-World axes are those of `nyu_rooms`. Camera axes: x right, y down, z ahead; a depth is the z of
-a point, not its distance.
+World axes: x right, y ahead, z up, as in `rooms`. Camera axes: x right, y down, z ahead. A
+depth is the z of a point in camera axes, not its distance.
 
 Shapes: image (3, H, W) uint8; depth (H, W) float32; labels (H, W) uint16, an index into NAMES
 counted from 1; instances (H, W) uint8, counted from 1 among equal labels.
@@ -32,16 +32,16 @@ WHITE_BORDER = 8
 """Pixels of white around each image, as in the published frames."""
 
 DISPARITY_STEP = 0.0028
-"""1/m: the Kinect tells depths z apart that differ by this times z^2."""
+"""Resolution of depths, in 1/m: the Kinect resolves this step times z^2 at depth z."""
 
 SHADOW = 0.075 * FOCAL
-"""Baseline times focal length: a projector's shadow of a jump from z to Z has the width
-SHADOW (1/z - 1/Z), in pixels."""
+"""Baseline times focal length: the shadow of the projector at a jump from depth z to Z is
+SHADOW (1/z - 1/Z) pixels wide."""
 
 
 @dataclass(frozen=True)
 class Camera:
-    """Position, and angles in radians: yaw from x towards y, pitch downwards."""
+    """A position, and angles in radians: yaw from x towards y, pitch downwards."""
 
     position: Vector
     yaw: float
@@ -49,7 +49,7 @@ class Camera:
 
     @property
     def axes(self) -> np.ndarray:
-        """Rows right, down, ahead in world axes, (3, 3)."""
+        """Camera axes right, down, ahead in world axes, one a row, (3, 3)."""
         cosine, sine = np.cos(self.yaw), np.sin(self.yaw)
         ahead = np.array(
             [
@@ -63,7 +63,7 @@ class Camera:
 
 
 def place_cameras(room: Room, number: int, rng: np.random.Generator) -> list[Camera]:
-    """Cameras that look into the depth of the room, none inside or close to furniture."""
+    """Return cameras that look along the room, not inside or close to furniture."""
     width, length, _ = room.size
     cameras: list[Camera] = []
     for _ in range(100 * number):
@@ -93,7 +93,7 @@ def _distance(box: Box, position: Vector) -> float:
 
 @dataclass
 class Hits:
-    """What each ray meets first: depth, the axis of the face, and its surface."""
+    """The first face on each ray: its depth, axis and surface number."""
 
     depth: np.ndarray
     axis: np.ndarray
@@ -102,7 +102,7 @@ class Hits:
 
 @dataclass(frozen=True)
 class View:
-    """One rendered frame."""
+    """A rendered frame."""
 
     image: np.ndarray
     depth: np.ndarray
@@ -112,7 +112,7 @@ class View:
 
 
 def render(room: Room, camera: Camera, rng: np.random.Generator) -> View:
-    """One frame as a Kinect would record it."""
+    """Render one frame as a Kinect records it."""
     height, width = SIZE
     origin = np.array(camera.position, np.float32)
     across = (np.arange(width, dtype=np.float32) + 0.5 - width / 2) / FOCAL
@@ -136,7 +136,10 @@ def render(room: Room, camera: Camera, rng: np.random.Generator) -> View:
 
 
 def _meet_room(room: Room, origin: np.ndarray, rays: np.ndarray) -> Hits:
-    """The room's own faces: surfaces 0 ... 5 are low x, low y, low z, high x, ..."""
+    """Intersect rays with walls, floor and ceiling.
+
+    Surfaces 0 ... 5 are low x, low y, low z, high x, high y, high z.
+    """
     size = np.array(room.size, np.float32)
     forward = rays > 0
     ends = np.where(forward, size[:, None, None], 0) - origin[:, None, None]
@@ -155,6 +158,7 @@ def _meet_box(
     axes: np.ndarray,
     hits: Hits,
 ) -> None:
+    """Replace hits by those with a box where the box is nearer."""
     window = _window(box, origin, axes)
     if window is None:
         return
@@ -173,7 +177,7 @@ def _meet_box(
 def _window(
     box: Box, origin: np.ndarray, axes: np.ndarray
 ) -> tuple[slice, slice] | None:
-    """Rows and columns that can show the box; None if none do."""
+    """Return rows and columns in which the box may be visible; None if it is not."""
     height, width = SIZE
     corners = np.stack(
         np.meshgrid(*zip(box.low, box.high, strict=True)), axis=-1
@@ -229,7 +233,7 @@ def _shade(
 def _pattern(
     points: np.ndarray, hits: Hits, paints: list[Paint], rng: np.random.Generator
 ) -> np.ndarray:
-    """How much of the second colour each pixel has, (H, W) in [0, 1]."""
+    """Return the share of the second colour in each pixel, (H, W) in [0, 1]."""
     period = np.array([paint.period for paint in paints], np.float32)[hits.surface]
     kind = np.array([paint.pattern for paint in paints])[hits.surface]
     u = np.where(hits.axis == 0, points[1], points[0]) / period
@@ -245,7 +249,7 @@ def _pattern(
 def _lighting(
     room: Room, points: np.ndarray, rays: np.ndarray, hits: Hits
 ) -> np.ndarray:
-    """Light from a lamp and from all around, less in the room's corners, (H, W)."""
+    """Return the light of a lamp and of the surroundings, darker in corners, (H, W)."""
     lamp = np.array(room.light, np.float32)[:, None, None] - points
     distance = np.sqrt((lamp**2).sum(0)) + 1e-3
     index = hits.axis[None]
@@ -272,7 +276,7 @@ def _name(room: Room, surface: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _measure(
     true: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Raw depth, in steps and with holes of 0, and the same with its holes filled."""
+    """Return quantised depths with holes of 0, and with the holes filled."""
     steps = np.rint(1 / (true * DISPARITY_STEP))
     quantised = (1 / (steps * DISPARITY_STEP)).astype(np.float32)
     quantised = quantised.clip(NEAREST, FARTHEST)
@@ -285,7 +289,7 @@ def _measure(
 
 
 def _shadows(depth: np.ndarray) -> np.ndarray:
-    """Pixels just left of something nearer, which hides them from the projector."""
+    """Return the pixels that a nearer object on their right hides from the projector."""
     shadow = np.zeros(depth.shape, bool)
     for shift in range(1, 32):
         jump = SHADOW * (1 / depth[:, shift:] - 1 / depth[:, :-shift])
@@ -294,7 +298,7 @@ def _shadows(depth: np.ndarray) -> np.ndarray:
 
 
 def _blots(rng: np.random.Generator) -> np.ndarray:
-    """Patches that give no echo: dark, shiny or too slanted."""
+    """Return random patches without a measurement, like dark or shiny surfaces."""
     height, width = SIZE
     rows, columns = np.ogrid[:height, :width]
     blots = np.zeros(SIZE, bool)

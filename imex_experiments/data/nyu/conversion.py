@@ -1,6 +1,7 @@
-"""Frames of an NYU file as tensors: cropped, resized, and with invalid depths set to 0.
+"""Convert the frames of an NYU file to tensors: crop, resize, set invalid depths to 0.
 
-Shapes: images (N, 3, H, W) uint8; depths (N, 1, H, W) float32, metres; masked (4,) int64.
+Shapes: images (N, 3, H, W) uint8; depths (N, 1, H, W) float32, metres; masked (4,)
+int64, the number of invalid depths of each kind.
 """
 
 from collections.abc import Sequence
@@ -14,14 +15,14 @@ from imex_experiments.data.nyu.file import read_frames
 from imex_experiments.errors import DataError
 
 VERSION = 1
-"""Part of every cache key: raise it whenever the same file would give other tensors."""
+"""Part of every cache key. Raise it when the same file gives other tensors."""
 
 MASKED = ("NaN", "infinite", "zero", "negative")
 """Kinds of invalid depth, in the order in which they are counted."""
 
 
 def averaging(size: int, new_size: int) -> np.ndarray:
-    """The matrix (new_size, size) whose rows average the old pixels below each new one."""
+    """Return the matrix (new_size, size) that averages the old pixels in each new one."""
     edges = np.arange(new_size + 1) * (size / new_size)
     pixels = np.arange(size)
     overlap = np.minimum(edges[1:, None], pixels + 1) - np.maximum(
@@ -32,14 +33,14 @@ def averaging(size: int, new_size: int) -> np.ndarray:
 
 
 def resize_image(image: np.ndarray, size: Sequence[int]) -> np.ndarray:
-    """(3, H, W) uint8 to (3, *size) by averaging over areas."""
+    """Resize an image (3, H, W) uint8 to (3, *size) by averaging over areas."""
     down, right = (averaging(*pair) for pair in zip(image.shape[1:], size, strict=True))
     mean = down @ image.astype(np.float32) @ right.T
     return np.rint(mean).clip(0, 255).astype(np.uint8)
 
 
 def resize_depth(depth: np.ndarray, size: Sequence[int]) -> np.ndarray:
-    """(H, W) to `size`, the mean of the valid depths below each new pixel; 0 without any."""
+    """Resize depths (H, W) to `size` by the mean of valid depths; 0 where none is valid."""
     down, right = (averaging(*pair) for pair in zip(depth.shape, size, strict=True))
     total = down @ depth @ right.T
     share = down @ (depth > 0).astype(np.float32) @ right.T
@@ -47,7 +48,7 @@ def resize_depth(depth: np.ndarray, size: Sequence[int]) -> np.ndarray:
 
 
 def mask_depth(depth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Depth with 0 for all that is no distance, and the numbers of NaN, inf, 0 and < 0."""
+    """Return depths with 0 for invalid ones, and the numbers of NaN, inf, 0 and < 0."""
     kinds = (
         np.isnan(depth),
         np.isinf(depth),
@@ -65,8 +66,8 @@ def convert_frames(
     image_size: Sequence[int],
     border: int,
 ) -> dict[str, Tensor]:
-    """Images and depths of the frames in the given order; they are read one at a time."""
-    order = np.argsort(frames)  # of the file, whose frames lie one after the other
+    """Return images and depths of the frames in the given order, read one at a time."""
+    order = np.argsort(frames)  # read the file from its start to its end
     images = torch.empty(len(frames), 3, *image_size, dtype=torch.uint8)
     depths = torch.empty(len(frames), 1, *image_size)
     masked = np.zeros(len(MASKED), dtype=np.int64)

@@ -40,15 +40,19 @@ DEPTHS = ("depths", "rawDepths")
 
 
 class NyuData(TensorData):
-    """Batches of images (B, 3, H, W) uint8 and depths (B, 1, H, W) float32, metres, 0 invalid.
+    """The data module of NYU-Depth V2.
 
-    `path` is nyu_depth_v2_labeled.mat, or a small v5 file with `images` and `depths`.
-    `scene_types` keeps frames of these types alone. The frames are split by `counts`
-    (train, val, test), by the official `splits_file`, or else by `proportions`; no scene is
-    ever on two sides, and `seed` decides which scene goes where. `depth` names the data set;
-    `border` pixels are cropped from each side before the resize to `image_size`, (H, W).
-    The chosen frames are converted once and kept in `cache_dir`. `verify` insists on the
-    published file, by its MD5. Nothing is read before `setup`, which raises DataError.
+    Batches are images (B, 3, H, W) uint8 and depths (B, 1, H, W) float32, in metres; an
+    invalid depth is 0.
+
+    `path` is nyu_depth_v2_labeled.mat, or a small v5 file with `images` and `depths`. With
+    `scene_types`, frames of these types alone are used. Frames are split by `counts`
+    (train, val, test), by the official `splits_file`, or else by `proportions`. No scene is
+    in two splits; `seed` decides on the split of each scene. `depth` is the name of the
+    data set with the depths. `border` pixels are cropped from each side before the resize
+    to `image_size`, (H, W). The converted frames are cached in `cache_dir`. With `verify`
+    the MD5 must be that of the published file. Nothing is read before `setup`, which
+    raises DataError.
     """
 
     in_channels = 3
@@ -96,7 +100,7 @@ class NyuData(TensorData):
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(C, H, W)."""
+        """Shape (C, H, W) of an image."""
         return self.in_channels, *self.image_size
 
     def setup(self, stage: str | None = None) -> None:
@@ -110,7 +114,7 @@ class NyuData(TensorData):
         found = cached(
             self.cache_dir, "nyu", self._key(), self._convert, self._layout()
         )
-        self._tell_masked(found["masked"])
+        self._log_masked(found["masked"])
         sizes = found["sizes"].tolist()
         if self.batch_size > sizes[0]:
             raise DataError(
@@ -126,7 +130,7 @@ class NyuData(TensorData):
         }
 
     def _key(self) -> dict[str, Any]:
-        """Everything that decides the tensors, the identity of the files included."""
+        """Return all parameters on which the tensors depend, and the identity of the files."""
         return {
             "version": VERSION,
             "file": PUBLISHED_MD5 if self.verify else _identity(self.path),
@@ -141,7 +145,7 @@ class NyuData(TensorData):
         }
 
     def _layout(self) -> Layout:
-        """The tensors of `_convert`, of as many frames as the file has of the types."""
+        """Return types and sizes of the tensors of `_convert`."""
         return {
             "images": ("U8", None, 3, *self.image_size),
             "depths": ("F32", None, 1, *self.image_size),
@@ -177,8 +181,8 @@ class NyuData(TensorData):
             )
         return split_by_scenes(*given, self.proportions, self.seed)
 
-    def _tell_masked(self, masked: Tensor) -> None:
-        """Say how many depths were masked: a warning for what no Kinect would write."""
+    def _log_masked(self, masked: Tensor) -> None:
+        """Log the numbers of masked depths; warn of kinds that a Kinect never writes."""
         counts = dict(zip(MASKED, masked.tolist(), strict=True))
         if not any(counts.values()):
             return
@@ -192,7 +196,7 @@ class NyuData(TensorData):
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What the training split tells: mean and std of the colours and of valid depths."""
+        """Mean and deviation of colours and of valid depths in the training split."""
         images, depths = self.splits["train"].tensors
         colours = [images[:, channel] for channel in range(self.in_channels)]
         moments = [_mean_and_std(colour) for colour in colours]
@@ -213,9 +217,10 @@ class NyuData(TensorData):
 
 
 class NyuSampleData(NyuData):
-    """NyuData of a rendered file of the same layout, made once and kept in `cache_dir`.
+    """The data module of a rendered file in the layout of NYU-Depth V2.
 
-    `frames` rooms are rendered from `seed`, two frames a scene, half of them kitchens.
+    `frames` frames are rendered from `seed`, two per scene; half of the scenes are kitchens.
+    The file is kept in `cache_dir`. All other arguments are those of NyuData.
     """
 
     def __init__(
@@ -255,7 +260,7 @@ class NyuSampleData(NyuData):
 
 
 def _mean_and_std(values: Tensor) -> tuple[float, float]:
-    """In float64, a part at a time: a large split would not fit into memory twice."""
+    """Return mean and deviation in float64, computed in parts to save memory."""
     parts = values.flatten().split(2**22)
     mean = sum(float(part.double().sum()) for part in parts) / values.numel()
     squares = sum(float((part.double() - mean).square().sum()) for part in parts)
@@ -263,7 +268,7 @@ def _mean_and_std(values: Tensor) -> tuple[float, float]:
 
 
 def _identity(path: Path) -> list[Any]:
-    """What tells one file from another without reading it."""
+    """Return path, size and time of modification, which identify a file."""
     status = path.resolve().stat()
     return [os.fspath(path.resolve()), status.st_size, status.st_mtime_ns]
 
@@ -277,7 +282,7 @@ def _require_sound(
     image_size: Sequence[int],
     border: int,
 ) -> None:
-    """ValueError with name and value for an argument that no file could satisfy."""
+    """Raise ValueError with name and value for an argument that no file can satisfy."""
     if scene_types is not None and not scene_types:
         raise ValueError(
             "scene_types must name at least one type, got []; null for all"

@@ -1,10 +1,10 @@
-"""`nyu_depth_v2_labeled.mat`, or a small v5 subset of it: what it holds, and its frames.
+"""Read `nyu_depth_v2_labeled.mat`, or a small v5 subset of it.
 
-What a few bytes can tell is checked here; the rest is parsed by `reader` in a process of
-its own, so that a damaged file is one line and never a crash.
+The first bytes are checked here. The rest is parsed by `reader` in a process of its own, so
+that a damaged file is reported as one line and never crashes this process.
 
-Shapes: image (3, H, W) uint8; depth (H, W) float32, metres, as stored: 0 or less, NaN and Inf
-where there is none.
+Shapes: image (3, H, W) uint8; depth (H, W) float32, metres, as stored. Invalid depths are 0,
+negative, NaN or Inf.
 """
 
 import hashlib
@@ -36,19 +36,20 @@ GET_IT = (
 )
 
 SILENCE = 10.0
-"""Seconds the parsing process may take from one answer to the next."""
+"""Seconds that the parsing process may take from one response to the next."""
 
-Answer = tuple[dict[str, Any], bytes]
+Response = tuple[dict[str, Any], bytes]
+"""Its line of JSON, and the bytes of a frame."""
 
-_READER = Path(__file__).with_name("reader.py")
+_READER = Path(__file__).with_name("reader")
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
 @dataclass(frozen=True)
 class NyuContents:
-    """What a file says of its N frames: the scene and the type of scene of each.
+    """The scene and the type of scene of each of the N frames in a file.
 
-    A v5 subset may lack them: every frame is then a scene of its own and has no type.
+    A v5 subset may lack them: then every frame is a scene of its own, without a type.
     `datasets` are rows of name, shape and type.
     """
 
@@ -59,7 +60,7 @@ class NyuContents:
 
 
 def mat_version(path: Path) -> str:
-    """ "v7.3" or "v5", from the first bytes; DataError for what is no whole .mat file."""
+    """Return "v7.3" or "v5". Raises DataError for a file that is no complete .mat file."""
     if path.is_dir():
         raise DataError(f"{path}: a folder, not a .mat file; {GET_IT}")
     try:
@@ -86,7 +87,7 @@ def mat_version(path: Path) -> str:
 
 
 def _require_whole(path: Path, superblock: bytes, size: int) -> None:
-    """DataError if the file ends before the end that its HDF5 superblock records."""
+    """Raise DataError if the file is shorter than its HDF5 superblock records."""
     version = superblock[8]
     at, width = {0: (40, 13), 1: (44, 13), 2: (28, 9), 3: (28, 9)}.get(version, (0, 9))
     if at == 0:
@@ -99,31 +100,31 @@ def _require_whole(path: Path, superblock: bytes, size: int) -> None:
 
 
 def read_contents(path: Path, depth: str = "depths") -> NyuContents:
-    """Scenes and types of all frames, after the whole layout has been checked."""
+    """Check the layout of a file; return scenes and types of all frames."""
     version = mat_version(path)
-    request = {"ask": f"describe_{version}", "depth": depth, "frame": _frame(version)}
-    with closing(_answers(path, request)) as answers:
-        answer, _ = next(answers)
-    scenes = answer["scenes"]
+    request = {"kind": f"describe_{version}", "depth": depth, "frame": _frame(version)}
+    with closing(_responses(path, request)) as responses:
+        found, _ = next(responses)
+    scenes = found["scenes"]
     if scenes is None:
-        scenes = [f"frame {index}" for index in range(answer["number"])]
-    return NyuContents(version, scenes, answer["scene_types"], answer["datasets"])
+        scenes = [f"frame {index}" for index in range(found["number"])]
+    return NyuContents(version, scenes, found["scene_types"], found["datasets"])
 
 
 def read_frames(
     path: Path, indices: Sequence[int], depth: str = "depths"
 ) -> Generator[tuple[np.ndarray, np.ndarray]]:
-    """Image and depth of each of the frames, one at a time."""
+    """Yield image and depth of each of the frames."""
     version = mat_version(path)
     request = {
-        "ask": f"frames_{version}",
+        "kind": f"frames_{version}",
         "depth": depth,
         "frame": _frame(version),
         "indices": list(indices),
     }
-    with closing(_answers(path, request)) as answers:
-        for answer, body in answers:
-            image_shape, depth_shape = answer["shapes"]
+    with closing(_responses(path, request)) as responses:
+        for header, body in responses:
+            image_shape, depth_shape = header["shapes"]
             pixels = math.prod(image_shape)
             image = np.frombuffer(body, np.uint8, pixels).reshape(image_shape)
             metres = np.frombuffer(body, np.float32, offset=pixels).reshape(depth_shape)
@@ -131,13 +132,13 @@ def read_frames(
 
 
 def read_official_split(path: Path) -> tuple[list[int], list[int]]:
-    """Frames for training and testing of `splits.mat`, counted from 0."""
+    """Return the training and test frames of `splits.mat`, counted from 0."""
     if mat_version(path) != "v5":
         raise DataError(f"{path}: not the v5 file splits.mat; get it from {SOURCE}")
-    with closing(_answers(path, {"ask": "official_split"})) as answers:
-        answer, _ = next(answers)
+    with closing(_responses(path, {"kind": "official_split"})) as responses:
+        found, _ = next(responses)
     train, test = (
-        [number - 1 for number in answer[name]] for name in ("trainNdxs", "testNdxs")
+        [number - 1 for number in found[name]] for name in ("trainNdxs", "testNdxs")
     )
     return train, test
 
@@ -148,7 +149,7 @@ def file_md5(path: Path) -> str:
 
 
 def require_published(path: Path) -> None:
-    """DataError unless the file is, bit for bit, the published one."""
+    """Raise DataError unless the MD5 of the file is that of the published one."""
     found = file_md5(path)
     if found != PUBLISHED_MD5:
         raise DataError(
@@ -161,17 +162,23 @@ def _frame(version: str) -> tuple[int, int] | None:
     return FRAME if version == "v7.3" else None
 
 
-def _answers(path: Path, request: dict[str, Any]) -> Generator[Answer]:
-    """Answers of the parsing process; DataError if it refuses, crashes or stalls."""
-    words = json.dumps({**request, "path": os.fspath(path)})
-    reader = subprocess.Popen(
-        # -P: modules of this folder must not stand in for installed ones.
-        [sys.executable, "-P", os.fspath(_READER), words],
+def _start_reader(request: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        # -P: no other folder may shadow installed modules.
+        [sys.executable, "-P", os.fspath(_READER), request],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
     )
+
+
+def _responses(path: Path, request: dict[str, Any]) -> Generator[Response]:
+    """Yield the responses of the parsing process to a request.
+
+    Raises DataError if the process refuses the file, crashes or stalls.
+    """
+    reader = _start_reader(json.dumps({**request, "path": os.fspath(path)}))
     assert reader.stdout is not None
     stalled = threading.Event()
 
@@ -185,18 +192,18 @@ def _answers(path: Path, request: dict[str, Any]) -> Generator[Answer]:
             watch.start()
             try:
                 line = reader.stdout.readline()
-                answer = json.loads(line) if line.endswith(b"\n") else {}
-                pixels, metres = map(math.prod, answer.get("shapes", [[0], [0]]))
+                header = json.loads(line) if line.endswith(b"\n") else {}
+                pixels, metres = map(math.prod, header.get("shapes", [[0], [0]]))
                 body = reader.stdout.read(pixels + 4 * metres)
             finally:
                 watch.cancel()
-            if "refused" in answer:
-                raise DataError(f"{path}: {answer['refused']}")
-            if "done" in answer:
+            if "refused" in header:
+                raise DataError(f"{path}: {header['refused']}")
+            if "done" in header:
                 return
-            if not answer or len(body) < pixels + 4 * metres:
+            if not header or len(body) < pixels + 4 * metres:
                 break
-            yield answer, body
+            yield header, body
         code = reader.wait()
     finally:
         reader.kill()
@@ -204,7 +211,7 @@ def _answers(path: Path, request: dict[str, Any]) -> Generator[Answer]:
         reader.stdout.close()
     if stalled.is_set():
         raise DataError(
-            f"{path}: no answer for {SILENCE:.0f} s while it was read; it is damaged, or its "
+            f"{path}: no data for {SILENCE:.0f} s while it was read; it is damaged, or its "
             "disk is too slow"
         )
     ended = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"

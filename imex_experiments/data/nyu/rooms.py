@@ -1,7 +1,7 @@
-"""Furnished rooms, made of boxes.
+"""Generate furnished rooms, made of boxes.
 
-World axes: x right, y ahead, z up, metres; a room is [0, width] x [0, length] x [0, height].
-Its front, where the cameras stand, is left free.
+World axes: x right, y ahead, z up, metres. A room is [0, width] x [0, length] x [0, height].
+Its front, where the cameras stand, has no furniture.
 """
 
 from dataclasses import dataclass, field
@@ -53,7 +53,7 @@ class Box:
 
 @dataclass
 class Room:
-    """Its size, the paints of walls, floor and ceiling, a light, and boxes in it."""
+    """A room: size, paints of walls, floor and ceiling, a light, and boxes in it."""
 
     size: Vector
     walls: tuple[Paint, ...]
@@ -70,7 +70,7 @@ class Room:
 
 
 def make_room(kind: str, rng: np.random.Generator) -> Room:
-    """A furnished room of one of SCENE_TYPES."""
+    """Return a furnished room of one of SCENE_TYPES."""
     large = kind in ("living_room", "office_kitchen")
     width, length = rng.uniform(3.6, 4.8) + large, rng.uniform(4.2, 5.6) + large
     height = rng.uniform(2.4, 2.8)
@@ -99,7 +99,7 @@ def make_room(kind: str, rng: np.random.Generator) -> Room:
 
 
 def _colour(rng: np.random.Generator, low: float, high: float) -> Vector:
-    """A colour of modest saturation."""
+    """Return a random colour of low saturation."""
     grey = rng.uniform(low, high)
     red, green, blue = np.clip(grey + rng.uniform(-0.12, 0.12, 3), 0.02, 0.95)
     return float(red), float(green), float(blue)
@@ -156,7 +156,7 @@ def _office_kitchen(room: Room, rng: np.random.Generator) -> None:
 
 
 def _table(room: Room, rng: np.random.Generator, across: float, ahead: float) -> None:
-    """A table with legs, a chair and a box, at fractions of the room's width and length."""
+    """Add a table, a chair and a box, at fractions of the width and length of the room."""
     half, deep, tall = rng.uniform(0.4, 0.65), rng.uniform(0.3, 0.4), 0.74
     x, y, wood = across * room.size[0], ahead * room.size[1], _wood(rng)
     room.add(
@@ -256,7 +256,7 @@ def _rug(room: Room, rng: np.random.Generator) -> None:
 
 
 def _opening(room: Room, rng: np.random.Generator) -> None:
-    """A window on the right or a door on the left, in the wall's plane."""
+    """Add a window to the right wall or a door to the left wall."""
     width, length, _ = room.size
     start = length * rng.uniform(0.3, 0.45)
     if rng.random() < 0.5:

@@ -1,7 +1,7 @@
-"""A file of rendered rooms in the layout of `nyu_depth_v2_labeled.mat`.
+"""Write a file of rendered rooms in the layout of `nyu_depth_v2_labeled.mat`.
 
-MATLAB v7.3: 512 bytes of header, then HDF5 with MATLAB's axes reversed. Strings are (L, 1)
-uint16 below `#refs#`, and cells are references to them.
+The format is MATLAB v7.3: 512 bytes of header, then HDF5 with the axes of MATLAB reversed.
+Strings are (L, 1) uint16 in the group `#refs#`, and cell arrays are references to them.
 """
 
 from collections.abc import Iterable
@@ -17,11 +17,11 @@ from imex_experiments.data.nyu.rooms import NAMES, SCENE_TYPES, make_room
 from imex_experiments.errors import DataError
 
 VERSION = 1
-"""Part of the file's name: raise it whenever the same seed would give another file."""
+"""Part of the file name. Raise it when the same seed gives another file."""
 
 FRAMES_PER_SCENE = 2
 PUBLISHED_NAMES = 894
-"""Number of object names in the published file; ours are followed by unused ones."""
+"""Number of object names in the published file; unused names fill the list."""
 
 HEADER = (
     b"MATLAB 7.3 MAT-file, Platform: GLNXA64, Created on: Thu Jan  1 00:00:00 2026 "
@@ -39,14 +39,14 @@ PIXELS = {
 
 
 def nyu_sample_path(folder: Path, frames: int, seed: int) -> Path:
-    """Where the sample of so many frames is kept; ValueError if there can be none."""
+    """Return the path of the sample with so many frames. Raises ValueError for frames < 1."""
     if frames < 1:
         raise ValueError(f"frames must be >= 1, got {frames}")
     return folder / f"nyu-sample-v{VERSION}-{frames}-{seed}.mat"
 
 
 def make_nyu_sample(path: Path, frames: int, seed: int) -> None:
-    """Render and write the file; it appears under its name once it is complete."""
+    """Render rooms and write the file, which appears only when it is complete."""
     try:
         with complete_file(path) as temporary:
             _write(temporary, frames, seed)
@@ -84,7 +84,7 @@ def _write(path: Path, frames: int, seed: int) -> None:
         cells.add("rawRgbFilenames", [f"{stem}.ppm" for stem in stems])
         unused = [f"unused {n}" for n in range(len(NAMES) + 1, PUBLISHED_NAMES + 1)]
         cells.add("names", [*NAMES, *unused])
-        # A camera at rest feels gravity alone: x, y, z and the tilt.
+        # A camera at rest measures gravity alone: x, y, z and the tilt.
         rest = np.tile(np.array([[0.0], [-1.0], [0.0], [0.0]], np.float32), (1, frames))
         _mark(file.create_dataset("accelData", data=rest), "single")
     with path.open("r+b") as raw:
@@ -92,7 +92,7 @@ def _write(path: Path, frames: int, seed: int) -> None:
 
 
 def _view(index: int, seed: int) -> View:
-    """Frame `index`; frames of one scene show the same room."""
+    """Render frame `index`; the frames of one scene show the same room."""
     number, place = divmod(index, FRAMES_PER_SCENE)
     rng = np.random.default_rng([seed, number])
     room = make_room(SCENE_TYPES[number % len(SCENE_TYPES)], rng)
@@ -109,7 +109,7 @@ def _put(file: h5py.File, index: int, view: View) -> None:
 
 
 def _mark(data: h5py.Dataset, matlab_class: str) -> None:
-    """Set MATLAB_class, a C string without room for its 0: that is how MATLAB has it."""
+    """Set the attribute MATLAB_class, a C string without a final 0, as MATLAB does."""
     kind = h5py.h5t.C_S1.copy()
     kind.set_size(len(matlab_class))
     space = h5py.h5s.create(h5py.h5s.SCALAR)
@@ -124,15 +124,15 @@ class Cells:
         self.file = file
         self.strings = file.create_group("#refs#")
 
-    def add(self, name: str, words: Iterable[str]) -> None:
-        """A cell array (1, N) of the words."""
-        references = [self._string(word).ref for word in words]
+    def add(self, name: str, strings: Iterable[str]) -> None:
+        """Write a cell array (1, N) of strings."""
+        references = [self._string(text).ref for text in strings]
         cell = self.file.create_dataset(name, (1, len(references)), h5py.ref_dtype)
         cell[0] = references
         _mark(cell, "cell")
 
-    def _string(self, word: str) -> h5py.Dataset:
-        characters = np.frombuffer(word.encode("utf-16-le"), "u2")
+    def _string(self, text: str) -> h5py.Dataset:
+        characters = np.frombuffer(text.encode("utf-16-le"), "u2")
         name = f"s{len(self.strings)}"
         data = self.strings.create_dataset(name, data=characters[:, None])
         _mark(data, "char")

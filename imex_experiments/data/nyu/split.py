@@ -1,6 +1,6 @@
-"""Which frames are used, and on which side: never one scene in two splits.
+"""Choose the frames of each split, such that no scene is in two splits.
 
-Neighbouring frames of a video share a scene; split apart, the test would measure memory.
+Frames of one scene are alike. With a scene in two splits, the test would measure memory.
 """
 
 import logging
@@ -25,9 +25,9 @@ Scenes = dict[str, list[int]]
 def frames_of_types(
     path: Path, contents: NyuContents, scene_types: Sequence[str] | None
 ) -> list[int]:
-    """Frames whose type of scene equals one of those wanted; all for None.
+    """Return the frames of some types of scene; all frames for None.
 
-    A substring would not do: "kitchen" is also in "office_kitchen".
+    Types are compared as a whole, because "office_kitchen" contains "kitchen".
     """
     if scene_types is None:
         return list(range(len(contents.scenes)))
@@ -48,7 +48,7 @@ def frames_of_types(
 
 
 def _by_scene(contents: NyuContents, frames: Sequence[int], seed: int) -> Scenes:
-    """Frames of each scene, the scenes in random order."""
+    """Return the frames of each scene, with the scenes in random order."""
     names = sorted({contents.scenes[frame] for frame in frames})
     shuffled = [names[i] for i in np.random.default_rng(seed).permutation(len(names))]
     scenes: Scenes = {name: [] for name in shuffled}
@@ -65,7 +65,7 @@ def split_by_scenes(
     seed: int,
     names: Sequence[str] = SPLITS,
 ) -> Split:
-    """All the frames in about the given proportions, whole scenes on each side."""
+    """Split all frames in about the given proportions, without dividing a scene."""
     scenes = _by_scene(contents, frames, seed)
     if len(scenes) < len(names):
         raise DataError(
@@ -79,7 +79,7 @@ def split_by_scenes(
     }
     split: Split = {name: [] for name in names}
     for members in scenes.values():
-        # First one scene each, then always to the side that lacks most.
+        # Each split gets one scene, then each scene goes to the one that lacks most.
         empty = [name for name in names if not split[name]]
         side = max(empty or names, key=missing.__getitem__)
         split[side] += members
@@ -94,9 +94,9 @@ def split_by_counts(
     counts: Sequence[int],
     seed: int,
 ) -> Split:
-    """Exactly so many frames for training, validation and test, from different scenes.
+    """Return exactly so many frames for training, validation and test.
 
-    A side takes its frames in turn from all of its scenes.
+    No scene is in two splits. A split takes its frames from all of its scenes in turn.
     """
     scenes = _by_scene(contents, frames, seed)
     sides = _cover([len(members) for members in scenes.values()], counts)
@@ -120,10 +120,11 @@ def split_by_counts(
 
 
 def _cover(sizes: Sequence[int], needs: Sequence[int]) -> list[int] | None:
-    """A side for each size such that every side sums up to its need at least, or None.
+    """Assign each size to a side, such that the sum of each side is at least its need.
 
-    Depth first, the largest size to the side that lacks most; nothing is tried
-    twice. The search is cut off where it would take more than a second or so.
+    Returns None if there is no assignment, or none after SEARCH_LIMIT steps, about a
+    second. The search goes depth first, from the largest size to the smallest, and tries
+    the side that lacks most first. No state is tried twice.
     """
     order = sorted(range(len(sizes)), key=lambda i: -sizes[i])
     left = [sum(sizes[i] for i in order[at:]) for at in range(len(order) + 1)]
@@ -155,7 +156,7 @@ def split_officially(
     proportions: Sequence[float],
     seed: int,
 ) -> Split:
-    """The split of `splits.mat`; validation takes whole scenes of its training frames."""
+    """Return the split of `splits.mat`, with scenes of its training frames as validation."""
     number, used = len(contents.scenes), set(frames)
     train, test = read_official_split(splits_file)
     outside = [frame for frame in train + test if not 0 <= frame < number]

@@ -1,0 +1,1 @@
+"""A program that parses .mat files: `python reader '<request in JSON>'`."""
