@@ -12,11 +12,11 @@ ROOT = Path(__file__).parents[1]
 ROOMS = (
     *("operators", "terms", "integrators", "solvers", "networks"),
     *("analysis", "plots", "tasks", "data", "config", "process"),
-    *("training", "callbacks", "results", "runs"),
+    *("training", "callbacks", "results", "runs", "sweeps"),
 )
 PLACES = (
     *("imex_experiments/*.py", *(f"imex_experiments/{room}/**/*.py" for room in ROOMS)),
-    *("scripts/*.py", "scripts/benchmarks/*.py"),
+    "scripts/**/*.py",
 )
 
 RIDDLES = {"Of", "Those", "The same", "What", "Whether", "How"}

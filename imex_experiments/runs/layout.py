@@ -24,14 +24,14 @@ CONSOLE = Path("console.log")
 """Output of a job of a sweep."""
 
 SWEEP = Path("sweep.yaml")
-"""How a sweep was started, complete or not there."""
+"""The overrides of a sweep, complete or not there."""
 
 MULTIRUN = Path("multirun.yaml")
-"""The same by Hydra, which writes it in place: older sweeps have nothing else."""
+"""Hydra's copy of them, written in place. Older sweeps have nothing else."""
 
 
 def sweep_file(folder: Path) -> Path:
-    """Return the file that says how a sweep was started; it is missing if there is none."""
+    """Return the file with the overrides of a sweep; it is missing if there is none."""
     own, hydras = folder / SWEEP, folder / MULTIRUN
     return hydras if hydras.is_file() and not own.is_file() else own
 

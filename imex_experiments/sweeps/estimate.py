@@ -33,10 +33,11 @@ CostOf = Callable[[DictConfig], Estimate]
 
 @contextmanager
 def estimating() -> Iterator[CostOf]:
-    """Start the process at once, since its imports take seconds; yield what asks it.
+    """Start the process, whose imports take seconds; yield a function to be called once.
 
-    The process gives back the device and its memory when the body ends. The function that
-    is yielded may be called once. StorageError if the process dies.
+    The function trains three steps of a configuration in that process and returns the
+    estimate. It raises StorageError if the process dies. The device and its memory are
+    free when the body ends.
     """
     context = multiprocessing.get_context("spawn")
     ours, its = context.Pipe()

@@ -1,4 +1,4 @@
-"""Hydra's hooks: what happens before a run or a sweep, and after a sweep."""
+"""Hydra's callback: check a run or a sweep before it starts, report a sweep at its end."""
 
 import os
 from collections.abc import Iterator
@@ -28,13 +28,15 @@ from imex_experiments.sweeps.plan import (
 from imex_experiments.training.prepared import prepare
 
 _held = ExitStack()
-"""The lock of the sweep that this process launches; Ray copies the hooks to its workers."""
+"""The lock of the sweep that this process launches. It is no attribute of the hooks, because
+Ray copies them to its workers."""
 
 
 class Hooks(Callback):
-    """Refuse before Hydra makes a folder; stop after that with check=true.
+    """Checks that run before Hydra makes a folder, and the report at the end of a sweep.
 
-    A sweep is held by one launcher, from before anything of it is written to its answer.
+    With `check=true` the command ends after the checks. One process at a time launches a
+    sweep: it holds the sweep's lock until the report is written.
     """
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
@@ -102,7 +104,7 @@ def end_sweep(sweep: Path) -> None:
 
 @contextmanager
 def _ending() -> Iterator[None]:
-    """Hydra turns an Exception of a callback into a warning, but not SystemExit."""
+    """Turn an exception into SystemExit: Hydra makes a warning of any other."""
     try:
         yield
     except Exception as error:

@@ -1,8 +1,8 @@
-"""Jobs of a sweep: each one is the command of a single run, in a process of its own.
+"""Jobs of a sweep: each one runs the command of a single run in a process of its own.
 
-So a job that is killed, that runs out of memory or that ends the interpreter takes nothing
-with it, the device's memory is free again after it, and its numbers are those of the same
-run outside of a sweep. Hydra's launchers only decide where and when a job starts.
+A job may be killed, run out of memory or end the interpreter without harm to the others.
+The memory of the device is free after it. Its numbers are those of the same run outside of
+a sweep. Hydra's launchers decide only where and when a job starts.
 """
 
 import logging
@@ -32,17 +32,17 @@ from imex_experiments.runs.status import read_status, record_death, status_if_re
 log = logging.getLogger(__name__)
 
 
-Task = Callable[[DictConfig], float]
+Body = Callable[[DictConfig], float]
 
 
-def job(script: str) -> Callable[[Task], Task]:
-    """The body of a Hydra application that is run as `python <script>`.
+def job(script: str) -> Callable[[Body], Body]:
+    """Decorate the body of a Hydra application that is run as `python <script>`.
 
-    In a sweep it runs as a child process. In a single run it fails without words of
-    Hydra's: it prints a line of its own for an Exception, none for SystemExit.
+    In a sweep the body runs as a child process. In a single run an exception becomes
+    SystemExit, because Hydra prints a line of its own for any other.
     """
 
-    def decorate(task: Task) -> Task:
+    def decorate(task: Body) -> Body:
         @wraps(task)
         def body(cfg: DictConfig) -> float:
             if HydraConfig.get().mode is RunMode.MULTIRUN:
@@ -58,13 +58,13 @@ def job(script: str) -> Callable[[Task], Task]:
 
 
 ENDED = ("finished", "failed", "interrupted")
-"""States of a run that wrote its own end."""
+"""States of a run that recorded its own end."""
 
 
 def run_job(script: str) -> float:
     """Run the present job of a sweep; return its score, NaN if it failed.
 
-    The others go on, and the sweep tells of all failures at its end.
+    A failure stops no other job; the sweep reports all of them at its end.
     """
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
@@ -91,10 +91,11 @@ def run_job(script: str) -> float:
 
 
 def run_in_child(script: str, words: Sequence[str], folder: Path) -> dict[str, Any]:
-    """`python <script> <words>` in a folder; status.json as it is at the end.
+    """Run `python <script> <overrides>` in a folder; return status.json of its end.
 
-    A run that was cut off goes on from its last checkpoint, a failed one starts anew. One
-    that another process is at is left as it is: what is returned says so.
+    An interrupted run resumes from its last checkpoint, a failed one starts anew. A run
+    that another process holds is left alone; the status that is returned is a failure with
+    that reason.
     """
     place = hydra_quoted(folder)
     try:
@@ -120,7 +121,7 @@ def run_in_child(script: str, words: Sequence[str], folder: Path) -> dict[str, A
 
 
 def score_of(folder: Path) -> float:
-    """The monitored metric of a finished run."""
+    """Return the monitored metric of a finished run."""
     return read_metrics(folder)[read_status(folder)["monitor"]]
 
 
@@ -131,7 +132,7 @@ def _last_line(console: Path) -> str:
 
 
 def _clear(folder: Path) -> None:
-    """Take away what a failed attempt left, but for its logs."""
+    """Remove the files of a failed attempt, except its logs."""
     for name in ("checkpoints", "tensorboard", "figures"):
         shutil.rmtree(folder / name, ignore_errors=True)
     for path in (HISTORY, STATUS):

@@ -14,7 +14,7 @@ from imex_experiments.runs.layout import SWEEP
 
 
 def jobs_at_once(launcher: DictConfig) -> int | None:
-    """How many jobs a launcher runs at a time; None where a cluster decides.
+    """Return how many jobs a launcher runs at a time; None where a cluster decides.
 
     ConfigError if it would wait for devices that are not there.
     """
@@ -47,14 +47,14 @@ def write_launch(sweep: Path, config: DictConfig) -> None:
 
 
 OBJECT_STORE = 75 * 2**20
-"""Bytes for what Ray shares between jobs: their words, and their scores."""
+"""Bytes of Ray's object store: jobs share their overrides and scores alone."""
 
 
 def start_launcher(launcher: DictConfig) -> None:
-    """Start Ray, if it is the launcher, in such a way that a sweep can be ended.
+    """Start Ray, if it is the launcher, so that signals end a sweep in order.
 
-    Its C++ takes SIGTERM, and aborts; so our handlers are installed again. And what ends
-    its workers would kill their jobs, which end by themselves: see `end_with_parent`.
+    Ray's C++ aborts on SIGTERM, so our handlers are installed after it. Ray would also kill
+    the jobs of a worker that ends; they end by themselves (see `end_with_parent`).
     """
     if not str(launcher._target_).endswith(".RayLauncher"):
         return

@@ -1,4 +1,4 @@
-"""What a sweep is going to do: its points, checked and told before the first job."""
+"""Plan a sweep: check its points and print what they cost, before the first job starts."""
 
 import os
 import pickle
@@ -24,12 +24,12 @@ from imex_experiments.sweeps.estimate import CostOf
 from imex_experiments.sweeps.launch import jobs_at_once
 
 LONGEST_NAME = 255
-"""Bytes of a name in the file systems of all systems in use."""
+"""Bytes of a file name that every file system in use takes."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """One job of a sweep: its words, those that differ between jobs, its configuration."""
+    """One job of a sweep: its overrides, those that are swept, and its configuration."""
 
     words: list[str]
     swept: list[str]
@@ -39,7 +39,7 @@ class Point:
 def points_of(config: DictConfig) -> list[Point]:
     """Return every point of a multirun configuration, as Hydra's basic sweeper makes them.
 
-    Hydra composes each choice of groups once; values are then set by its own function.
+    Hydra composes each choice of groups once. Values are then set by Hydra's own function.
     """
     loader: Any = GlobalHydra.instance().config_loader()
     parser = OverridesParser.create(loader)
@@ -75,10 +75,10 @@ def points_of(config: DictConfig) -> list[Point]:
 
 
 def name_folders_by_swept(config: DictConfig, points: Sequence[Point]) -> None:
-    """Leave out of the names of job folders what is the same for all jobs.
+    """Name the folders of jobs by the overrides that are swept.
 
-    ConfigError for a name that would lead out of the sweep, as paths may, and for one that
-    is too long for a file system.
+    ConfigError for a name that leads out of the sweep, as a path may, and for one that is
+    too long for a file system.
     """
     for point in points:
         name = ",".join(sorted(point.swept))
@@ -108,10 +108,10 @@ def _check_names(config: DictConfig, points: Sequence[Point]) -> None:
 
 
 def check_points(points: Sequence[Point]) -> list[Point]:
-    """ConfigError, which names the point, for the first that cannot work.
+    """Check the points of a sweep; return them by the FLOPs of their networks, most first.
 
-    Return the others by the arithmetic of their networks, the most first. Of points that
-    differ in the seed alone one is left: their networks are the same, and built once.
+    Of points that differ in the seed alone the first one is returned: their networks are
+    the same. ConfigError, which names the point, for the first that cannot work.
     """
     kinds: dict[str, Point] = {}
     flops: dict[str, int] = {}

@@ -16,11 +16,10 @@ from imex_experiments.runs.layout import sweep_file
 def run_sweep(
     script: Path, words: Sequence[str], seeds: Iterable[int], folder: Path
 ) -> int:
-    """Run or go on with a sweep of `script` in `folder`; its exit code.
+    """Run or resume a sweep of `script` in `folder`; return its exit code.
 
-    Finished jobs are not repeated; further seeds are added to those that are there.
-    ConfigError if the folder was made with other words, StorageError if another process
-    is working there.
+    Finished jobs are not repeated. Further seeds join those that are there. ConfigError if
+    the folder was made with other overrides, StorageError if another process holds it.
     """
     _require_same_words(folder, words)
     command = [sys.executable, str(script), "-m", *words]

@@ -1,4 +1,4 @@
-"""sweep.resume=<dir>: the command of a sweep again, in the folder of that sweep."""
+"""Resume a sweep, `sweep.resume=<dir>`: its command again, in its folder."""
 
 import re
 from collections.abc import Sequence
@@ -13,9 +13,9 @@ from imex_experiments.runs.strangers import taken_words
 
 
 def resumed_sweep(arguments: list[str]) -> list[str]:
-    """The arguments themselves, or for `sweep.resume=<dir>` those of that sweep, then these.
+    """Return the arguments; for `sweep.resume=<dir>` those of that sweep come first.
 
-    ConfigError if there is no such sweep, CheckpointError for words that could run code.
+    ConfigError if there is no such sweep, CheckpointError for overrides that could run code.
     """
     given = [word for word in arguments if word.startswith("sweep.resume=")]
     if not given:
@@ -46,13 +46,15 @@ LAUNCH = re.compile(
     r"|constraint|timeout_min|nodes|tasks_per_node|cpus_per_task|gpus_per_node|gres"
     r"|mem_gb|array_parallelism)=[\w.:+-]*"
 )
-"""Hydra's words that a sweep takes over from its folder: how many and where, no commands."""
+"""Overrides of Hydra's node that are taken from a sweep's folder: numbers and places of jobs,
+no commands."""
 
 
 def _launch(words: Sequence[str], sweep: Path, now: Sequence[str]) -> list[str]:
-    """The launcher and its size, but for what is given anew; CheckpointError for the rest.
+    """Return the overrides of the launcher that are not given anew.
 
-    The folder of the sweep is the one that is resumed.
+    The folder of the sweep is the one that is resumed. CheckpointError for any other
+    override of Hydra's node.
     """
     keys = {"hydra.sweep.dir", *(word.partition("=")[0] for word in now)}
     kept = [word for word in words if word.partition("=")[0] not in keys]

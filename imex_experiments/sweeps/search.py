@@ -1,4 +1,4 @@
-"""Search over settings: Optuna asks, a run of its own answers."""
+"""Search over settings: Optuna proposes a point, a run in a process of its own scores it."""
 
 import logging
 from collections.abc import Sequence
@@ -25,16 +25,16 @@ log = logging.getLogger(__name__)
 
 
 def tune(script: Path, folder: Path, words: Sequence[str], trials: int) -> optuna.Study:
-    """Go on with the study in `folder` until it has so many trials that ended.
+    """Continue the study in `folder` until `trials` of its trials have ended.
 
-    `words` are those of `script`, and some of them are ranges: `model.h=choice(0.5,1)`,
+    `words` are overrides of `script`; some of them are ranges: `model.h=choice(0.5,1)`,
     `model.alpha=tag(log,interval(1,100))`, `model.steps=range(1,4)`. Each trial is a run in
     `<folder>/<number>`, and the monitored validation metric is its score. A trial that
     diverges is pruned; one that was cut off is finished first. The study is in
     `<folder>/study.db`.
 
     The point of trial n follows from the trials before it and from n, which seeds the
-    sampler: a study asks the same points however often it was stopped, and none because
+    sampler: a study has the same points however often it was stopped, and none because
     a process began anew.
     """
     overrides = OverridesParser.create().parse_overrides(list(words))
@@ -63,7 +63,7 @@ def tune(script: Path, folder: Path, words: Sequence[str], trials: int) -> optun
 
 
 def suggest(trial: BaseTrial, override: Override) -> str:
-    """One `key=value` word within the range of an override; ConfigError for other sweeps."""
+    """Return an override with a value from the range of another; ConfigError if it has none."""
     key, values = override.get_key_element(), override.value()
     name, logarithmic = key.lstrip("+"), "log" in getattr(values, "tags", ())
     choice: Any
@@ -86,7 +86,7 @@ def suggest(trial: BaseTrial, override: Override) -> str:
 
 
 def direction(script: Path, words: Sequence[str]) -> str:
-    """Whether the configured task maximises or minimises what it monitors."""
+    """Return Optuna's word for the mode of the configured task: maximize or minimize."""
     with initialize_config_dir(str(script.parent / "conf"), version_base="1.3"):
         cfg = compose("train", overrides=list(words))
     task: Any = locate(cfg.task._target_, "task", REBUILDING)

@@ -330,7 +330,7 @@ def end(process: subprocess.Popen, until: float) -> int:
 
 
 def result(run: Path, ended: int) -> dict[str, Any]:
-    """Return what a run folder tells: rows of metrics.csv, scores, seconds an epoch."""
+    """Return the results in a run folder: rows of metrics.csv, scores, seconds an epoch."""
     found: dict[str, Any] = {"exit": ended, "rows": []}
     if (path := run / "metrics.csv").is_file():
         with path.open(newline="") as file:

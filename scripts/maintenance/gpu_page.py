@@ -33,7 +33,7 @@ TITLES = {
 }
 
 UNTOLD = ("seconds", "exit", "said")
-"""What every step has besides its findings."""
+"""Keys of every step besides its findings."""
 
 COPY = "copy_bytes_per_second"
 

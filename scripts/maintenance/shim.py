@@ -10,7 +10,7 @@ from pathlib import Path
 SOURCE = Path(__file__).with_name("shim.c")
 
 HOW = {"count": 0, "kill": 1, "half": 2, "ENOSPC": 3, "EIO": 4, "SIGTERM": 5}
-"""What happens at an operation, and the shim's number for it.
+"""Disturbances of an operation, and their numbers in the shim.
 
 kill: SIGKILL before the call. half: SIGKILL after half of a write, or after another call.
 ENOSPC: half of a write, and from then on no room for anything. EIO: the call fails, once.

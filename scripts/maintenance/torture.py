@@ -136,7 +136,7 @@ def tell(counts: Counter[str]) -> None:
 
 
 class Whole:
-    """The run that nobody disturbs, and those that are killed and must end like it."""
+    """The undisturbed run, and those that are killed and must end like it."""
 
     def __init__(self, run: Path) -> None:
         self.run = run
