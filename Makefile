@@ -39,7 +39,7 @@ SOLVES := $(addprefix tests/operators/,test_implicit_conv.py test_boundaries.py 
 
 .PHONY: test
 test: test-vectors ## Run the tests (a few minutes on two cores)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(NORMAL)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(NORMAL)
 
 # Threads that wait for each other asleep: where cores are shared they spin for minutes.
 .PHONY: test-vectors
@@ -56,9 +56,9 @@ test-matrix: $(DEV) ## Test with other vectors and threads, without g++, without
 			$(BIN)/python -m pytest -q $(NORMAL) --seed $$seed $(ROOMS); \
 	done; done
 	CXX=/no/g++ IMEX_CACHE=$$(mktemp -d) OMP_NUM_THREADS=1 \
-		$(BIN)/python -m pytest -n 2 $(NORMAL) --seed 20
+		$(BIN)/python -m pytest -n 2 --dist worksteal $(NORMAL) --seed 20
 	PYTHONPATH=tests/without_triton OMP_NUM_THREADS=1 \
-		$(BIN)/python -m pytest -n 2 $(NORMAL) --seed 21
+		$(BIN)/python -m pytest -n 2 --dist worksteal $(NORMAL) --seed 21
 
 .PHONY: test-slow
 test-slow: $(DEV) ## Run the tests that train to the end

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from torch import Tensor
 
 from imex_experiments.operators.kernels.cpp import library
@@ -169,18 +170,28 @@ def forked(
 
 
 @pytest.fixture(scope="session")
-def trained(python: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all processes of pytest-xdist have in common."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+@pytest.fixture(scope="session")
+def trained(python: Command, shared: Path) -> Path:
     """The folder of one finished quick run of the main job, where SLURM is installed.
 
-    What it says on stderr is in `stderr`, beside `outputs`.
+    What it prints on stderr is in `stderr`, beside `outputs`. No test may change it.
     """
-    cwd = tmp_path_factory.mktemp("trained")
-    (srun := cwd / "srun").write_text("#!/bin/sh\n")
-    srun.chmod(0o755)
-    path = f"{cwd}{os.pathsep}{os.environ['PATH']}"
-    words = ["model=imexnet", "data=qtips", *QUICK]
-    done = python(str(ROOT / "train.py"), *words, cwd=cwd, PATH=path)
-    assert done.returncode == 0, done.stderr
-    (cwd / "stderr").write_text(done.stderr)
+    cwd = shared / "trained"
+    with FileLock(shared / "trained.lock"):
+        if not cwd.exists():
+            cwd.mkdir()
+            (srun := cwd / "srun").write_text("#!/bin/sh\n")
+            srun.chmod(0o755)
+            path = f"{cwd}{os.pathsep}{os.environ['PATH']}"
+            words = ["model=imexnet", "data=qtips", *QUICK]
+            done = python(str(ROOT / "train.py"), *words, cwd=cwd, PATH=path)
+            assert done.returncode == 0, done.stderr
+            (cwd / "stderr").write_text(done.stderr)
     (run,) = (cwd / "outputs/qtips/imexnet").iterdir()
     return run

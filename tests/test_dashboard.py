@@ -1,7 +1,6 @@
 """The dashboards over a sweep, asked and looked at through a real TensorBoard."""
 
 import json
-import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -29,11 +28,8 @@ METRICS = {
 
 
 @pytest.fixture(scope="module")
-def sweep(forked: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def sweep(forked: Command, shared: Path) -> Path:
     """Two networks at two values of alpha, one sweep for all processes of pytest-xdist."""
-    shared = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        shared = shared.parent
     cwd = shared / "dashboard"
     words = ["model=imexnet,resnet", "model.alpha=2,10", "model.widths=[2,4]"]
     words += ["trainer.max_epochs=2", "trainer.log_every_n_steps=1"]

@@ -158,7 +158,7 @@ def test_sigterm_of_ray_ends_its_jobs_in_order(
 
 
 @pytest.mark.parametrize(
-    "jobs", [4, pytest.param(8, marks=pytest.mark.slow)], ids=["4 jobs", "8 jobs"]
+    "jobs", [3, pytest.param(8, marks=pytest.mark.slow)], ids=["3 jobs", "8 jobs"]
 )
 def test_ray_gives_each_job_a_device_of_its_own(
     jobs: int, python: Command, tmp_path: Path
