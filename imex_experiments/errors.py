@@ -100,6 +100,9 @@ UNOPENED = re.compile(r"Unable to configure handler")
 DEAD_WORKER = re.compile(r"DataLoader worker \(pid(?:\(s\))?[ \d,]+\)[^.]*")
 FEWER_WORKERS = ": it may have run out of memory; try fewer data.num_workers or 0"
 
+RAISED_IN_WORKER = re.compile(r"Caught \w+ in DataLoader worker process")
+"""Beginning of a message of torch that ends with the traceback of a data worker."""
+
 GONE = (ConnectionError, FileNotFoundError, EOFError)
 """Errors of a DataLoader that receives a tensor while the sending worker is killed.
 
@@ -108,7 +111,7 @@ The socket of the worker is closed already, but its process still counts as aliv
 
 
 def root_cause(error: BaseException) -> BaseException:
-    """Return the error of this package that stands for an error of a library.
+    """Translate an error of Python, torch or Lightning into the one with its exit code.
 
     Lightning's SystemExit becomes the interrupt behind it. Storage, memory and workers
     that are gone become a StorageError. Weights of another network become a
@@ -119,6 +122,8 @@ def root_cause(error: BaseException) -> BaseException:
         error.__context__, KeyboardInterrupt
     ):
         return error.__context__
+    if RAISED_IN_WORKER.match(str(error)):
+        return root_cause(_without_traceback(error))
     if isinstance(error, OSError) and error.errno in STORAGE:
         return StorageError(
             f"{error.filename or 'storage'}: {error.strerror}; "
@@ -134,6 +139,15 @@ def root_cause(error: BaseException) -> BaseException:
     if UNOPENED.match(str(error)) and isinstance(error.__cause__, OSError):
         return root_cause(error.__cause__)
     return _known_by_message(error)
+
+
+def _without_traceback(error: BaseException) -> BaseException:
+    """Return the error that a data worker raised, with the message it had there."""
+    last = str(error).strip().splitlines()[-1]
+    message = last.partition(": ")[2]
+    if os_error := re.match(r"\[Errno (\d+)\] (.*)", message):
+        return OSError(int(os_error[1]), os_error[2])
+    return type(error)(message)
 
 
 def _known_by_message(error: BaseException) -> BaseException:

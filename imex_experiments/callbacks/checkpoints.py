@@ -21,7 +21,7 @@ class Checkpoints(Checkpoint):
     With `every_steps`, `last.ckpt` is also written within an epoch, each time after so many
     optimizer steps. Checkpoints within an epoch follow an optimizer step, so that no
     gradients are accumulated. They need a training on one device, because one process
-    knows the position of its data loader alone.
+    knows the position of its own data loader only.
     """
 
     def __init__(self, folder: str, every_steps: int | None = None) -> None:

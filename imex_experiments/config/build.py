@@ -243,7 +243,7 @@ def _refuse_unknown(
     for name in names:
         if name in decided:
             raise ConfigError(
-                f"{_below(key, name)}: not a setting here, the program decides it"
+                f"{_below(key, name)}: set by train.py, it cannot be configured"
             )
         open_to_all = variadic and not name.startswith("_")
         if name not in known | HYDRA_KEYS and not open_to_all:

@@ -19,6 +19,7 @@ from imex_experiments.integrators import (
 )
 from imex_experiments.integrators.reversible import Reversible, integrate_reversibly
 from imex_experiments.networks.rescaled import Rescaled
+from imex_experiments.terms.diffusion import Diffusion
 from imex_experiments.terms.positive import Chosen, Positive
 from imex_experiments.terms.weight_path import (
     PATHS,
@@ -37,9 +38,10 @@ class DynamicBlock(nn.Module):
     constant between knots. With `learns_time_scale` the block trains one factor, 1 at
     first, that multiplies all step sizes.
 
-    Raises ValueError for knots that do not cover the grid, for batch norm where it has no
-    meaning, and, with a scheme that splits the channels, for an odd number of channels or
-    a trained time scale. Source: DynamicBlocks.
+    Raises ValueError for an integrator or an operator of a foreign kind, for knots that do
+    not cover the grid, for batch norm where it has no meaning, and, with a scheme that
+    splits the channels, for an odd number of channels or a trained time scale.
+    Source: DynamicBlocks.
     """
 
     def __init__(
@@ -85,6 +87,10 @@ class DynamicBlock(nn.Module):
                 f"knots must cover the time points, from {grid[0]} to {grid[-1]}, "
                 f"got {list(self.layers.knots)}"
             )
+        for L in self.operators or ():
+            if not isinstance(L, Diffusion):  # whose alpha is recorded
+                kind = type(L).__name__
+                raise ValueError(f"diffusion must make a terms.Diffusion, got {kind}")
         if knots is not None:
             refuse_batch_norm(self.layers, "with knots a module may serve many steps")
         if self.unit is not None and self.integrator.splits_state:
@@ -113,7 +119,7 @@ class DynamicBlock(nn.Module):
 
 
 class _Step:
-    """The system of one step. Weights that jump at its end jump after the step."""
+    """The system of one step. If weights change at its end, it uses the old ones."""
 
     def __init__(self, block: DynamicBlock, end: float) -> None:
         self.block = block

@@ -13,9 +13,9 @@ def structure(network: nn.Module) -> Hashable:
 
     Networks of equal keys, as of two alphas, take the same way through their forward pass
     on the meta device: the same operations on the same shapes, or the same refusal. The
-    key has classes, texts, integers, and the shapes of tensors. Of floats it has the order
-    among themselves, 0 and 1, which is all that a comparison of two of them sees. A
-    network that pickle does not take has a key of its own.
+    key has classes, texts, integers, and the shapes of tensors. Floats enter by their rank
+    among each other, 0 and 1: a forward pass is assumed to branch on comparisons of floats
+    only. A network that pickle does not take has a key of its own.
     """
     content = io.BytesIO()
     walk = _Walk(content)

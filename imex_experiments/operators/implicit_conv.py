@@ -37,7 +37,8 @@ class _SymbolProduct(torch.autograd.Function):
 
     S is symmetric, so the gradient of x is S g. The spectrum G of g, together with X,
     gives the gradient of t (see `_Cross`). The backward pass keeps t, and X only if t
-    needs a gradient. X is an output so that second derivatives reach x through it.
+    needs a gradient. X is returned, not only saved, so that autograd can derive the
+    gradient of t, which depends on x through X.
     Gradients of spectra use the inner product in which F^-1 is the adjoint of F.
     """
 

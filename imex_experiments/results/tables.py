@@ -88,8 +88,9 @@ def differences(comparison: Comparison) -> TextTable:
     note = (
         f"Implicit (alpha > 0) minus explicit (alpha = 0) in {comparison.metric}, same seed "
         f"and settings; {sign} favours the implicit one. An explicit model ignores alpha: "
-        "its one run is the partner of every alpha. A row over several settings takes "
-        "those that all seeds have and averages within each seed first: it counts seeds."
+        "its one run is the partner of every alpha. A row over several settings uses those "
+        "with a result for every seed; differences are averaged per seed, and mean and "
+        "interval are over the seeds."
     )
     if comparison.pairs.empty:
         note = "None: no implicit and explicit runs have equal settings."

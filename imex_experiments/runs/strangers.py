@@ -215,7 +215,9 @@ def check_word(word: str, source: Path) -> list[list[tuple[str, Any]]]:
         elif key == "weights" and value is not None:
             raise _not_taken(word, source, "a run starts from weights of yours alone")
         elif "${" in str(value) and (not rest or key == "trainer.profiler"):
-            raise _not_taken(word, source, "it hides what it names")
+            raise _not_taken(
+                word, source, "its value is an interpolation, which cannot be checked"
+            )
         _check_size(key, value, source)
     return alternatives
 

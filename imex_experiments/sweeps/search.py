@@ -34,8 +34,7 @@ def tune(script: Path, folder: Path, words: Sequence[str], trials: int) -> optun
     `<folder>/study.db`.
 
     The point of trial n follows from the trials before it and from n, which seeds the
-    sampler: a study has the same points however often it was stopped, and none because
-    a process began anew.
+    sampler: stopping and restarting a study does not change which points it tries.
     """
     overrides = OverridesParser.create().parse_overrides(list(words))
     space = [override for override in overrides if override.is_sweep_override()]

@@ -35,7 +35,9 @@ Alpha = float | Literal["auto", "learned"]
 
 
 class Diffusion(nn.Module, ABC):
-    """An operator L = alpha x a stencil, which the transform of the boundary diagonalises.
+    """An operator L = F^-1 (alpha lambda) F on each channel, F the boundary's transform.
+
+    A subclass returns lambda from `symbol`; it need not be that of a stencil.
 
     The symbol is computed from the weights in every call and never cached, so that a
     changed weight always takes effect.
@@ -68,7 +70,10 @@ class Diffusion(nn.Module, ABC):
 
     @abstractmethod
     def symbol(self, size: tuple[int, int]) -> Tensor:
-        """Return lambda(k) / alpha >= 0, the symbol of L / alpha for images (H, W)."""
+        """Return lambda(k) >= 0, the symbol of L / alpha for images (H, W).
+
+        It broadcasts to (C, H, W // 2 + 1) for a periodic boundary, else to (C, H, W).
+        """
 
     def forward(self, y: Tensor) -> Tensor:
         """Return L y."""
@@ -78,10 +83,10 @@ class Diffusion(nn.Module, ABC):
         """Return (I + h L)^-1 y."""
         return y if self.absent else self._solve(y, h * self.alpha)
 
-    def _solve(self, y: Tensor, h: float | Tensor) -> Tensor:
-        """Return (I + h L / alpha)^-1 y."""
+    def _solve(self, y: Tensor, c: float | Tensor) -> Tensor:
+        """Return (I + c L / alpha)^-1 y, for c = h alpha."""
         symbol = self.symbol((y.shape[-2], y.shape[-1]))
-        return solve_symbol(y, symbol, h, self.boundary, self.backend)
+        return solve_symbol(y, symbol, c, self.boundary, self.backend)
 
     def function(self, y: Tensor, g: Callable[[Tensor], Tensor]) -> Tensor:
         """Return g(L) y; g maps a tensor of eigenvalues of L elementwise."""
@@ -119,8 +124,8 @@ class IdentityDiffusion(Diffusion):
     def forward(self, y: Tensor) -> Tensor:
         return self.alpha * y
 
-    def _solve(self, y: Tensor, h: float | Tensor) -> Tensor:
-        return y / (1 + h)
+    def _solve(self, y: Tensor, c: float | Tensor) -> Tensor:
+        return y / (1 + c)
 
     def function(self, y: Tensor, g: Callable[[Tensor], Tensor]) -> Tensor:
         return g(torch.as_tensor(self.alpha, dtype=y.dtype, device=y.device)) * y
@@ -183,8 +188,8 @@ class GramDiffusion(Diffusion):
     def symbol(self, size: tuple[int, int]) -> Tensor:
         return gram_symbol(self.taps, size, self.boundary)
 
-    def _solve(self, y: Tensor, h: float | Tensor) -> Tensor:
-        return solve_gram(y, self.taps, h, self.boundary, self.backend)
+    def _solve(self, y: Tensor, c: float | Tensor) -> Tensor:
+        return solve_gram(y, self.taps, c, self.boundary, self.backend)
 
 
 class NormedGramDiffusion(GramDiffusion):

@@ -21,12 +21,14 @@ from torch.utils.data import DataLoader, Dataset
 from imex_experiments.errors import (
     CheckpointError,
     ConfigError,
+    DataError,
     NumericsError,
     StorageError,
     Terminated,
     exit_code,
     nearest,
     one_line,
+    root_cause,
 )
 from imex_experiments.files import write_json
 from imex_experiments.runs.folder import alone_in
@@ -140,6 +142,39 @@ def test_a_worker_that_goes_while_it_hands_over_a_batch_is_6(tmp_path: Path) -> 
         signal.signal(signal.SIGCHLD, torchs)
     assert re.search(rf"DataLoader worker \(pid\S* {worker.pid}\)", str(caught.value))
     assert exit_code(caught.value) == 6
+
+
+class Failing(Dataset[Tensor]):
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> Tensor:
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (DataError("a.png: empty; copy it again"), 3, "a.png: empty; copy it again"),
+        (
+            OSError(errno.ENOSPC, "No space left"),
+            6,
+            "storage: No space left; free some",
+        ),
+    ],
+)
+def test_error_of_a_data_worker_has_its_code_and_its_own_line(
+    error: Exception, code: int, line: str
+) -> None:
+    """torch raises it again, with a traceback as its message and without its errno."""
+    with pytest.raises(type(error)) as caught:
+        next(iter(DataLoader(Failing(error), num_workers=1)))
+    assert "Original Traceback" in str(caught.value)
+    assert exit_code(caught.value) == code
+    assert one_line(root_cause(caught.value)).startswith(line)
 
 
 def test_missing_file_is_a_fault_of_the_program() -> None:
