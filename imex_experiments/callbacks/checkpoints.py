@@ -20,7 +20,7 @@ class Checkpoints(Checkpoint):
 
     With `every_steps`, `last.ckpt` is also written within an epoch, each time after so many
     optimizer steps. Checkpoints within an epoch follow an optimizer step, so that no
-    gradients are accumulated. They need a training on one device, because one process
+    gradients are accumulated. They need a training on one device, because a process
     knows the position of its own data loader only.
     """
 
