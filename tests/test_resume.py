@@ -324,6 +324,7 @@ def test_second_signal_ends_at_once(tmp_path: Path) -> None:
     assert train([f"resume={run}"]) == 4
 
 
+@pytest.mark.slow
 def test_kills_lose_nothing(tmp_path: Path) -> None:
     """kill -9, twice inside of a checkpoint write; `make test-faults` does a hundred."""
     whole = Whole(tmp_path / "whole")

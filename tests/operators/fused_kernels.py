@@ -177,7 +177,7 @@ def test_second_derivatives(height: int) -> None:
         assert relative_error(*pair) <= allowed
 
 
-@pytest.mark.parametrize("height", [32, 40])
+@pytest.mark.parametrize("height", [32, pytest.param(40, marks=pytest.mark.slow)])
 def test_operators_are_known_to_torch(height: int) -> None:
     x, g, b = problem(2, 2, height, 32, torch.float32)
     F = PeriodicTriton((height, 32))

@@ -49,6 +49,7 @@ on_device = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA de
 def test_kernels(interpret: str, python: Command) -> None:
     file = str(Path(__file__).with_name("fused_kernels.py"))
     words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", file]
+    words += [] if interpret == "0" else ["-m", "not slow"]
     done = python(*words, TRITON_INTERPRET=interpret)
     assert done.returncode == 0, done.stdout
 
