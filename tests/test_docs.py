@@ -216,6 +216,7 @@ def test_override(
     python: Command,
     folder: Path,
     tmp_path: Path,
+    trained: Path,
     request: pytest.FixtureRequest,
 ) -> None:
     if "gpu" in words and not torch.cuda.is_available():
@@ -223,7 +224,7 @@ def test_override(
     if "/a (new), folder=1" in words:
         shutil.copytree(folder, tmp_path / "a (new), folder=1")
         words = words.replace("/a (new), folder=1", f"{tmp_path}/a (new), folder=1")
-    words = words.replace("<folder>", str(folder))
+    words = words.replace("<run>", str(trained)).replace("<folder>", str(folder))
     done = python(
         str(ROOT / "train.py"),
         *TINY,
