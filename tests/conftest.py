@@ -11,6 +11,7 @@ import sys
 import zlib
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,9 @@ ROOT = Path(__file__).parents[1]
 
 # pytest-xdist runs one process per core; OpenMP threads on top of that only spin.
 torch.set_num_threads(int(os.environ.setdefault("OMP_NUM_THREADS", "1")))
+
+# GNU OpenMP's threads do not survive a fork: a child that asks for them waits for ever.
+os.register_at_fork(after_in_child=partial(torch.set_num_threads, 1))
 
 QUICK = [
     "trainer.max_epochs=2",
