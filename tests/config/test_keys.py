@@ -125,10 +125,10 @@ def test_random_keys_are_refused_at_every_level(
         ("+model/layr=double", "model/layr: unknown key"),
         ("+hydra.job.nam=x", "hydra.job.nam: unknown key, did you mean 'name'?"),
         # what the program gives itself would win over these
-        ("+model.in_channels=5", "model.in_channels: not a setting here"),
-        ("+scheduler.total_steps=5", "scheduler.total_steps: not a setting here"),
-        ("+scheduler.epochs=5", "scheduler.epochs: not a setting here"),
-        ("+trainer.logger=false", "trainer.logger: not a setting here"),
+        ("+model.in_channels=5", "model.in_channels: set by train.py"),
+        ("+scheduler.total_steps=5", "scheduler.total_steps: set by train.py"),
+        ("+scheduler.epochs=5", "scheduler.epochs: set by train.py"),
+        ("+trainer.logger=false", "trainer.logger: set by train.py"),
         ("+trainer.max_epochs=3", "trainer.max_epochs: has a value already"),
         # and these would take away what a run cannot do without
         ("~data", "data: missing, give it as data=<value>"),
