@@ -61,7 +61,7 @@ def heat_maps(comparison: Comparison) -> Picture | None:
     fixed = settings.drop(columns=["model", "h", "alpha"])
     titles = [
         "\n".join([model, *(f"{key}={v}" for key, v in row.items() if v != IDLE)])
-        for model, row in zip(settings["model"], fixed.to_dict("records"), strict=True)
+        for model, (_, row) in zip(settings["model"], fixed.iterrows(), strict=True)
     ]
     cells = numbers.assign(title=titles, chosen=numbers.index.isin(comparison.best))
     return heat_map_figure(cells, comparison.metric), numbers

@@ -136,8 +136,10 @@ def shown(comparison: Comparison) -> pd.DataFrame:
 def setting_names(comparison: Comparison) -> pd.Series:
     """Return a name for each setting: its differing values as key=value."""
     parts = shown(comparison)
-    rows = parts.itertuples(index=False, name=None)
-    lines = [", ".join(map("{}={}".format, parts, row)) for row in rows]
+    lines = [
+        ", ".join(f"{key}={value}" for key, value in row.items())
+        for _, row in parts.iterrows()
+    ]
     return pd.Series(lines, index=parts.index, dtype=object)
 
 
