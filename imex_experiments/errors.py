@@ -142,12 +142,16 @@ def root_cause(error: BaseException) -> BaseException:
 
 
 def _without_traceback(error: BaseException) -> BaseException:
-    """Return the error that a data worker raised, with the message it had there."""
+    """Return the error that a data worker raised, with the message it had there.
+
+    torch's error is its cause, which has the traceback for HYDRA_FULL_ERROR=1.
+    """
     last = str(error).strip().splitlines()[-1]
     message = last.partition(": ")[2]
-    if os_error := re.match(r"\[Errno (\d+)\] (.*)", message):
-        return OSError(int(os_error[1]), os_error[2])
-    return type(error)(message)
+    number = re.match(r"\[Errno (\d+)\] (.*)", message)
+    raised = OSError(int(number[1]), number[2]) if number else type(error)(message)
+    raised.__cause__ = error
+    return raised
 
 
 def _known_by_message(error: BaseException) -> BaseException:

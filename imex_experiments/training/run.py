@@ -11,9 +11,13 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from imex_experiments.config.keys import CHANGED
-from imex_experiments.runs.checkpoint_io import going_on_from, read_checkpoint
+from imex_experiments.runs.checkpoint_io import (
+    going_on_from,
+    load_weights,
+    read_checkpoint,
+)
 from imex_experiments.runs.folder import alone_in
-from imex_experiments.runs.layout import BEST, FIGURES, LAST
+from imex_experiments.runs.layout import FIGURES, LAST
 from imex_experiments.runs.status import recording, write_command
 from imex_experiments.tasks import Task
 from imex_experiments.training.evaluation import alone_after_fit, evaluate
@@ -50,7 +54,7 @@ class Run:
         if not alone_after_fit(trainer):
             return 0.0
         if trainer.checkpoint_callback:
-            task.load_state_dict(read_checkpoint(self.folder / BEST)["state_dict"])
+            load_weights(task, self.folder)
         kept = evaluate(task, data, self.cfg.trainer, self.cfg.test)
         save_results(self.folder, trainer, {**kept, **measured})
         save_figures(task, data.samples("val", 6), self.folder / FIGURES)

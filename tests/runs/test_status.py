@@ -177,6 +177,14 @@ def test_error_of_a_data_worker_has_its_code_and_its_own_line(
     assert one_line(root_cause(caught.value)).startswith(line)
 
 
+def test_fault_in_a_data_worker_keeps_its_traceback() -> None:
+    with pytest.raises(ValueError, match="Original Traceback") as caught:
+        next(iter(DataLoader(Failing(ValueError("odd")), num_workers=1)))
+    found = root_cause(caught.value)
+    assert one_line(found) == "ValueError: odd"
+    assert found.__cause__ is caught.value
+
+
 def test_missing_file_is_a_fault_of_the_program() -> None:
     assert exit_code(FileNotFoundError(errno.ENOENT, "No such file")) == 1
 
