@@ -8,8 +8,8 @@ import pytorch_lightning as pl
 from omegaconf import DictConfig
 from torch import nn
 
-from imex_experiments.config.build import TRAINING, build
-from imex_experiments.tasks import Task
+from imex_experiments.config.build import TRAINING, build, refusing
+from imex_experiments.tasks import Task, freeze
 
 
 @dataclass
@@ -37,9 +37,12 @@ def build_parts(cfg: DictConfig) -> Parts:
 
 
 def build_seeded_network(cfg: DictConfig, data: Any) -> nn.Module:
-    """Build the network, with initial weights drawn from `cfg.seed`."""
+    """Build the network, with initial weights drawn from `cfg.seed`, and freeze some."""
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
-    return build_network(cfg, data)
+    network = build_network(cfg, data)
+    with refusing("freeze"):
+        freeze(network, cfg.freeze)
+    return network
 
 
 def build_network(

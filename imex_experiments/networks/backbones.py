@@ -226,12 +226,9 @@ def _replace_stem(network: nn.Module, in_channels: int) -> None:
         for name, module in network.named_modules()
         if isinstance(module, nn.Conv2d)
     )
-    stem = nn.Conv2d(
-        in_channels,
-        stem.out_channels,
-        stem.kernel_size,
-        stem.stride,
-        stem.padding,
-        bias=stem.bias is not None,
-    )
-    network.set_submodule(name, stem)
+    settings: dict[str, Any] = {
+        key: getattr(stem, key)
+        for key in ("out_channels", "kernel_size", "stride", "padding")
+    }
+    bias = stem.bias is not None
+    network.set_submodule(name, nn.Conv2d(in_channels, **settings, bias=bias))

@@ -2,7 +2,6 @@
 
 import logging
 from logging.handlers import BufferingHandler
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
@@ -12,8 +11,8 @@ from imex_experiments.config.arguments import HOOKS
 from imex_experiments.config.parts import Parts, build_seeded_network, build_task
 from imex_experiments.config.preflight import try_batch
 from imex_experiments.errors import ConfigError
-from imex_experiments.runs.checkpoint_io import load_weights
 from imex_experiments.runs.resume import refuse_unfit
+from imex_experiments.runs.transfer import start_from
 from imex_experiments.tasks import Task
 
 MOST_RECORDS = 1000
@@ -27,7 +26,8 @@ def prepare(cfg: DictConfig, parts: Parts) -> None:
 
     Log records are kept too, because the log file of the run does not exist yet. Raises
     DataError for data that cannot be used, ConfigError for images that the network
-    refuses, and for a resumed run the errors of `refuse_unfit`.
+    refuses, for a resumed run the errors of `refuse_unfit`, and for `weights` those of
+    `start_from`.
     """
     data, channels = parts.data, _channels(parts.data)
     root, kept = logging.getLogger(), BufferingHandler(MOST_RECORDS)
@@ -36,17 +36,17 @@ def prepare(cfg: DictConfig, parts: Parts) -> None:
     root.setLevel(logging.INFO)
     try:
         data.setup()
+        if _channels(data) != channels:  # the files have other channels
+            parts.network = build_seeded_network(cfg, data)
+        try_batch(parts.network, data)
+        task = build_task(cfg, parts)
+        if cfg.resume is not None:
+            refuse_unfit(cfg, task)
+        elif cfg.weights is not None:
+            start_from(task, cfg.weights)
     finally:
         root.removeHandler(kept)
         root.setLevel(level)
-    if _channels(data) != channels:  # the files have other channels
-        parts.network = build_seeded_network(cfg, data)
-    try_batch(parts.network, data)
-    task = build_task(cfg, parts)
-    if cfg.resume is not None:
-        refuse_unfit(cfg, task)
-    elif cfg.weights is not None:
-        load_weights(task, Path(cfg.weights))
     _waiting[:] = [(data, task, kept.buffer)]
 
 
