@@ -61,6 +61,8 @@ def update_alphas(
     in its mode, training or evaluation.
     """
     chosen: dict[str, float] = {}
+    if not any(isinstance(L.strength, Chosen) for L in network.operators):
+        return chosen
     for step in trajectory(network, images):
         block = network.blocks[step.block]
         L = None if block.operators is None else block.operators.at(step.t0, step.t1)
