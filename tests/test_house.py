@@ -14,6 +14,7 @@ PACKAGE = ROOT / "imex_experiments"
 
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
+    "facts": set(),
     "operators": set(),
     "solvers": set(),
     "plots": set(),
@@ -23,15 +24,19 @@ ALLOWED: dict[str, set[str]] = {
     "integrators": {"solvers"},
     "networks": {"terms", "integrators"},
     "analysis": {"operators", "solvers", "terms", "integrators", "networks"},
-    "data": {"errors", "files"},
-    "tasks": {"plots"},
-    "config": {"errors", "tasks", "networks"},
-    "runs": {"config", "errors", "files", "process", "tasks", "operators"},
+    "data": {"errors", "facts", "files"},
+    "tasks": {"facts", "plots"},
+    "config": {"errors", "facts", "tasks", "networks"},
+    "runs": {
+        *("config", "errors", "facts", "files", "process", "tasks", "operators"),
+    },
     "callbacks": {
-        *("runs", "config", "errors", "files", "process", "networks", "analysis"),
+        *("runs", "config", "errors", "facts", "files", "process", "networks"),
+        "analysis",
     },
     "training": {
-        *("runs", "config", "errors", "files", "process", "tasks", "networks"),
+        *("runs", "config", "errors", "facts", "files", "process", "tasks"),
+        "networks",
     },
     "results": {"runs", "config", "errors", "files", "networks", "plots"},
     "sweeps": {

@@ -129,7 +129,7 @@ def shown(comparison: Comparison) -> pd.DataFrame:
     parts = settings.drop(columns=["model", "h", "alpha"])
     for name in ("h", "alpha"):
         if settings[name].nunique() > 1:
-            parts[name] = settings[name].map("{:g}".format)
+            parts[name] = ["-" if isnan(x) else f"{x:g}" for x in settings[name]]
     return parts
 
 
