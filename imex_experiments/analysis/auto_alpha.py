@@ -61,7 +61,7 @@ def update_alphas(
     in its mode, training or evaluation.
     """
     chosen: dict[str, float] = {}
-    if not any(isinstance(L.strength, Chosen) for L in network.operators):
+    if not any(isinstance(module, Chosen) for module in network.modules()):
         return chosen
     for step in trajectory(network, images):
         block = network.blocks[step.block]
