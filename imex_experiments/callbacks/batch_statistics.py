@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from imex_experiments.facts import DataModule
+
 
 class BatchStatistics(pl.Callback):
     """Average the batch statistics with the present weights, before each validation.
@@ -25,7 +27,7 @@ class BatchStatistics(pl.Callback):
         self.images = images
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        data: DataModule = trainer.datamodule  # type: ignore[attr-defined]
         images, *_ = data.samples("train", self.images)
         batches = (batch for batch in images.split(data.batch_size) if len(batch) > 1)
         update_statistics(pl_module, batches)
