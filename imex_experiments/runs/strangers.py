@@ -72,7 +72,7 @@ def own_config(content: Any, run: Path, source: Path) -> DictConfig:
         config["data"]["cache_dir"] = CACHE
     trainer = content.get("trainer")
     theirs = trainer if isinstance(trainer, dict) else {}
-    ours = {key: theirs[key] for key in TRAINER if _is_setting(theirs.get(key))}
+    ours = {k: theirs[k] for k in TRAINER if k in theirs and _is_setting(theirs[k])}
     config["trainer"] = {"_target_": "pytorch_lightning.Trainer", **ours}
     return OmegaConf.create({**config, "run_dir": str(run)})
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from imex_experiments import load_run
 from imex_experiments.config.build import build
 from imex_experiments.config.parts import build_parts, build_task
 from imex_experiments.config.preflight import try_batch
@@ -23,6 +24,8 @@ from imex_experiments.networks import (
     TorchvisionSegmentation,
 )
 from imex_experiments.networks.cost import count_flops, count_parameters
+from imex_experiments.runs.checkpoint_io import write_checkpoint
+from imex_experiments.runs.layout import BEST, CONFIG
 from imex_experiments.terms.diffusion import ImplicitConv2d
 
 CONF = str(Path(__file__).parents[2] / "conf")
@@ -116,8 +119,10 @@ CONFIGURED = {
 
 
 @pytest.mark.parametrize("words", CONFIGURED)
-def test_configured_backbones_take_steps_that_reduce_the_loss(words: str) -> None:
-    """A few steps of the recipe on one batch, after the check of every run."""
+def test_configured_backbones_are_trained_and_loaded(
+    words: str, tmp_path: Path
+) -> None:
+    """A few steps on one batch reduce the loss; the folder of the run gives the task back."""
     cfg = composed(*FEW, *words.split(), "optimizer.lr=0.01")
     parts = build_parts(cfg)
     assert type(parts.network) is CONFIGURED[words]
@@ -134,6 +139,10 @@ def test_configured_backbones_take_steps_that_reduce_the_loss(words: str) -> Non
         optimizer.step()
         losses.append(float(loss.detach()))
     assert losses[-1] < losses[0]
+    OmegaConf.save(cfg, (tmp_path / CONFIG).parent.mkdir() or tmp_path / CONFIG)
+    state = {"state_dict": task.state_dict(), "hyper_parameters": dict(task.hparams)}
+    write_checkpoint(state, tmp_path / BEST)
+    assert torch.equal(load_run(tmp_path).evaluated(images), task.evaluated(images))
 
 
 def test_backbones_take_depth() -> None:

@@ -7,12 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import save_file
 from torch import nn
 
 from imex_experiments import load_run
 from imex_experiments.errors import CheckpointError
 from imex_experiments.runs.checkpoint_io import checksum_of, write_checkpoint
+from imex_experiments.runs.layout import LAST, OVERRIDES
+from imex_experiments.runs.resume import resumed_arguments
 from imex_experiments.runs.transfer import start_from
 
 
@@ -94,6 +97,18 @@ def test_what_does_not_fit_is_listed_and_left_as_it_is(
     after = task.state_dict()
     for name in ("0.weight", "0.bias", "2.weight", "2.bias"):
         assert torch.equal(after[name], before[name])
+
+
+def test_a_resumed_run_goes_on_with_its_freeze_and_not_from_the_weights(
+    tmp_path: Path,
+) -> None:
+    """The weights may be gone by then; a folder cannot name a file that is read."""
+    (tmp_path / OVERRIDES).parent.mkdir()
+    words = ["weights=/no/where", "freeze=['stages.0.*']", "seed=3"]
+    (tmp_path / OVERRIDES).write_text(yaml.safe_dump(words))
+    write_checkpoint({"state_dict": {}}, tmp_path / LAST)
+    given = [f"resume={tmp_path}"]
+    assert resumed_arguments(given)[:2] == words[1:]
 
 
 class _Evil:
