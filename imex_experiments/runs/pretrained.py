@@ -68,7 +68,8 @@ def write_pretrained(
 
     No path of the run is written. Raises ConfigError for a file of more than `most` bytes.
     """
-    task, config = load_run(run), load_config(run)
+    task: Task = load_run(run)
+    config = load_config(run)
     parts = {
         key: OmegaConf.to_container(config[key], resolve=True)
         for key in ("model", "task")
