@@ -143,6 +143,10 @@ PLACES = {
 PLACE = re.compile(r"\$\{run_dir\}(/\w[\w.-]*)*|(\w[\w.-]*)?")
 """Allowed paths: below the run folder, and plain names."""
 
+SERVERS = re.compile(r"logger\.(?!tensorboard\b|csv\b)\w+\.(\w+)")
+ABOUT = {"name", "group", "tags", "run_name", "prefix"}
+"""Settings of a logger that may send to a server, and those that a folder may name."""
+
 PACKAGES = {
     "model": r"imex_experiments\.(networks|terms|integrators|solvers|operators)\.[\w.]+",
     "data": r"imex_experiments\.data\.[\w.]+",
@@ -212,6 +216,8 @@ def check_word(word: str, source: Path) -> list[list[tuple[str, Any]]]:
         elif place and not (value is None and last == "path"):
             if key == "run_dir" or not PLACE.fullmatch(str(value)):
                 raise _not_taken(word, source, "a run writes into its own folder alone")
+        elif (server := SERVERS.match(key)) and server[1] not in ABOUT:
+            raise _not_taken(word, source, "a run is reported to places of yours alone")
         elif key == "weights" and value is not None:
             raise _not_taken(word, source, "a run starts from weights of yours alone")
         elif "${" in str(value) and (not rest or key == "trainer.profiler"):

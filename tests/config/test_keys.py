@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 
-from imex_experiments.config.arguments import without_null
+from imex_experiments.config.arguments import rewritten
 from imex_experiments.config.build import build
 from imex_experiments.config.keys import check_keys
 from imex_experiments.config.preflight import preflight
@@ -173,7 +173,7 @@ def test_anything_that_is_not_needed_may_be_null(main_job: DictConfig) -> None:
     names = list(main_job.callbacks)
     for words in (
         [f"callbacks.{name}=null" for name in names],
-        without_null(["callbacks=null", "logger=null", "scheduler=null"]),
+        rewritten(["callbacks=null", "logger=null", "scheduler=null"]),
     ):
         preflight(compose("train", [*words, "run_dir=x"]))
     with pytest.raises(
