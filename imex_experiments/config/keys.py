@@ -34,11 +34,7 @@ PARTS = {
             *("callbacks", "logger", "plugins"),
             *("enable_checkpointing", "enable_progress_bar"),  # set by the callbacks
             *("limit_predict_batches", "model_registry", "enable_autolog_hparams"),
-            *(
-                "overfit_batches",
-                "reload_dataloaders_every_n_epochs",
-            ),  # replace loaders
-            "barebones",
+            *("reload_dataloaders_every_n_epochs", "barebones"),
         ),
         more=OWN_KEYS,
     ),

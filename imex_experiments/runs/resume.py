@@ -68,7 +68,8 @@ def refuse_changes(cfg: DictConfig) -> None:
     changed = [
         f"{key}: {before.get(key)} -> {now.get(key)}"
         for key in sorted((before.keys() | now.keys()) - OWN - FREE)
-        if before.get(key) != now.get(key) and (key in before or key in given)
+        if before.get(key) != now.get(key)
+        and (key in before or key in given)
         and key.partition(".")[0] != "logger"
     ]
     if changed:

@@ -91,6 +91,7 @@ def _estimate(plain: dict[str, Any]) -> Estimate:
             max_epochs=1,
             limit_train_batches=3,
             limit_val_batches=0,
+            overfit_batches=0,
             fast_dev_run=False,
         )
         trainer.fit(task, parts.data)
