@@ -11,6 +11,8 @@ from pytorch_lightning.loggers import (
     WandbLogger,
 )
 
+from imex_experiments.facts import DataModule
+
 
 class Figures(pl.Callback):
     """Figures of the first `samples` validation images, logged after each validation.
@@ -27,7 +29,7 @@ class Figures(pl.Callback):
         loggers = [logger for logger in trainer.loggers if isinstance(logger, SHOWING)]
         if not loggers or not trainer.is_global_zero:
             return
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        data: DataModule = trainer.datamodule  # type: ignore[attr-defined]
         samples = data.samples("val", self.samples)
         step = trainer.global_step - 1  # as Lightning counts for scalars
         for name, sheet in pl_module.figures(*samples).items():

@@ -4,7 +4,6 @@ import logging
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,6 +21,7 @@ from imex_experiments.data.qtips import (
 )
 from imex_experiments.data.tensor_data import TensorData
 from imex_experiments.errors import DataError
+from imex_experiments.facts import Facts
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +92,9 @@ class QtipsData(TensorData):
     def setup(self, stage: str | None = None) -> None:
         if self.splits:
             return
-        found = self._generated or (self._generate() if not self.root else self._read())
+        found = self._generated or (
+            self._generate() if self.root is None else self._read()
+        )
         self._generated = {}
         for split, data in found.items():
             self.splits[split] = TensorDataset(data["images"], data["labels"])
@@ -165,7 +167,7 @@ class QtipsData(TensorData):
         }
 
     @property
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> Facts:
         """Mean and deviation of the training images, classes and their frequency."""
         images, labels = self.splits["train"].tensors
         grey = images.double()
@@ -176,5 +178,6 @@ class QtipsData(TensorData):
             "out_channels": self.out_channels,
             "mean": grey.mean((0, 2, 3)).tolist(),
             "std": grey.std((0, 2, 3)).clamp_min(1.0).tolist(),
+            "dtype": "uint8",
             "class_frequency": (counts / counts.sum()).tolist(),
         }

@@ -4,7 +4,6 @@ import logging
 import signal
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, TensorDataset
@@ -15,11 +14,12 @@ from imex_experiments.data.epoch_sampler import (
     EpochSampler,
     FixedSampler,
 )
+from imex_experiments.facts import DataModule
 
 log = logging.getLogger(__name__)
 
 
-class TensorData(pl.LightningDataModule):
+class TensorData(DataModule):
     """A data module with `splits` by name, which `setup` fills, and a loader for each.
 
     What `prepare_data` caches, `setup` reads; where it was not called, `setup` caches it.
