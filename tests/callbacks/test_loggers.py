@@ -2,7 +2,7 @@
 
 import csv
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -57,14 +57,15 @@ def test_a_file_that_is_no_table_of_steps_is_refused(tmp_path: Path) -> None:
 
 @pytest.fixture
 def run(
-    request: pytest.FixtureRequest, forked: Command, tmp_path: Path
-) -> Iterator[Path]:
+    request: pytest.FixtureRequest, forked: Command, python: Command, tmp_path: Path
+) -> Path:
     """A small run with the loggers of the test's parameter."""
     for package in ("mlflow", "wandb"):
         if package in request.param and find_spec(package) is None:
             pytest.skip(f"{package} is not installed: pip install -e '.[loggers]'")
+    start = python if "wandb" in request.param else forked  # it ends its run `atexit`
     words = [*SMALL, f"logger={request.param}", f"hydra.run.dir={tmp_path}/run"]
-    done = forked(TRAIN, *words, cwd=tmp_path, WANDB_MODE="offline")
+    done = start(TRAIN, *words, cwd=tmp_path, WANDB_MODE="offline")
     assert done.returncode == 0, done.stderr
     return tmp_path / "run"
 
