@@ -76,10 +76,6 @@ class TensorData(DataModule):
     def test_dataloader(self) -> DataLoader:
         return DataLoader(**self._options("test"))
 
-    def predict_dataloader(self) -> DataLoader:
-        """Return the loader of the test split, or of the validation split without one."""
-        return DataLoader(**self._options("test" if "test" in self.splits else "val"))
-
     def _overfitting(self) -> bool:
         """Return True in a training that repeats its first batches."""
         trainer: Any = self.trainer

@@ -80,6 +80,7 @@ def _estimate(plain: dict[str, Any]) -> Estimate:
     hush_lightning()
     cfg = OmegaConf.create(plain)
     parts = build_parts(cfg)
+    parts.data.prepare_data()
     parts.data.setup()
     task = build_task(cfg, parts)
     clock = _StepClock()
