@@ -11,6 +11,7 @@ from imex_experiments.config.parts import Parts, build_seeded_network, build_tas
 from imex_experiments.config.preflight import try_batch
 from imex_experiments.errors import ConfigError, DataError
 from imex_experiments.facts import DataModule, Facts
+from imex_experiments.process.rank import is_first_on_machine
 from imex_experiments.runs.resume import refuse_unfit
 from imex_experiments.runs.transfer import start_from
 from imex_experiments.tasks import Task
@@ -22,7 +23,7 @@ _waiting: list[tuple[DataModule, Task, list[logging.LogRecord]]] = []
 
 
 def prepare(cfg: DictConfig, parts: Parts) -> None:
-    """Set up the data, build the task, and keep both for `prepared`.
+    """Prepare and set up the data, build the task, and keep both for `prepared`.
 
     Log records are kept too, because the log file of the run does not exist yet. Raises
     DataError for data that cannot be used or that are not as the data module states,
@@ -35,6 +36,8 @@ def prepare(cfg: DictConfig, parts: Parts) -> None:
     root.addHandler(kept)
     root.setLevel(logging.INFO)
     try:
+        if is_first_on_machine():
+            data.prepare_data()
         data.setup()
         if _channels(data) != channels:  # the files have other channels
             parts.network = build_seeded_network(cfg, data)
