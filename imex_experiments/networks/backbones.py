@@ -22,9 +22,10 @@ TORCHVISION = "install the one that is built for your torch, from the same index
 class Backbone(nn.Module):
     """A network of another package, whose images may have any size.
 
-    An image is padded by zeros, below and to the right, to sides that are multiples of
-    `multiple`; the output is cropped to the size of the image. h and alpha have no effect;
-    they exist so that a sweep can set them for every model.
+    An image is continued, below and to the right, to sides that are multiples of
+    `multiple`: by its reflection, or by its last row or column where it has fewer pixels
+    than that needs. The output is cropped to the size of the image. h and alpha have no
+    effect; they exist so that a sweep can set them for every model.
     """
 
     def __init__(self, network: nn.Module, multiple: int = 1, h: float = 1.0) -> None:
@@ -34,8 +35,11 @@ class Backbone(nn.Module):
 
     def forward(self, y: Tensor) -> Tensor:
         height, width = y.shape[-2:]
-        padding = (0, -width % self.multiple, 0, -height % self.multiple)
-        return self._outputs(F.pad(y, padding))[..., :height, :width]
+        right, down = -width % self.multiple, -height % self.multiple
+        if right or down:
+            mode = "reflect" if right < width and down < height else "replicate"
+            y = F.pad(y, (0, right, 0, down), mode=mode)
+        return self._outputs(y)[..., :height, :width]
 
     def _outputs(self, y: Tensor) -> Tensor:
         """Return the outputs for images whose sides are multiples of `multiple`."""
