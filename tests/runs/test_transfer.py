@@ -112,8 +112,17 @@ def test_a_resumed_run_goes_on_with_its_freeze_and_not_from_the_weights(
 
 
 class _Evil:
+    """A pickle that makes a file where it is loaded."""
+
+    def __init__(self, canary: Path) -> None:
+        self.canary = str(canary)
+
     def __reduce__(self) -> tuple[object, tuple[str, str]]:
-        return (open, ("/tmp/imex-canary-must-not-exist", "w"))
+        return (open, (self.canary, "w"))
+
+
+def pickled(path: Path) -> None:
+    torch.save({"0.weight": _Evil(path.with_name("canary"))}, path)
 
 
 def compressed(path: Path) -> None:
@@ -137,7 +146,7 @@ def sparse(path: Path) -> None:
 
 BAD: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "missing": ("x.pt", lambda path: None, "No such file"),
-    "pickle": ("x.pt", lambda path: torch.save(_Evil(), path), "no weights in it"),
+    "pickle": ("x.pt", pickled, "no weights in it"),
     "text": (
         "x.pt",
         lambda path: path.write_text("x"),
@@ -172,4 +181,4 @@ def test_what_is_no_start_is_one_clear_line(kind: str, tmp_path: Path) -> None:
         start_from(around(network()), tmp_path / name)
     assert "\n" not in str(caught.value)
     assert str(tmp_path) in str(caught.value)
-    assert not Path("/tmp/imex-canary-must-not-exist").exists()
+    assert not (tmp_path / "canary").exists()
