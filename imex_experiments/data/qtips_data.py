@@ -1,7 +1,7 @@
 """data=qtips: Q-tips, generated or read from a folder in the published layout."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -115,6 +115,7 @@ class QtipsData(TensorData):
                     "images": ("U8", number, 1, side, side),
                     "labels": ("U8", number, side, side),
                 },
+                _require_classes,
             )
         return made
 
@@ -172,3 +173,9 @@ class QtipsData(TensorData):
             "std": grey.std((0, 2, 3)).clamp_min(1.0).tolist(),
             "class_frequency": (counts / counts.sum()).tolist(),
         }
+
+
+def _require_classes(found: Mapping[str, Tensor]) -> None:
+    """Raise ValueError unless all labels are classes."""
+    if int(found["labels"].max()) >= len(CLASSES):
+        raise ValueError(f"labels are in 0 ... {int(found['labels'].max())}")
