@@ -48,9 +48,11 @@ KWARGS_READERS = {
     "pytorch_lightning.profilers.pytorch.PyTorchProfiler": ("torch.profiler.profile",),
     "hydra_plugins.hydra_submitit_launcher.submitit_launcher.LocalLauncher": (
         "hydra_plugins.hydra_submitit_launcher.config.LocalQueueConf",
+        "_target_",
     ),
     "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher": (
         "hydra_plugins.hydra_submitit_launcher.config.SlurmQueueConf",
+        "_target_",
     ),
 }
 """Class with `**kwargs` -> the callable that receives them, and its parameters that the
