@@ -12,7 +12,7 @@ from imex_experiments.results.figures import Picture, curves
 from imex_experiments.results.published import PARTS, TARGETS, Sweep
 from imex_experiments.results.sources import commands, is_sweep
 from imex_experiments.results.table import FINISHED, runs_table
-from imex_experiments.results.tables import (
+from imex_experiments.results.text_tables import (
     TextTable,
     failures,
     mean,

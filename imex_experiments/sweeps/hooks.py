@@ -85,7 +85,7 @@ def end_sweep(sweep: Path) -> None:
     from imex_experiments.results.comparison import compare
     from imex_experiments.results.report import write_report
     from imex_experiments.results.table import FINISHED, runs_table
-    from imex_experiments.results.tables import print_report
+    from imex_experiments.results.text_tables import print_report
 
     runs = runs_table(sweep)
     failed = int((runs["state"] != FINISHED).sum())

@@ -16,7 +16,7 @@ from imex_experiments.results import runs_table
 from imex_experiments.results.comparison import Comparison, compare
 from imex_experiments.results.statistics import summarise
 from imex_experiments.results.table import CONFIGURED, ENDED
-from imex_experiments.results.tables import best, differences
+from imex_experiments.results.text_tables import best, differences
 
 T_975 = {1: 12.706204736432095, 2: 4.302652729911275}
 """Quantiles of Student's t, from a printed table: degrees of freedom -> t."""

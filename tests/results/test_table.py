@@ -19,7 +19,7 @@ from imex_experiments.results.comparison import compare
 from imex_experiments.results.report import results
 from imex_experiments.results.sources import commands
 from imex_experiments.results.table import metric_columns, override_columns, varied
-from imex_experiments.results.tables import best, failures
+from imex_experiments.results.text_tables import best, failures
 
 
 def test_jobs_are_read_in_natural_order_with_states_and_reasons(tmp_path: Path) -> None:
