@@ -6,6 +6,8 @@
 import re
 import shlex
 import shutil
+from dataclasses import fields
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -118,6 +120,21 @@ def sweep(python: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert done.returncode == 0, done.stderr
     (folder,) = (cwd / "outputs/sweeps").iterdir()
     return folder
+
+
+def test_commands_give_arguments_that_their_scripts_have() -> None:
+    checked = 0
+    for command in commands():
+        first, *words = shlex.split(command)
+        script = Path(words[0])
+        if first != "python" or script.parts[0] != "scripts":
+            continue
+        arguments = getattr(import_module(script.stem), "Arguments", None)
+        given = [word.partition("=")[0] for word in words[1:] if "=" in word]
+        if arguments is not None and script.stem != "tune":  # which takes overrides too
+            assert {*given} <= {field.name for field in fields(arguments)}, command
+            checked += 1
+    assert checked >= 20
 
 
 @pytest.mark.docs
