@@ -129,7 +129,9 @@ def test_commands_give_arguments_that_their_scripts_have() -> None:
         script = Path(words[0])
         if first != "python" or script.parts[0] != "scripts":
             continue
-        arguments = getattr(import_module(script.stem), "Arguments", None)
+        moved = script.parts[1] == script.name  # its body is in the package
+        package = "imex_experiments.commands." if moved else ""
+        arguments = getattr(import_module(package + script.stem), "Arguments", None)
         given = [word.partition("=")[0] for word in words[1:] if "=" in word]
         if arguments is not None and script.stem != "tune":  # which takes overrides too
             assert {*given} <= {field.name for field in fields(arguments)}, command

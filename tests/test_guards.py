@@ -361,7 +361,7 @@ GUARDS = {
         "tests/test_ends.py::test_training_outlives",
     ),
     "a word that takes the checks away": Guard(
-        "train.py",
+        "imex_experiments/commands/train.py",
         "keep_hooks(sys.argv[1:])",
         "pass",
         "tests/test_faults.py::test_what_checks_every",
@@ -481,7 +481,7 @@ GUARDS = {
         "tests/runs/test_load.py::test_defects_are_one_clear_line[a larger network]",
     ),
     "signals from the first line on": Guard(
-        "train.py",
+        "imex_experiments/commands/entry.py",
         "    end_at_once()  # until",
         "    pass  # until",
         "tests/test_ends.py::test_signal_while_importing_is_one_line[train.py]",
