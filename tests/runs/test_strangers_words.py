@@ -101,7 +101,8 @@ PIECES = (
 def test_no_override_that_is_taken_resolves_to_a_secret(value: str) -> None:
     """However it is escaped, quoted or nested: what Hydra makes of it has no secret."""
     whole = "${oc.env:SECRET}"
-    for word in (f"x={value}", f"x={value}{whole}", f"x={whole}{value}"):
+    for text in (value, value + whole, whole + value):
+        word = f"{NOTE}={text}"
         try:
             taken_words([word], SOURCE, [])
         except CheckpointError:
