@@ -19,25 +19,30 @@ ALLOWED: dict[str, set[str]] = {
     "solvers": set(),
     "plots": set(),
     "files": {"errors"},
-    "process": {"errors"},
+    "process": {"errors", "installed"},
     "terms": {"operators"},
     "integrators": {"solvers"},
     "networks": {"terms", "integrators"},
     "analysis": {"operators", "solvers", "terms", "integrators", "networks"},
-    "data": {"errors", "files"},
+    "data": {"errors", "installed", "files"},
     "tasks": {"plots"},
-    "config": {"errors", "tasks", "networks"},
-    "runs": {"config", "errors", "files", "process", "tasks", "operators"},
+    "config": {"errors", "installed", "tasks", "networks"},
+    "runs": {
+        *("config", "errors", "installed", "files", "process", "tasks", "operators"),
+    },
     "callbacks": {
         *("runs", "config", "errors", "files", "process", "networks", "analysis"),
     },
     "training": {
-        *("runs", "config", "errors", "files", "process", "tasks", "networks"),
-    },
-    "results": {"runs", "config", "errors", "files", "networks", "plots"},
-    "sweeps": {
-        *("training", "results", "runs", "config", "errors", "files", "process"),
+        *("runs", "config", "errors", "installed", "files", "process", "tasks"),
         "networks",
+    },
+    "results": {
+        *("runs", "config", "errors", "installed", "files", "networks", "plots"),
+    },
+    "sweeps": {
+        *("training", "results", "runs", "config", "errors", "installed", "files"),
+        *("process", "networks"),
     },
     "commands": {
         *("sweeps", "results", "training", "callbacks", "runs", "config", "tasks"),

@@ -7,6 +7,7 @@ from pathlib import Path
 from shlex import join
 
 from imex_experiments.errors import CheckpointError
+from imex_experiments.installed import command_line
 from imex_experiments.runs.layout import HYDRA, OVERRIDES, SWEEP, sweep_file
 from imex_experiments.runs.plain import check_folder, read_yaml
 
@@ -89,4 +90,4 @@ def _command(source: Path) -> str | None:
 
 
 def _shell(arguments: Iterable[object]) -> str:
-    return join(["python", "train.py", *map(str, arguments)])
+    return f"{command_line('train')} {join(map(str, arguments))}"
