@@ -14,6 +14,7 @@ PACKAGE = ROOT / "imex_experiments"
 
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
+    "facts": set(),
     "installed": set(),
     "operators": set(),
     "solvers": set(),
@@ -24,22 +25,22 @@ ALLOWED: dict[str, set[str]] = {
     "integrators": {"solvers"},
     "networks": {"terms", "integrators"},
     "analysis": {"operators", "solvers", "terms", "integrators", "networks"},
-    "data": {"errors", "installed", "files"},
-    "tasks": {"plots"},
-    "config": {"errors", "installed", "tasks", "networks"},
+    "data": {"errors", "installed", "facts", "files"},
+    "tasks": {"facts", "plots"},
+    "config": {"errors", "installed", "facts", "tasks", "networks"},
     "runs": {
-        *("config", "errors", "installed", "files", "process", "tasks", "operators"),
+        *("config", "errors", "installed", "facts", "files", "process", "tasks"),
+        "operators",
     },
     "callbacks": {
-        *("runs", "config", "errors", "files", "process", "networks", "analysis"),
+        *("runs", "config", "errors", "facts", "files", "process", "networks"),
+        "analysis",
     },
     "training": {
-        *("runs", "config", "errors", "installed", "files", "process", "tasks"),
-        "networks",
+        *("runs", "config", "errors", "installed", "facts", "files", "process"),
+        *("tasks", "networks"),
     },
-    "results": {
-        *("runs", "config", "errors", "installed", "files", "networks", "plots"),
-    },
+    "results": {"runs", "config", "errors", "installed", "files", "networks", "plots"},
     "sweeps": {
         *("training", "results", "runs", "config", "errors", "installed", "files"),
         *("process", "networks"),

@@ -40,12 +40,12 @@ def main() -> None:
                 f"{run}: a run of {type(task).__name__}, not {type(first).__name__}"
             )
     data = load_data(args.runs[0])
-    test = data.splits["test"]
-    if not all(0 <= index < len(test) for index in args.images):
+    images, targets = data.samples("test", 1 + max(map(abs, args.images)))
+    if not all(0 <= index < len(images) for index in args.images):
         raise ConfigError(
-            f"images={args.images}: the test split has 0 ... {len(test) - 1}"
+            f"images={args.images}: the test split has 0 ... {len(images) - 1}"
         )
-    images, targets = test[args.images]
+    images, targets = images[args.images], targets[args.images]
     metric = first.monitor.replace("val/", "test/")
     predictions = {
         f"{read_status(Path(run))['model']} {read_metrics(run)[metric]:.3f}": (

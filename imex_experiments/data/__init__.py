@@ -4,9 +4,12 @@ from imex_experiments.data.cifar10 import Cifar10Data
 from imex_experiments.data.nyu.data_module import NyuData, NyuSampleData
 from imex_experiments.data.qtips_data import QtipsData
 from imex_experiments.data.toy import Function1dData, SpiralsData
+from imex_experiments.facts import DataModule, Facts
 
 __all__ = [
     "Cifar10Data",
+    "DataModule",
+    "Facts",
     "Function1dData",
     "NyuData",
     "NyuSampleData",

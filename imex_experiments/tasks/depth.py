@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import MeanMetric, SumMetric
 
+from imex_experiments.facts import Facts
 from imex_experiments.plots.depth import depth_comparison_sheet, depth_sheet
 from imex_experiments.tasks.depth_metrics import (
     FURTHEST,
@@ -44,13 +45,15 @@ class DepthTask(Task):
         "delta < 1.25": ("val/delta1",),
     }
 
+    needs = ("depth_mean", "depth_std")
+
     depth_mean: Tensor
     depth_std: Tensor
 
     def __init__(
         self,
         network: nn.Module,
-        facts: Mapping[str, Any],
+        facts: Facts,
         optimizer: Callable[..., Optimizer] | None = None,
         scheduler: Callable[..., LRScheduler] | None = None,
         loss: Literal["l2", "l1", "huber", "silog"] = "l2",
@@ -60,10 +63,9 @@ class DepthTask(Task):
         super().__init__(network, facts, optimizer, scheduler, undecayed)
         self.loss_name = require_loss(loss)
         self.eigen_crop = eigen_crop
-        for name in ("depth_mean", "depth_std"):
-            self.register_buffer(
-                name, torch.tensor(float(facts[name])), persistent=False
-            )
+        mean, std = float(facts["depth_mean"]), float(facts["depth_std"])
+        self.register_buffer("depth_mean", torch.tensor(mean), persistent=False)
+        self.register_buffer("depth_std", torch.tensor(std), persistent=False)
         self.metrics = nn.ModuleDict({name: MeanMetric("ignore") for name in SCORES})
         self.mean_loss = MeanMetric()
         self.empty = SumMetric()
@@ -118,7 +120,7 @@ class DepthTask(Task):
     def figures(self, images: Tensor, targets: Tensor) -> dict[str, np.ndarray]:
         prediction = self.predict(images)[:, 0].cpu().numpy()
         sheet = depth_sheet(
-            images.cpu().numpy(), targets[:, 0].cpu().numpy(), prediction
+            self.pictures(images), targets[:, 0].cpu().numpy(), prediction
         )
         return {"depth": sheet}
 
@@ -126,4 +128,5 @@ class DepthTask(Task):
         self, images: Tensor, targets: Tensor, predictions: Mapping[str, Tensor]
     ) -> np.ndarray:
         depths = {title: depth[:, 0].numpy() for title, depth in predictions.items()}
-        return depth_comparison_sheet(images.numpy(), targets[:, 0].numpy(), depths)
+        shown = self.pictures(images)
+        return depth_comparison_sheet(shown, targets[:, 0].numpy(), depths)

@@ -4,7 +4,7 @@ Shapes: images (B, C, H, W) uint8; labels (B, H, W) uint8; logits (B, K, H, W).
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassConfusionMatrix
 
+from imex_experiments.facts import Facts
 from imex_experiments.plots.segmentation import comparison_sheet, segmentation_sheet
 from imex_experiments.tasks.metrics import PublishedIoU, segmentation_scores
 from imex_experiments.tasks.task import Task
@@ -36,13 +37,15 @@ class SegmentationTask(Task):
         "Dice and accuracy": ("val/dice", "val/accuracy"),
     }
 
+    needs = ("classes", "class_frequency")
+
     classes: list[str]
     class_weights: Tensor
 
     def __init__(
         self,
         network: nn.Module,
-        facts: Mapping[str, Any],
+        facts: Facts,
         optimizer: Callable[..., Optimizer] | None = None,
         scheduler: Callable[..., LRScheduler] | None = None,
         undecayed: Literal["norms"] | None = None,
@@ -96,7 +99,7 @@ class SegmentationTask(Task):
     def figures(self, images: Tensor, targets: Tensor) -> dict[str, np.ndarray]:
         probabilities = self.probabilities(images).float().cpu().numpy()
         sheet = segmentation_sheet(
-            images.cpu().numpy(), targets.cpu().numpy(), probabilities, self.classes
+            self.pictures(images), targets.cpu().numpy(), probabilities, self.classes
         )
         return {"segmentation": sheet}
 
@@ -104,4 +107,5 @@ class SegmentationTask(Task):
         self, images: Tensor, targets: Tensor, predictions: Mapping[str, Tensor]
     ) -> np.ndarray:
         labels = {title: guess.numpy() for title, guess in predictions.items()}
-        return comparison_sheet(images.numpy(), targets.numpy(), labels, self.classes)
+        shown = self.pictures(images)
+        return comparison_sheet(shown, targets.numpy(), labels, self.classes)

@@ -46,6 +46,22 @@ def test_jobs_are_read_in_natural_order_with_states_and_reasons(tmp_path: Path) 
     ]
 
 
+def test_h_and_alpha_of_a_network_without_them_are_empty(tmp_path: Path) -> None:
+    """Its configuration names neither, and status.json has null."""
+    for name, recorded in (("a", None), ("b", 0.25)):
+        job = make_job(tmp_path / name)
+        config = OmegaConf.load(job / ".hydra/config.yaml")
+        config.model = {"_target_": "my_package.Net"}
+        OmegaConf.save(config, job / ".hydra/config.yaml")
+        status = json.loads((job / "status.json").read_text())
+        status |= {"h": recorded, "alpha": None}
+        (job / "status.json").write_text(json.dumps(status))
+    runs = runs_table(tmp_path / "a", tmp_path / "b")
+    assert [*runs["state"]] == ["finished"] * 2
+    assert runs["h"].fillna(-1).tolist() == [-1, 0.25]
+    assert runs["alpha"].isna().all()
+
+
 def test_varied_overrides_become_columns_with_the_value_in_force(
     tmp_path: Path,
 ) -> None:
