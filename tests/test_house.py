@@ -50,6 +50,10 @@ ALLOWED: dict[str, set[str]] = {
         *("data", "analysis", "networks", "integrators", "terms", "process", "files"),
         *("plots", "installed", "errors"),
     },
+    "interactive": {
+        *("commands", "sweeps", "runs", "config", "tasks", "process", "installed"),
+        "errors",
+    },
 }
 """A room, or a file at the package's root, and what it may import of ours."""
 

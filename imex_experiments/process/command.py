@@ -55,7 +55,7 @@ def run_command(main: Callable[[], object]) -> NoReturn:
             with INTERRUPTS.raised():
                 main()
         except BaseException as caught:
-            error = _reported(caught)
+            error = reported(caught)
             if isinstance(error, KeyboardInterrupt):
                 error = INTERRUPTS.pending or error  # Ray turns SIGTERM into a Ctrl-C
             if isinstance(error, SystemExit):
@@ -92,10 +92,10 @@ def hush_lightning() -> None:
         warnings.filterwarnings("ignore", pattern)
 
 
-def _reported(error: BaseException) -> BaseException:
+def reported(error: BaseException) -> BaseException:
     """Return the error that is reported for an error that was caught."""
     if isinstance(error, SystemExit) and isinstance(error.__cause__, Exception):
-        return _reported(error.__cause__)
+        return reported(error.__cause__)
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         return ConfigError(_hydra_message(error))
     return root_cause(error)
