@@ -77,6 +77,10 @@ test-faults: $(DEV) ## Kill, fill, fuzz and forge, and take out every guard (two
 docs-check: $(DEV) ## Run every command and snippet of README.md and docs/
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m docs
 
+.PHONY: wheel
+wheel: $(READY) ## Build dist/*.whl: the package with conf/ and the command imex
+	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
+
 .PHONY: lint
 lint: $(DEV) ## Check format, style and types
 	$(BIN)/ruff format --check .
