@@ -79,6 +79,7 @@ docs-check: $(DEV) ## Run every command and snippet of README.md and docs/
 
 .PHONY: wheel
 wheel: $(READY) ## Build dist/*.whl: the package with conf/ and the command imex
+	rm -rf build  # setuptools would take files from it that are gone here
 	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
 
 .PHONY: lint
@@ -105,5 +106,5 @@ dashboard: $(READY) ## TensorBoard on localhost:6006 (one sweep: make dashboard 
 
 .PHONY: clean
 clean: ## Remove the environment and all caches; runs in outputs/ stay
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -28,22 +28,9 @@ def files_below(folder: Path) -> set[Path]:
 
 
 def test_wheel_has_every_file_of_the_package_and_of_conf(tmp_path: Path) -> None:
-    subprocess.run(
-        [
-            *(
-                sys.executable,
-                "setup.py",
-                "-q",
-                "egg_info",
-                "--egg-base",
-                str(tmp_path),
-            ),
-            *("build_py", "--build-lib", str(tmp_path / "lib")),
-        ],
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-    )
+    words = f"egg_info --egg-base {tmp_path} build_py --build-lib {tmp_path}/lib"
+    command = [sys.executable, "setup.py", "-q", *words.split()]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     package = files_below(ROOT / "imex_experiments")
     conf = {"conf" / path for path in files_below(ROOT / "conf")}
     assert files_below(tmp_path / "lib/imex_experiments") == package | conf
