@@ -17,7 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from imex_experiments.commands import train as command
-from imex_experiments.config.arguments import keep_hooks, without_null
+from imex_experiments.config.arguments import keep_hooks, rewritten
 from imex_experiments.config.overrides import override, single_value
 from imex_experiments.errors import ConfigError
 from imex_experiments.installed import CONF, TRAIN
@@ -69,7 +69,7 @@ def train(*overrides: str, **settings: Any) -> TrainedRun:
     those of the caller again when it ends.
     """
     given = [override(key.replace("__", "."), value) for key, value in settings.items()]
-    words = without_null(resumed_arguments([*overrides, *given]))
+    words = rewritten(resumed_arguments([*overrides, *given]))
     keep_hooks(words)
     failure: BaseException | None = None
     with warnings.catch_warnings(), _hydra_of_caller():
