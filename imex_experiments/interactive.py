@@ -20,7 +20,7 @@ from imex_experiments.commands import train as command
 from imex_experiments.config.arguments import keep_hooks, rewritten
 from imex_experiments.config.overrides import override, single_value
 from imex_experiments.errors import ConfigError
-from imex_experiments.installed import CONF, TRAIN
+from imex_experiments.installed import CONF, TRAIN, command_line
 from imex_experiments.process.command import hush_lightning, reported
 from imex_experiments.runs.layout import FIGURES
 from imex_experiments.runs.load import load_run, read_history, read_metrics
@@ -71,6 +71,7 @@ def train(*overrides: str, **settings: Any) -> TrainedRun:
     given = [override(key.replace("__", "."), value) for key, value in settings.items()]
     words = rewritten(resumed_arguments([*overrides, *given]))
     keep_hooks(words)
+    _refuse_sweeps(words)
     failure: BaseException | None = None
     with warnings.catch_warnings(), _hydra_of_caller():
         hush_lightning()
@@ -136,6 +137,15 @@ def _hydra_of_caller() -> Iterator[None]:
         yield
     finally:
         HydraConfig.instance().cfg = before
+
+
+def _refuse_sweeps(words: list[str]) -> None:
+    for word in words:
+        if word.lstrip("+").startswith(("hydra.mode=", "sweep.resume=")):
+            raise ConfigError(
+                f"{word}: a call trains one network; call it in a loop, or give the sweep "
+                f"to the command, {command_line('train')} -m"
+            )
 
 
 def _refuse_several_devices(cfg: DictConfig) -> None:

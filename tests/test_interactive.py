@@ -79,6 +79,8 @@ def test_trains_again_and_again_also_after_an_error(
 def test_what_only_the_command_can_do_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="trains on one device"):
         train(trainer="ddp", hydra__run__dir=tmp_path / "run")
+    with pytest.raises(ConfigError, match=r"sweep\.resume=x: a call trains one"):
+        train(sweep__resume="x")
     with pytest.raises(ConfigError, match="check=true: this can be run"):
         train(**TINY, check=True, hydra__run__dir=tmp_path / "run")
     assert not (tmp_path / "run").exists()
