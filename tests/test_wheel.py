@@ -136,9 +136,11 @@ def test_wheel_trains_resumes_sweeps_evaluates_and_predicts(
     wheel.imex("predict", f"run={name}", f"images={images}/images", f"out={out}")
     assert len(list((out / "labels").glob("*.png"))) == 2
 
-    wheel.imex("train", "-m", "seed=0,1", *TINY)
-    (sweep,) = (wheel.cwd / "outputs/sweeps").iterdir()
-    assert "imex train -m" in (sweep / "summary.md").read_text()
+    for launcher in ("basic", "ray_cpu"):
+        chosen = [f"hydra/launcher={launcher}", f"hydra.sweep.dir=outputs/{launcher}"]
+        wheel.imex("train", "-m", "seed=0,1", *chosen, *TINY)
+        summary = (wheel.cwd / "outputs" / launcher / "summary.md").read_text()
+        assert "imex train -m" in summary
     wheel.imex("train", "data=nyu_sample", "model=resnet_depth", *ROOMS)
     made = {path.name for path in wheel.cwd.iterdir()}
     assert made == {"outputs", "images", "predicted"}
