@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from shlex import join
+from shlex import quote
 
 from imex_experiments.errors import CheckpointError
 from imex_experiments.installed import command_line
@@ -90,4 +90,4 @@ def _command(source: Path) -> str | None:
 
 
 def _shell(arguments: Iterable[object]) -> str:
-    return f"{command_line('train')} {join(map(str, arguments))}"
+    return " ".join([command_line("train"), *(quote(str(word)) for word in arguments)])
