@@ -99,7 +99,8 @@ def test_help_is_the_usage(name: str, forked: Command, tmp_path: Path) -> None:
     done = forked(script(name), "--help", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-    module = ast.parse(Path(script(name)).read_text())
+    body = ROOT / f"imex_experiments/commands/{name}.py"
+    module = ast.parse(body.read_text())
     first, *_ = (ast.get_docstring(module) or "").splitlines()
     assert first in done.stdout
     assert re.search(r"^  (-{2})?\w+[= ]", done.stdout, re.MULTILINE)

@@ -22,6 +22,7 @@ from imex_experiments.data.qtips import (
 from imex_experiments.data.tensor_data import TensorData
 from imex_experiments.errors import DataError
 from imex_experiments.facts import Facts
+from imex_experiments.installed import command_line
 
 log = logging.getLogger(__name__)
 
@@ -133,8 +134,8 @@ class QtipsData(TensorData):
             return self._split(read_image_folder(self.root, self.out_channels))
         if not self.root.is_dir():
             raise DataError(
-                f"{self.root}: no such folder; write one with scripts/make_qtips.py, or "
-                "leave data.root out to generate the data"
+                f"{self.root}: no such folder; write one with "
+                f"{command_line('make_qtips')}, or leave data.root out to generate the data"
             )
         if not (self.root / "train").is_dir():
             raise DataError(
