@@ -58,6 +58,12 @@ GUARDS = {
         "weights_only=False",
         f"{IO}_weights_only",
     ),
+    "weights of a file only": Guard(
+        f"{RUNS}/transfer.py",
+        "weights_only=True",
+        "weights_only=False",
+        "tests/runs/test_transfer.py::test_what_is_no_start_is_one_clear_line[pickle]",
+    ),
     "no URLs": Guard(
         f"{RUNS}/checkpoint_io.py",
         r'if re.match(r"\w+:/", str(path)):',

@@ -2,6 +2,9 @@
 
 `python scripts/predict.py run=<run> images=<folder> out=<folder>`
 
+`pretrained=imexnet-qtips` in place of `run` takes a trained network that comes with this
+package, or a file of one.
+
 For every 8-bit `<name>.png`, grey or colour as the training images, it writes
 
 - for segmentation `labels/<name>.png` (grey value = class) and `overlays/<name>.png` (the
@@ -30,6 +33,7 @@ from imex_experiments.errors import ConfigError, DataError
 from imex_experiments.plots.segmentation import overlay
 from imex_experiments.plots.sheet import ColourBar, draw_sheet
 from imex_experiments.runs.load import load_run
+from imex_experiments.runs.pretrained import load_pretrained, pretrained_names
 from imex_experiments.tasks import ClassificationTask, SegmentationTask, Task
 
 Arrays = dict[str, np.ndarray]
@@ -37,7 +41,8 @@ Arrays = dict[str, np.ndarray]
 
 @dataclass
 class Arguments:
-    run: str = MISSING
+    run: str | None = None
+    pretrained: str | None = None
     images: str = MISSING
     out: str = MISSING
     checkpoint: str = "best"
@@ -52,10 +57,11 @@ def main() -> None:
     if not files:
         raise DataError(f"images={folder}: no *.png in it")
     require_empty(out)
-    task: Task = load_run(args.run, args.checkpoint)
+    task = chosen(args)
     facts = task.hparams["facts"]
     if "range" in facts:
-        raise ConfigError(f"run={args.run}: it was trained on points, not on images")
+        trained = args.run or args.pretrained
+        raise ConfigError(f"run={trained}: it was trained on points, not on images")
     # All images are read and predicted before any file is written.
     images: Arrays = {}
     predictions: Arrays = {}
@@ -72,6 +78,18 @@ def main() -> None:
     write(task, images, predictions, out)
     for reason in skipped:
         print(f"warning: skipped {reason}", file=sys.stderr)
+
+
+def chosen(args: Arguments) -> Task:
+    """Return the trained task that the arguments name."""
+    if args.pretrained is not None and args.run is None:
+        return load_pretrained(args.pretrained)
+    if args.run is None or args.pretrained is not None:
+        raise ConfigError(
+            "give either run=<run> or pretrained=<name>; there are "
+            f"{', '.join(pretrained_names())}"
+        )
+    return load_run(args.run, args.checkpoint)
 
 
 def predict(task: Task, path: Path, channels: int) -> tuple[np.ndarray, np.ndarray]:

@@ -86,6 +86,7 @@ def hush_lightning() -> None:
         ".*does not have many workers.*",
         ".*smaller than the logging interval.*",
         ".*LeafSpec.*",
+        ".*in eval mode at the start of training.*",  # frozen norms
         ".*sync_dist=True.*",
         ".*`srun` command is available.*",
     ):

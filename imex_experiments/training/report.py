@@ -27,7 +27,7 @@ from imex_experiments.tasks import Task
 def show_network(
     network: nn.Module, image_shape: tuple[int, int, int]
 ) -> dict[str, int]:
-    """Print the parts of a network with parameters and FLOPs; return the totals."""
+    """Print the parts of a network with trained parameters and FLOPs; return the totals."""
     flops = count_flops(network, image_shape)
     counts = count_parameters(network)
     table = Table(
@@ -38,7 +38,7 @@ def show_network(
     table.add_column("parameters", justify="right")
     table.add_column("MFLOP per image", justify="right")
     for name, part in parts(network).items():
-        weights = sum(p.numel() for p in part.parameters())
+        weights = sum(p.numel() for p in part.parameters() if p.requires_grad)
         table.add_row(
             name, type(part).__name__, f"{weights:,}", f"{flops[name] / 1e6:.2f}"
         )
