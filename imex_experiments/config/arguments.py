@@ -25,13 +25,27 @@ NULL_GROUP = re.compile(
 """An override that chooses nothing of a group of the configuration."""
 
 
+PATTERN = re.compile(
+    r"(\+{0,2}data\.(?:images|labels|depths))=([^'\"]*\{(?:split|name)\}[^'\"]*)"
+)
+"""An override with a pattern of file names, whose quotes the shell has taken."""
+
+
 def without_null(arguments: list[str]) -> list[str]:
-    """Return overrides with `logger=null` written as Hydra expects it: `~logger`."""
-    chosen = (NULL_GROUP.fullmatch(argument) for argument in arguments)
-    return [
-        f"~{match[1]}" if match else argument
-        for match, argument in zip(chosen, arguments, strict=True)
-    ]
+    """Return overrides as Hydra's grammar expects them.
+
+    `logger=null` becomes `~logger`, and a pattern such as `data.labels={split}annot` is
+    quoted, because Hydra reads braces as a mapping.
+    """
+    return [_as_hydra_expects(argument) for argument in arguments]
+
+
+def _as_hydra_expects(argument: str) -> str:
+    if match := NULL_GROUP.fullmatch(argument):
+        return f"~{match[1]}"
+    if match := PATTERN.fullmatch(argument):
+        return f"{match[1]}='{match[2]}'"
+    return argument
 
 
 HOOKS = "hydra.callbacks.hooks"

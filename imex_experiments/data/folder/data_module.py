@@ -1,0 +1,347 @@
+"""data=folder: pictures of one's own with labels or depths, in a folder."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from imex_experiments.data.epoch_sampler import EpochLoader
+from imex_experiments.data.folder.augmentation import Augmentation, Transform
+from imex_experiments.data.folder.labels import IGNORED, LabelMap, class_names
+from imex_experiments.data.folder.layout import Division, find_splits
+from imex_experiments.data.folder.sizes import Size, centred
+from imex_experiments.data.folder.split import (
+    Batches,
+    DepthUnits,
+    EpochIndices,
+    Memory,
+    Pictures,
+    Reader,
+    Sample,
+    Views,
+    only,
+)
+from imex_experiments.data.folder.statistics import Moments
+from imex_experiments.data.tensor_data import leave_ctrl_c_to_parent
+from imex_experiments.errors import DataError
+
+log = logging.getLogger(__name__)
+
+GIGABYTE = 10**9
+UNKNOWN_SIDE = 64
+"""Sides of an image in checks that come before any file is read."""
+
+
+class FolderData(pl.LightningDataModule):
+    """The data module of a folder of images with a label or a depth for each pixel.
+
+    Training batches are images (B, C, H, W), uint8 for 8 bits and float32 for more, and
+    labels (B, H, W) uint8, IGNORED where nothing counts, or depths (B, 1, H, W) float32 in
+    metres, 0 where unknown. Other splits have whole images, in batches of one size.
+
+    `task` decides on labels or depths: a class whose name has "Depth" in it takes depths.
+    `images`, `labels` and `depths` are patterns of paths below `root`, see
+    `layout.find_splits`. `split` or `fold` and `folds` divide one folder by `seed`, which
+    is not the seed of the run; see `layout.Division`. `groups` is `<file>.csv:<column>`.
+    `classes`, `label_map`, `ignore_label` and `threshold` are those of `labels.LabelMap`,
+    `depth_scale`, `invalid` and `depth_range` those of `split.DepthUnits`. `resize` is the
+    size of all images, `crop` that of training windows, [height, width] or one number. Each
+    image gives `views` windows in an epoch. `memory` gigabytes of decoded pictures are
+    kept. `setup` reads all pictures once, and raises DataError for whatever is wrong.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        task: str,
+        images: str = "{split}/images",
+        labels: str = "{split}/labels",
+        depths: str = "{split}/depths",
+        split: Sequence[float] | None = None,
+        fold: int | None = None,
+        folds: int | None = None,
+        groups: str | None = None,
+        seed: int = 0,
+        classes: int | str | Sequence[Any] | None = None,
+        label_map: Mapping[int, int] | None = None,
+        ignore_label: int | Sequence[int] | None = None,
+        threshold: float | None = None,
+        depth_scale: float = 1.0,
+        invalid: Sequence[float] = (0,),
+        depth_range: Sequence[float] = (0.001, 10.0),
+        resize: int | Sequence[int] | None = None,
+        crop: int | Sequence[int] | None = None,
+        augment: Augmentation | None = None,
+        views: int = 1,
+        batch_size: int = 4,
+        num_workers: int = 0,
+        memory: float = 1.0,
+    ) -> None:
+        super().__init__()
+        for name, value, least in (
+            *(("batch_size", batch_size, 1), ("num_workers", num_workers, 0)),
+            *(("views", views, 1), ("memory", memory, 0), ("seed", seed, 0)),
+        ):
+            if value < least:
+                raise ValueError(f"{name} must be >= {least}, got {value}")
+        self.root = Path(root).expanduser()
+        self.takes_depths = "Depth" in task.rpartition(".")[2]
+        self.patterns = images, depths if self.takes_depths else labels
+        self.division = Division(split, fold, folds, seed)
+        if groups is not None and not self.division:
+            raise ValueError("groups are for data.split or data.folds; give one of both")
+        self.groups = groups
+        self.resize, self.crop = _size("resize", resize), _size("crop", crop)
+        self.classes: list[str] = []
+        meaning: LabelMap | DepthUnits
+        if self.takes_depths:
+            meaning = _depth_units(depth_scale, invalid, depth_range)
+        else:
+            if classes is None:
+                raise ValueError("classes: give their number, [names], or a file of them")
+            self.classes = class_names(classes)
+            ignored = [] if ignore_label is None else ignore_label
+            left_out = (ignored,) if isinstance(ignored, int) else tuple(ignored)
+            meaning = LabelMap(len(self.classes), label_map, left_out, threshold)
+        self.reader = Reader(meaning, self.resize)
+        self.augment = augment or Augmentation()
+        self.views, self.batch_size, self.num_workers = views, batch_size, num_workers
+        self.memory = Memory(int(memory * GIGABYTE))
+        self.splits: dict[str, Pictures] = {}
+        self.in_channels = 3  # unless the files say otherwise
+        self.eight_bits = True
+        self._moments: list[Moments] = []
+        self._depths = Moments()
+        self._counts = torch.zeros(IGNORED + 1, dtype=torch.int64)
+
+    @property
+    def out_channels(self) -> int:
+        """Return the number of classes, or 1 for depths."""
+        return 1 if self.takes_depths else len(self.classes)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Return the shape (C, H, W) of a training image; before `setup` it is a guess."""
+        side = UNKNOWN_SIDE
+        first = self.splits["train"].sizes[0] if self.splits else (side, side)
+        return self.in_channels, *(self.crop or self.resize or first)
+
+    def setup(self, stage: str | None = None) -> None:
+        if self.splits:
+            return
+        found = find_splits(self.root, *self.patterns, self.division, self.groups)
+        splits = {
+            name: Pictures(pairs, self.reader, self.memory)
+            for name, pairs in found.items()
+        }
+        for name, pictures in splits.items():
+            for index in range(len(pictures)):
+                image, target = pictures[index]
+                self._check(splits, pictures, index, image, training=name == "train")
+                pictures.sizes.append((int(image.shape[1]), int(image.shape[2])))
+                if name == "train":
+                    self._count(image, target)
+        self._check_training(splits["train"])
+        self.splits = splits
+        numbers = ", ".join(f"{len(p)} for {name}" for name, p in splits.items())
+        log.info("%s: %s", self.root, numbers)
+
+    def _check(
+        self,
+        splits: Mapping[str, Pictures],
+        pictures: Pictures,
+        index: int,
+        image: Tensor,
+        training: bool,
+    ) -> None:
+        """Raise DataError for an image unlike the first one, or smaller than the crop."""
+        path = pictures.pairs[index].image
+        if training and index == 0:
+            self.in_channels = len(image)
+            self.eight_bits = image.dtype == torch.uint8
+        first = splits["train"].pairs[0].image
+        if len(image) != self.in_channels:
+            raise DataError(
+                f"{path}: {len(image)} channels, but {first} has {self.in_channels}; "
+                "convert all images to grey, or all to RGB"
+            )
+        if (image.dtype == torch.uint8) != self.eight_bits:
+            raise DataError(
+                f"{path}: {_bits(image.dtype == torch.uint8)}, but {first} has "
+                f"{_bits(self.eight_bits)}; convert all images to one of both"
+            )
+        if self.crop is None or not training:
+            return
+        height, width = image.shape[-2:]
+        if height < self.crop[0] or width < self.crop[1]:
+            raise DataError(
+                f"{path}: {height} x {width} pixels, smaller than data.crop="
+                f"{list(self.crop)}; give a smaller crop, or data.resize"
+            )
+
+    def _count(self, image: Tensor, target: Tensor) -> None:
+        """Add a training image and its target to the statistics."""
+        self._moments = self._moments or [Moments() for _ in range(len(image))]
+        counted = torch.ones(image.shape[-2:], dtype=torch.bool)
+        if self.takes_depths:
+            self._depths.add(target[target > 0].numpy())
+        else:
+            self._counts += target.flatten().bincount(minlength=IGNORED + 1)
+            counted = target != IGNORED
+        for moments, plane in zip(self._moments, image, strict=True):
+            moments.add(plane[counted].numpy())
+
+    def _check_training(self, pictures: Pictures) -> None:
+        """Raise DataError for training images that cannot be batched, or teach nothing."""
+        number = len(pictures) * self.views
+        if self.batch_size > number:
+            raise DataError(
+                f"{self.root}: {number} training images are fewer than "
+                f"data.batch_size={self.batch_size}"
+            )
+        if self.crop is None and self.batch_size > 1 and len(set(pictures.sizes)) > 1:
+            other = next(s for s in pictures.sizes if s != pictures.sizes[0])
+            raise DataError(
+                f"{pictures.pairs[pictures.sizes.index(other)].image}: "
+                f"{other[0]} x {other[1]} pixels, others have {pictures.sizes[0][0]} x "
+                f"{pictures.sizes[0][1]}, and a batch has one size; give "
+                "data.crop=[height,width], data.resize=[height,width] or "
+                "data.batch_size=1"
+            )
+        if self.takes_depths:
+            if self._depths.number < 2:
+                raise DataError(
+                    f"{self.root}: no valid depth in the {len(pictures)} training images; "
+                    "check data.depth_scale and data.depth_range"
+                )
+            return
+        present = self._counts[: len(self.classes)].nonzero().flatten().tolist()
+        if len(present) < 2:
+            only_one = [self.classes[k] for k in present] or ["none"]
+            raise DataError(
+                f"{self.root}: all training pixels are of one class, {only_one[0]!r}: there "
+                "is nothing to tell apart; check the labels"
+            )
+        absent = [n for k, n in enumerate(self.classes) if k not in present]
+        if absent:
+            log.warning(
+                "%s: no training pixel of %s", self.root, ", ".join(map(repr, absent))
+            )
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Return the statistics of the training pixels that count, and their classes."""
+        facts: dict[str, Any] = {
+            "in_channels": self.in_channels,
+            "out_channels": self.out_channels,
+            "mean": [moments.mean for moments in self._moments],
+            "std": self._deviations(),
+            "dtype": "uint8" if self.eight_bits else "float32",
+        }
+        if self.takes_depths:
+            return facts | {
+                "depth_mean": self._depths.mean,
+                "depth_std": max(self._depths.std, 1e-3),
+            }
+        counts = self._counts[: len(self.classes)].double()
+        return facts | {
+            "classes": self.classes,
+            "class_frequency": (counts / counts.sum()).tolist(),
+            "ignore_label": IGNORED,
+        }
+
+    def _deviations(self) -> list[float]:
+        """Return the deviation of each channel, bounded below for images of one grey."""
+        least = 1.0 if self.eight_bits else 1e-6
+        return [max(moments.std, least) for moments in self._moments]
+
+    def samples(self, split: str, number: int) -> tuple[Tensor, ...]:
+        """Return the first samples of a split that have one size, not augmented.
+
+        Training images are cut to the crop, in their middle.
+        """
+        pictures = self.splits[split]
+        cut = self.crop if split == "train" else None
+        size = cut or pictures.sizes[0]
+        chosen: list[Sample] = []
+        for index, found in enumerate(pictures.sizes):
+            if len(chosen) == number:
+                break
+            if cut or found == size:
+                chosen.append(pictures[index])
+        images, targets = zip(*chosen, strict=True)
+        return tuple(
+            torch.stack([centred(picture, size) for picture in pictures_of])
+            for pictures_of in (images, targets)
+        )
+
+    def train_dataloader(self) -> DataLoader:
+        means = [moments.mean for moments in self._moments]
+        transform = Transform(self.augment, self.crop, means, self._deviations())
+        seed = torch.initial_seed()
+        views = Views(self.splits["train"], transform, self.views, seed)
+        odd = len(views) % self.batch_size == 1 and self.batch_size > 1
+        if odd:
+            log.warning(
+                "the last batch would hold one image; it is dropped (batch norm)"
+            )
+        return EpochLoader(
+            views,
+            self.batch_size,
+            sampler=EpochIndices(len(views), seed),
+            drop_last=odd,
+            **self._options(),
+        )
+
+    def val_dataloader(self) -> DataLoader:
+        return self._evaluation("val")
+
+    def test_dataloader(self) -> DataLoader:
+        return self._evaluation("test")
+
+    def _evaluation(self, split: str) -> DataLoader:
+        """Return a loader of whole images, in batches no larger than those of training."""
+        _, height, width = self.image_shape
+        pixels = self.batch_size * height * width
+        batches: Dataset = Batches(self.splits[split], self.batch_size, pixels)
+        return DataLoader(batches, collate_fn=only, **self._options())
+
+    def _options(self) -> dict[str, Any]:
+        """Return the options of all loaders, with generators apart from torch's own."""
+        return {
+            "num_workers": self.num_workers,
+            "persistent_workers": self.num_workers > 0,
+            "worker_init_fn": leave_ctrl_c_to_parent,
+            "generator": torch.Generator().manual_seed(0),
+        }
+
+
+def _size(name: str, value: int | Sequence[int] | None) -> Size | None:
+    """Return a size given as [height, width] or as one number."""
+    if value is None:
+        return None
+    sides = (value, value) if isinstance(value, int) else tuple(value)
+    if len(sides) != 2 or min(sides) < 1:
+        raise ValueError(f"{name} must be [height, width], each >= 1, got {value}")
+    return int(sides[0]), int(sides[1])
+
+
+def _depth_units(
+    scale: float, invalid: Sequence[float], depth_range: Sequence[float]
+) -> DepthUnits:
+    if not scale > 0:
+        raise ValueError(f"depth_scale must be > 0, in metres per unit, got {scale}")
+    if len(depth_range) != 2 or not 0 < depth_range[0] < depth_range[1]:
+        raise ValueError(
+            f"depth_range must be [nearest, farthest] in metres, got {list(depth_range)}"
+        )
+    return DepthUnits(scale, tuple(invalid), (depth_range[0], depth_range[1]))
+
+
+def _bits(eight: bool) -> str:
+    return "8 bits" if eight else "more than 8 bits"
