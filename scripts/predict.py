@@ -30,7 +30,7 @@ from PIL import Image
 from rich.progress import track
 
 from imex_experiments.config.arguments import parse_arguments
-from imex_experiments.data.image_folder import read_image, require_empty
+from imex_experiments.data.folder.published import read_image, require_empty
 from imex_experiments.errors import ConfigError, DataError
 from imex_experiments.plots.segmentation import overlay
 from imex_experiments.plots.sheet import ColourBar, draw_sheet

@@ -16,7 +16,7 @@ from conftest import QUICK, ROOT, Command
 from dashboard import CHROMIUM
 from sweep_folders import make_sweep
 
-from imex_experiments.data.image_folder import write_image_folder
+from imex_experiments.data.folder.published import write_image_folder
 from imex_experiments.data.nyu.sample import make_nyu_sample, nyu_sample_path
 from imex_experiments.data.qtips import QtipsRecipe, make_qtips
 from imex_experiments.integrators import TimeGrid, integrate

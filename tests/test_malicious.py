@@ -25,7 +25,7 @@ from torch import Tensor
 
 from imex_experiments import load_run
 from imex_experiments.data.cache import cached
-from imex_experiments.data.image_folder import read_image_folder
+from imex_experiments.data.folder.published import read_image_folder
 from imex_experiments.data.nyu.file import read_contents
 from imex_experiments.errors import DataError, RunError
 from imex_experiments.runs.checkpoint_io import (

@@ -18,7 +18,7 @@ from PIL import Image
 from sweep_folders import make_sweep
 
 from imex_experiments import load_run
-from imex_experiments.data.image_folder import read_image_folder, write_image_folder
+from imex_experiments.data.folder.published import read_image_folder, write_image_folder
 from imex_experiments.data.qtips import QtipsRecipe, make_qtips, split_seed
 from imex_experiments.runs.load import load_data
 

@@ -83,7 +83,8 @@ class DepthTask(Task):
 
     def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
         images, truth = batch
-        depth, valid = self.depth(images), valid_pixels(truth, self.eigen_crop)
+        depth = self._in_metres(self.whole(images))
+        valid = valid_pixels(truth, self.eigen_crop)
         pixels = int(valid.sum())
         if pixels:
             loss = depth_loss(self.loss_name, depth, truth, valid)

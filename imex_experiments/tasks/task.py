@@ -17,6 +17,10 @@ from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import Metric
 
 from imex_experiments.tasks.optimisation import undecayed_norms
+from imex_experiments.tasks.whole import in_parts, padded, tiled
+
+MOST_PIXELS = 2**20
+"""Most pixels that are evaluated at a time, unless a single image has more."""
 
 
 class Task(pl.LightningModule):
@@ -72,9 +76,23 @@ class Task(pl.LightningModule):
         """Return the input of the network: (images - mean) / std, per channel."""
         return (images.float() - self.mean) / self.std
 
-    def predict(self, images: Tensor) -> Tensor:
-        """Return the prediction for inputs as in `evaluated`; its form is the task's."""
-        return self._decide(self.evaluated(images))
+    def whole(self, images: Tensor) -> Tensor:
+        """Return the network's output for images of any size.
+
+        A network whose sides must be a multiple of `network.multiple` sees images that
+        are continued by their reflection.
+        """
+        multiple = getattr(self.network, "multiple", 1)
+        return padded(self.network, self.normalised(images), multiple)
+
+    def predict(self, images: Tensor, tile: int | None = None) -> Tensor:
+        """Return the prediction for inputs as in `evaluated`; its form is the task's.
+
+        With `tile`, the outputs of tiles of this size are blended, see `whole.tiled`.
+        """
+        if tile is None:
+            return self._decide(self.evaluated(images))
+        return self._decide(tiled(self.evaluated, images, tile))
 
     def evaluated(self, images: Tensor) -> Tensor:
         """Return the network's output for inputs (B, C, H, W), in evaluation mode.
@@ -95,7 +113,7 @@ class Task(pl.LightningModule):
         training = self.training
         self.eval()
         with torch.inference_mode():
-            output = self(images.to(self.device))
+            output = in_parts(self.whole, images.to(self.device), MOST_PIXELS)
         self.train(training)
         return output
 

@@ -89,7 +89,9 @@ class Transform:
         The result depends on the pictures, seed, epoch and index alone, not on earlier
         draws, on the process, or on its number of threads.
         """
-        rng = np.random.default_rng([seed, epoch, index + 1])  # [seed, epoch]: the order
+        rng = np.random.default_rng(
+            [seed, epoch, index + 1]
+        )  # [seed, epoch]: the order
         with one_thread():
             image, target = self._moved(image, target, rng)
             changed = self._coloured(image.float(), rng)
@@ -97,9 +99,7 @@ class Transform:
             return changed.round().clamp(0, WHITE).byte(), target
         return changed, target
 
-    def _moved(
-        self, image: Tensor, target: Tensor, rng: Rng
-    ) -> tuple[Tensor, Tensor]:
+    def _moved(self, image: Tensor, target: Tensor, rng: Rng) -> tuple[Tensor, Tensor]:
         """Return image and target flipped, and cut or warped to a window."""
         given = self.augmentation
         size = self.size or (int(image.shape[-2]), int(image.shape[-1]))
@@ -107,8 +107,7 @@ class Transform:
         scale = given.scale ** rng.uniform(-1, 1)
         # The window at scale 1 and angle 0 lies inside of the image, where it fits.
         spare = [
-            max(0.0, n - m / scale)
-            for n, m in zip(image.shape[-2:], size, strict=True)
+            max(0.0, n - m / scale) for n, m in zip(image.shape[-2:], size, strict=True)
         ]
         place = [rng.uniform(0, 1) for _ in spare]
         mirrored = rng.random(2) < 0.5
@@ -150,9 +149,7 @@ class Transform:
             top = int(rng.integers(0, height - side, endpoint=True))
             left = int(rng.integers(0, width - side, endpoint=True))
             image = image.clone()
-            window(image, top, left, (side, side)).copy_(
-                mean.expand(-1, side, side)
-            )
+            window(image, top, left, (side, side)).copy_(mean.expand(-1, side, side))
         return image
 
 
@@ -177,9 +174,7 @@ def _warped(
     source = torch.tensor([middle[1], middle[0]], dtype=torch.float64)
     centre = torch.tensor([size[1] - 1, size[0] - 1], dtype=torch.float64) / 2
     matrix = torch.cat([turn, (centre - turn @ source)[:, None]], dim=1).float()[None]
-    moved = warp_affine(
-        image[None].float(), matrix, size, "bilinear", "reflection"
-    )[0]
+    moved = warp_affine(image[None].float(), matrix, size, "bilinear", "reflection")[0]
     if image.dtype == torch.uint8:
         moved = moved.round().clamp(0, WHITE).byte()
     labels = target.dtype == torch.uint8

@@ -94,7 +94,9 @@ class FolderData(pl.LightningDataModule):
         self.patterns = images, depths if self.takes_depths else labels
         self.division = Division(split, fold, folds, seed)
         if groups is not None and not self.division:
-            raise ValueError("groups are for data.split or data.folds; give one of both")
+            raise ValueError(
+                "groups are for data.split or data.folds; give one of both"
+            )
         self.groups = groups
         self.resize, self.crop = _size("resize", resize), _size("crop", crop)
         self.classes: list[str] = []
@@ -103,7 +105,9 @@ class FolderData(pl.LightningDataModule):
             meaning = _depth_units(depth_scale, invalid, depth_range)
         else:
             if classes is None:
-                raise ValueError("classes: give their number, [names], or a file of them")
+                raise ValueError(
+                    "classes: give their number, [names], or a file of them"
+                )
             self.classes = class_names(classes)
             ignored = [] if ignore_label is None else ignore_label
             left_out = (ignored,) if isinstance(ignored, int) else tuple(ignored)

@@ -106,7 +106,9 @@ class LabelMap:
         found, where = _distinct(values)
         meant = [self._class_of(int(value)) for value in found]
         if None in meant:
-            unknown = [v for v, label in zip(found, meant, strict=True) if label is None]
+            unknown = [
+                v for v, label in zip(found, meant, strict=True) if label is None
+            ]
             raise DataError(f"{path}: {self._complaint(int(unknown[-1]), found)}")
         return np.array(meant, np.uint8)[where].reshape(values.shape)
 

@@ -129,7 +129,9 @@ def _report_empty(root: Path, split: str, images: str, division: Division) -> No
     if split == "test":
         log.warning("%s: no test split, so there are no test metrics", where)
         return
-    remedy = "give it a larger share" if division else "or give data.split=[0.7,0.2,0.1]"
+    remedy = (
+        "give it a larger share" if division else "or give data.split=[0.7,0.2,0.1]"
+    )
     reason = "no pictures" if where.is_dir() else "no such folder"
     raise DataError(f"{where}: {reason} for the split {split!r}; {remedy}")
 

@@ -7,6 +7,7 @@ Pillow opens only the formats that are listed here, because for others, such as 
 starts programs. NumPy files are read without pickle. A link, a FIFO or a device is refused.
 """
 
+import math
 import os
 import stat
 from collections.abc import Callable
@@ -23,7 +24,10 @@ from imex_experiments.files import open_regular
 FORMATS = {
     **dict.fromkeys((".jpg", ".jpeg"), "JPEG"),
     **dict.fromkeys((".tif", ".tiff"), "TIFF"),
-    **{".png": "PNG", ".bmp": "BMP", ".gif": "GIF", ".webp": "WEBP"},
+    ".png": "PNG",
+    ".bmp": "BMP",
+    ".gif": "GIF",
+    ".webp": "WEBP",
 }
 """Suffix -> format of Pillow."""
 
@@ -60,8 +64,8 @@ def read_image(path: Path, channels: int | None = None) -> NDArray[Any]:
     pixels = _read(path, _image_of, _image_array)
     if channels is not None and len(pixels) != channels:
         raise DataError(
-            f"{path}: {_kind(len(pixels))}, expected {_kind(channels)} as in the training "
-            "images; convert it"
+            f"{path}: expected {_kind(channels)} image, got {_kind(len(pixels))} one; "
+            "convert it"
         )
     return pixels
 
@@ -80,7 +84,9 @@ def read_depth(path: Path) -> NDArray[np.float32]:
 
     def plane(pixels: NDArray[Any]) -> NDArray[np.float32]:
         if len(pixels) != 1:
-            raise _Unsuitable(f"{_kind(len(pixels))}, a depth has one channel")
+            raise _UnsuitableError(
+                f"{_kind(len(pixels))} picture, a depth has one channel"
+            )
         return pixels[0].astype(np.float32)
 
     return _read(
@@ -90,7 +96,7 @@ def read_depth(path: Path) -> NDArray[np.float32]:
     )
 
 
-class _Unsuitable(Exception):
+class _UnsuitableError(Exception):
     """Report a picture that is readable, but not of the kind that is wanted."""
 
 
@@ -108,13 +114,13 @@ def _read(
             with Image.open(file, formats=sorted(set(FORMATS.values()))) as image:
                 _check_size(image.width * image.height)
                 if getattr(image, "n_frames", 1) > 1:
-                    raise _Unsuitable(
+                    raise _UnsuitableError(
                         f"{image.n_frames} pages; save each as a file of its own"  # type: ignore[attr-defined]
                     )
                 return of_image(image)
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file") from error
-    except _Unsuitable as error:
+    except _UnsuitableError as error:
         raise DataError(f"{path}: {error}") from error
     except UnidentifiedImageError as error:
         raise DataError(
@@ -129,12 +135,14 @@ def _read(
 
 def _refuse_link(path: Path) -> None:
     if stat.S_ISLNK(os.lstat(path).st_mode):
-        raise _Unsuitable("a link, which is not followed; put the file itself there")
+        raise _UnsuitableError(
+            "a link, which is not followed; put the file itself there"
+        )
 
 
 def _check_size(pixels: int) -> None:
     if not 0 < pixels <= MOST_PIXELS:
-        raise _Unsuitable(
+        raise _UnsuitableError(
             f"{pixels:,} pixels, at least 1 and at most {MOST_PIXELS:,} are read"
         )
 
@@ -150,8 +158,11 @@ def _array(file: IO[bytes]) -> NDArray[Any]:
     }[version]
     shape, _, dtype = header(file, max_header_size=MOST_HEADER)
     if len(shape) not in (2, 3) or dtype.hasobject or dtype.kind not in "buif":
-        raise _Unsuitable(f"an array {shape} of {dtype}, expected numbers (H, W[, C])")
-    _check_size(int(np.prod(shape, dtype=object)) // min(shape))
+        raise _UnsuitableError(
+            f"an array {shape} of {dtype}, expected numbers (H, W[, C])"
+        )
+    channels = min(shape) if len(shape) == 3 else 1
+    _check_size(math.prod(shape) // max(1, channels))
     file.seek(0)
     array = np.lib.format.read_array(file, allow_pickle=False)
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder())
@@ -159,9 +170,13 @@ def _array(file: IO[bytes]) -> NDArray[Any]:
 
 def _image_of(image: Image.Image) -> NDArray[Any]:
     if image.mode not in (*GREY, *COLOUR):
-        raise _Unsuitable(f"colours of mode {image.mode}; convert it to grey or RGB")
+        raise _UnsuitableError(
+            f"colours of mode {image.mode}; convert it to grey or RGB"
+        )
     if image.mode in ("RGB", "RGBA") and _is_deep(image):
-        raise _Unsuitable("16-bit colours are not read; save it as 8-bit, or as .npy")
+        raise _UnsuitableError(
+            "16-bit colours are not read; save it as 8-bit, or as .npy"
+        )
     if image.mode == "1":
         image = image.convert("L")
     elif image.mode == "LA":
@@ -180,10 +195,10 @@ def _image_array(array: NDArray[Any], finite: bool = True) -> NDArray[Any]:
     elif array.shape[-1] in (1, 3):
         array = array.transpose(2, 0, 1)
     if len(array) not in (1, 3):
-        raise _Unsuitable(f"an array {array.shape}, expected 1 or 3 channels")
+        raise _UnsuitableError(f"an array {array.shape}, expected 1 or 3 channels")
     pixels = _as_8_bit_or_float(np.ascontiguousarray(array))
     if finite and not np.isfinite(pixels).all():
-        raise _Unsuitable("it has NaN or Inf")
+        raise _UnsuitableError("it has NaN or Inf")
     return pixels
 
 
@@ -208,7 +223,7 @@ def _labels_of(image: Image.Image) -> NDArray[Any]:
     pixels = _image_of(image)
     if len(pixels) == 3:
         if not (pixels == pixels[:1]).all():
-            raise _Unsuitable(
+            raise _UnsuitableError(
                 "labels as colours; save the number of the class in each pixel, grey or "
                 "with a palette"
             )
@@ -220,21 +235,20 @@ def _label_array(array: NDArray[Any]) -> NDArray[Any]:
     if array.ndim == 3 and 1 in (array.shape[0], array.shape[-1]):
         array = array.squeeze(0 if array.shape[0] == 1 else -1)
     if array.ndim != 2:
-        raise _Unsuitable(f"labels of shape {array.shape}, expected (H, W)")
+        raise _UnsuitableError(f"labels of shape {array.shape}, expected (H, W)")
     return _as_integers(array)
 
 
 def _as_integers(values: NDArray[Any]) -> NDArray[Any]:
-    """Return values as integers. Raises _Unsuitable if that would change them."""
+    """Return values as integers. Raises _UnsuitableError if that would change them."""
     if values.dtype == np.uint8:
         return values
     whole = values.astype(np.int64)
     if not (whole == values).all():
-        raise _Unsuitable("labels that are not whole numbers")
+        raise _UnsuitableError("labels that are not whole numbers")
     return whole
 
 
 def _kind(channels: int) -> str:
-    return {1: "grey (1 channel)", 3: "colour (3 channels)"}.get(
-        channels, f"{channels} channels"
-    )
+    """Return an article and an adjective for a number of channels."""
+    return {1: "a grey", 3: "a colour"}.get(channels, f"a {channels}-channel")

@@ -146,7 +146,7 @@ class EpochIndices(EpochSampler):
 
     def __iter__(self) -> Iterator[Any]:
         epoch = self.epoch
-        return ((epoch, index) for index in super(EpochIndices, self).__iter__())
+        return ((epoch, index) for index in super().__iter__())
 
 
 class Batches(Dataset):
