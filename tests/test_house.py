@@ -14,6 +14,8 @@ PACKAGE = ROOT / "imex_experiments"
 
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
+    "facts": set(),
+    "installed": set(),
     "operators": set(),
     "solvers": set(),
     "plots": set(),
@@ -23,20 +25,29 @@ ALLOWED: dict[str, set[str]] = {
     "integrators": {"solvers"},
     "networks": {"terms", "integrators"},
     "analysis": {"operators", "solvers", "terms", "integrators", "networks"},
-    "data": {"errors", "files"},
-    "tasks": {"plots"},
-    "config": {"errors", "tasks", "networks"},
-    "runs": {"config", "errors", "files", "process", "tasks", "operators"},
+    "data": {"errors", "facts", "files"},
+    "tasks": {"facts", "plots"},
+    "config": {"errors", "facts", "tasks", "networks"},
+    "runs": {
+        *("config", "errors", "facts", "files", "process", "tasks", "operators"),
+    },
     "callbacks": {
-        *("runs", "config", "errors", "files", "process", "networks", "analysis"),
+        *("runs", "config", "errors", "facts", "files", "process", "networks"),
+        "analysis",
     },
     "training": {
-        *("runs", "config", "errors", "files", "process", "tasks", "networks"),
+        *("runs", "config", "errors", "facts", "files", "process", "tasks"),
+        "networks",
     },
     "results": {"runs", "config", "errors", "files", "networks", "plots"},
     "sweeps": {
         *("training", "results", "runs", "config", "errors", "files", "process"),
         "networks",
+    },
+    "commands": {
+        *("sweeps", "results", "training", "callbacks", "runs", "config", "tasks"),
+        *("data", "analysis", "networks", "integrators", "terms", "process", "files"),
+        *("plots", "installed", "errors"),
     },
 }
 """A room, or a file at the package's root, and what it may import of ours."""

@@ -98,7 +98,8 @@ def _solve_norm(step: Step, h: float) -> float:
     L = step.system.L(step.t0)
     if isinstance(L, RescaledOperator):
         L = L.operator
-    assert isinstance(L, Diffusion)
+    if not isinstance(L, Diffusion):
+        raise ValueError(f"{type(L).__name__} has no bound here")
     symbol = (L.alpha * L.symbol((step.y.shape[-2], step.y.shape[-1]))).detach()
     least = max(0.0, float(symbol.min()))  # rounding may give a small negative value
     return 1 / (1 + h * least)

@@ -5,6 +5,8 @@ from typing import Any
 import pytorch_lightning as pl
 from torch.optim.swa_utils import update_bn
 
+from imex_experiments.facts import DataModule
+
 
 class BatchStatistics(pl.Callback):
     """Average the batch statistics with the present weights, before each validation.
@@ -22,7 +24,7 @@ class BatchStatistics(pl.Callback):
         self.images = images
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        data: DataModule = trainer.datamodule  # type: ignore[attr-defined]
         images, *_ = data.samples("train", self.images)
         batches = (batch for batch in images.split(data.batch_size) if len(batch) > 1)
         update_bn(batches, pl_module, device=pl_module.device)

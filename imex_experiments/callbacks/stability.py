@@ -10,6 +10,7 @@ from torch import Tensor
 
 from imex_experiments.analysis.auto_alpha import update_alphas
 from imex_experiments.analysis.perturbation import block_growths
+from imex_experiments.facts import DataModule
 from imex_experiments.networks import DynamicNet
 
 
@@ -63,7 +64,7 @@ def _evaluating(
     if not isinstance(pl_module.network, DynamicNet):
         yield None
         return
-    data: Any = trainer.datamodule  # type: ignore[attr-defined]
+    data: DataModule = trainer.datamodule  # type: ignore[attr-defined]
     images, *_ = data.samples(split, number)
     training = pl_module.training
     pl_module.eval()

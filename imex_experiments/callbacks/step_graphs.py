@@ -6,6 +6,8 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
+from imex_experiments.facts import DataModule
+
 
 class StepGraphs(pl.Callback):
     """Record forward and backward pass of the network once, and replay them in training.
@@ -22,7 +24,7 @@ class StepGraphs(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         if not self.active:
             return
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        data: DataModule = trainer.datamodule  # type: ignore[attr-defined]
         images, *_ = data.samples("train", data.batch_size)
         x = pl_module.normalised(images.to(pl_module.device))
         pl_module.train()  # the mode of the first batch

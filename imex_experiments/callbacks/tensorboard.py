@@ -33,6 +33,7 @@ from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from torch.utils.tensorboard import SummaryWriter
 
 from imex_experiments.errors import is_interrupt
+from imex_experiments.facts import DataModule
 
 log = logging.getLogger(__name__)
 
@@ -130,11 +131,11 @@ class HParams(pl.Callback):
     """A session of the HParams tab for each run, with its status at the end.
 
     `hparams` are flat values with the same keys and types in every run; h and alpha of the
-    network are added (an explicit network has alpha = 0). The metric columns are score and
-    loss of the kept checkpoint, logged when the run ends, and the score of the last epoch.
-    The session declares these columns and writes no values: TensorBoard takes them from
-    the scalars. An interrupted run gets no status, because it may be resumed and
-    TensorBoard keeps the first status that it reads.
+    network are added if it has them (an explicit network has alpha = 0). The metric columns
+    are score and loss of the kept checkpoint, logged when the run ends, and the score of
+    the last epoch. The session declares these columns and writes no values: TensorBoard
+    takes them from the scalars. An interrupted run gets no status, because it may be
+    resumed and TensorBoard keeps the first status that it reads.
     """
 
     def __init__(self, hparams: Mapping[str, Value]) -> None:
@@ -145,8 +146,8 @@ class HParams(pl.Callback):
         self.hparams = dict(hparams)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        network = pl_module.network
-        session = {**self.hparams, "h": float(network.h), "alpha": float(network.alpha)}
+        known = {k: value for k, value in pl_module.scales.items() if value is not None}
+        session = {**self.hparams, **known}
         score = pl_module.monitor.removeprefix("val/")
         columns = [f"best/val/{score}", f"test/{score}", f"val/{score}"]
         columns += ["best/val/loss", "test/loss"]
@@ -240,7 +241,7 @@ class Figures(pl.Callback):
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         if writer := writer_of(trainer):
-            data: Any = trainer.datamodule  # type: ignore[attr-defined]
+            data: DataModule = trainer.datamodule  # type: ignore[attr-defined]
             samples = data.samples("val", self.samples)
             for name, sheet in pl_module.figures(*samples).items():
                 last = trainer.global_step - 1  # as Lightning counts for scalars

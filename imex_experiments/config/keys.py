@@ -20,10 +20,11 @@ from imex_experiments.config.build import TRAINING, Part, check, check_arguments
 from imex_experiments.config.interpolations import check_unfolding, dotted
 from imex_experiments.config.trainer import OWN_KEYS
 from imex_experiments.errors import ConfigError, nearest
+from imex_experiments.facts import DataModule
 from imex_experiments.tasks import Task
 
 PARTS = {
-    "data": Part(pl.LightningDataModule),
+    "data": Part(DataModule),
     "model": Part(nn.Module, given=("in_channels", "out_channels")),
     "task": Part(Task, given=("network", "facts", "optimizer", "scheduler")),
     "optimizer": Part(Optimizer, given=("params",), partial=True),

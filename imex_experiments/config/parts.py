@@ -9,6 +9,8 @@ from omegaconf import DictConfig
 from torch import nn
 
 from imex_experiments.config.build import TRAINING, build
+from imex_experiments.errors import ConfigError
+from imex_experiments.facts import DataModule
 from imex_experiments.tasks import Task
 
 
@@ -19,7 +21,7 @@ class Parts:
     `optimizer` takes the weights, `scheduler` the optimizer and the number of steps.
     """
 
-    data: Any
+    data: DataModule
     network: nn.Module
     optimizer: Callable[..., Any]
     scheduler: Callable[..., Any] | None
@@ -27,7 +29,7 @@ class Parts:
 
 def build_parts(cfg: DictConfig) -> Parts:
     """Build all parts; the weights depend on the seed alone. Raises as `build` does."""
-    data = build(cfg.data, "data")
+    data = build_data(cfg)
     return Parts(
         data,
         build_seeded_network(cfg, data),
@@ -36,17 +38,31 @@ def build_parts(cfg: DictConfig) -> Parts:
     )
 
 
-def build_seeded_network(cfg: DictConfig, data: Any) -> nn.Module:
+def build_data(cfg: DictConfig, allowed: Sequence[str] = TRAINING) -> DataModule:
+    """Build the data module. Raises ConfigError if it lacks an attribute of all of them."""
+    data: DataModule = build(cfg.data, "data", allowed)
+    for name in ("batch_size", "in_channels", "out_channels"):
+        if not hasattr(data, name):
+            raise ConfigError(
+                f"data: {type(data).__name__} has no {name}, which every DataModule has"
+            )
+    return data
+
+
+def build_seeded_network(cfg: DictConfig, data: DataModule) -> nn.Module:
     """Build the network, with initial weights drawn from `cfg.seed`."""
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
-    return build_network(cfg, data)
+    return build_network(cfg, data.in_channels, data.out_channels)
 
 
 def build_network(
-    cfg: DictConfig, data: Any, allowed: Sequence[str] = TRAINING
+    cfg: DictConfig,
+    in_channels: int,
+    out_channels: int,
+    allowed: Sequence[str] = TRAINING,
 ) -> nn.Module:
     """Build the network with the numbers of channels of its data."""
-    channels = {"in_channels": data.in_channels, "out_channels": data.out_channels}
+    channels = {"in_channels": in_channels, "out_channels": out_channels}
     return build(cfg.model, "model", allowed, **channels)
 
 

@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Hashable
-from typing import Any
 
 import torch
 from omegaconf import DictConfig
@@ -13,6 +12,7 @@ from imex_experiments.config.keys import CHANGED, check_keys
 from imex_experiments.config.parts import Parts, build_parts
 from imex_experiments.config.trainer import check_own_keys, check_trainer
 from imex_experiments.errors import ConfigError
+from imex_experiments.facts import DataModule
 from imex_experiments.networks.structure import structure
 
 
@@ -42,7 +42,7 @@ def preflight(cfg: DictConfig) -> Parts:
 _passed: set[Hashable] = set()
 
 
-def try_batch(network: nn.Module, data: Any) -> None:
+def try_batch(network: nn.Module, data: DataModule) -> None:
     """Run a batch without values through the network. Raises ConfigError if it refuses.
 
     A structure of networks that passed is not tried again.

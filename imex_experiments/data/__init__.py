@@ -6,10 +6,13 @@ from imex_experiments.data.folder.data_module import FolderData
 from imex_experiments.data.nyu.data_module import NyuData, NyuSampleData
 from imex_experiments.data.qtips_data import QtipsData
 from imex_experiments.data.toy import Function1dData, SpiralsData
+from imex_experiments.facts import DataModule, Facts
 
 __all__ = [
     "Augmentation",
     "Cifar10Data",
+    "DataModule",
+    "Facts",
     "FolderData",
     "Function1dData",
     "NyuData",

@@ -10,7 +10,6 @@ import hashlib
 import os
 import tarfile
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,6 +18,7 @@ from torch.utils.data import TensorDataset
 from imex_experiments.data.augmentation import FlipsAndCrops
 from imex_experiments.data.tensor_data import TensorData
 from imex_experiments.errors import DataError
+from imex_experiments.facts import Facts
 from imex_experiments.files import open_regular
 
 ARCHIVE = "cifar-10-binary.tar.gz"
@@ -151,7 +151,7 @@ class Cifar10Data(TensorData):
             )
 
     @property
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> Facts:
         """Mean and deviation of the training images, and the names of the classes."""
         images, _ = self.splits["train"].tensors
         planes = [images[:, channel].float() for channel in range(self.in_channels)]
@@ -160,5 +160,6 @@ class Cifar10Data(TensorData):
             "out_channels": self.out_channels,
             "mean": [float(plane.mean()) for plane in planes],
             "std": [max(float(plane.std()), 1.0) for plane in planes],
+            "dtype": "uint8",
             "classes": list(CLASSES),
         }

@@ -4,7 +4,6 @@ import logging
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,6 +21,7 @@ from imex_experiments.data.qtips import (
 )
 from imex_experiments.data.tensor_data import TensorData
 from imex_experiments.errors import DataError
+from imex_experiments.facts import Facts
 
 log = logging.getLogger(__name__)
 
@@ -159,7 +159,7 @@ class QtipsData(TensorData):
         }
 
     @property
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> Facts:
         """Mean and deviation of the training images, classes and their frequency."""
         images, labels = self.splits["train"].tensors
         grey = images.double()
@@ -170,5 +170,6 @@ class QtipsData(TensorData):
             "out_channels": self.out_channels,
             "mean": grey.mean((0, 2, 3)).tolist(),
             "std": grey.std((0, 2, 3)).clamp_min(1.0).tolist(),
+            "dtype": "uint8",
             "class_frequency": (counts / counts.sum()).tolist(),
         }

@@ -4,18 +4,18 @@ import logging
 import signal
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from imex_experiments.data.augmentation import FlipsAndCrops
 from imex_experiments.data.epoch_sampler import EpochLoader, EpochSampler
+from imex_experiments.facts import DataModule
 
 log = logging.getLogger(__name__)
 
 
-class TensorData(pl.LightningDataModule):
+class TensorData(DataModule):
     """A data module with `splits` by name, which `setup` fills, and a loader for each.
 
     The order of training images depends on the seed of the run (torch's) and the epoch. A

@@ -6,13 +6,13 @@ labels (N,) uint8.
 
 import math
 from abc import abstractmethod
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from imex_experiments.data.tensor_data import TensorData
+from imex_experiments.facts import Facts
 
 TEST_POINTS = 500
 
@@ -58,7 +58,7 @@ class ToyData(TensorData):
         self.splits = self.splits or self.make()
 
     @property
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> Facts:
         """Channels, identity normalisation, and the training points as lists."""
         inputs, targets = self.splits["train"].tensors
         return {
@@ -66,6 +66,7 @@ class ToyData(TensorData):
             "out_channels": self.out_channels,
             "mean": [0.0] * self.in_channels,
             "std": [1.0] * self.in_channels,
+            "dtype": "float32",
             "range": [self.low, self.high],
             "inputs": inputs.flatten(1).tolist(),
             "targets": targets.flatten().tolist(),
@@ -147,5 +148,5 @@ class SpiralsData(ToyData):
         return TensorDataset(torch.cat(arms)[:, :, None, None], labels)
 
     @property
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> Facts:
         return {**super().facts, "classes": list(self.classes)}

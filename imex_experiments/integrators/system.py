@@ -5,13 +5,17 @@ Shapes: states y (B, C, ...); f and L map a state to a tensor of the same shape.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
 
+@runtime_checkable
 class Operator(Protocol):
-    """A positive semi-definite linear operator L: `L(y)` returns L y."""
+    """A positive semi-definite linear operator L: `L(y)` returns L y.
+
+    It need not derive from any class; `terms.Diffusion` is one that has a symbol.
+    """
 
     def __call__(self, y: Tensor) -> Tensor: ...
 

@@ -19,7 +19,6 @@ from imex_experiments.integrators import (
 )
 from imex_experiments.integrators.reversible import Reversible, integrate_reversibly
 from imex_experiments.networks.rescaled import Rescaled
-from imex_experiments.terms.diffusion import Diffusion
 from imex_experiments.terms.positive import Chosen, Positive
 from imex_experiments.terms.weight_path import (
     PATHS,
@@ -88,9 +87,11 @@ class DynamicBlock(nn.Module):
                 f"got {list(self.layers.knots)}"
             )
         for L in self.operators or ():
-            if not isinstance(L, Diffusion):  # whose alpha is recorded
+            if not isinstance(L, Operator):
                 kind = type(L).__name__
-                raise ValueError(f"diffusion must make a terms.Diffusion, got {kind}")
+                raise ValueError(
+                    f"diffusion must make an operator with solve and function, got {kind}"
+                )
         if knots is not None:
             refuse_batch_norm(self.layers, "with knots a module may serve many steps")
         if self.unit is not None and self.integrator.splits_state:

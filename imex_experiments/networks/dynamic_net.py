@@ -8,17 +8,17 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from statistics import fmean
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from imex_experiments.integrators import Integrator, TimeGrid
+from imex_experiments.integrators import Integrator, Operator, TimeGrid
 from imex_experiments.networks.connectors import HEADS, Connector
 from imex_experiments.networks.dynamic_block import DynamicBlock
 from imex_experiments.terms.constraints import constrain
-from imex_experiments.terms.diffusion import Alpha, Diffusion
+from imex_experiments.terms.diffusion import Alpha
 from imex_experiments.terms.positive import FIRST_H
 
 MakeLayer = Callable[..., nn.Module]
@@ -136,18 +136,27 @@ class DynamicNet(nn.Module):
         return self.first_h * fmean(block.time_scale for block in self.blocks)
 
     @property
-    def alpha(self) -> float:
-        """Return the mean of alpha over channels and steps; 0 without L."""
+    def alpha(self) -> float | None:
+        """Return the mean of alpha over channels and steps; 0 without L.
+
+        None if no L has an alpha.
+        """
         alphas = [
             float(torch.as_tensor(L.alpha).detach().double().mean())
             for L in self.operators
+            if hasattr(L, "alpha")
         ]
-        return fmean(alphas) if alphas else 0.0
+        if not alphas:
+            return None if self.operators else 0.0
+        return fmean(alphas)
 
     @property
-    def operators(self) -> list[Diffusion]:
+    def operators(self) -> list[Operator]:
         """Return every L, first step to last; an empty list in an explicit network."""
-        return [m for m in self.modules() if isinstance(m, Diffusion)]
+        paths = [
+            block.operators for block in self.blocks if block.operators is not None
+        ]
+        return [cast(Operator, L) for path in paths for L in path]
 
     @property
     def blocks(self) -> list[DynamicBlock]:

@@ -1,6 +1,6 @@
 """Sheets of true and predicted depths and their errors, on shared colour scales.
 
-Shapes: images (N, 1 or 3, H, W); truth and prediction (N, H, W) in metres, truth 0 where
+Shapes: images (N, 1 or 3, H, W) uint8; truth and prediction (N, H, W) in metres, truth 0 where
 it is unknown.
 """
 
@@ -13,7 +13,7 @@ from imex_experiments.plots.sheet import NEUTRAL, ColourBar, Pixels, as_rgb, dra
 
 
 def depth_sheet(
-    images: NDArray[np.number],
+    images: Pixels,
     truth: NDArray[np.floating],
     prediction: NDArray[np.floating],
 ) -> Pixels:
@@ -22,7 +22,7 @@ def depth_sheet(
 
 
 def depth_comparison_sheet(
-    images: NDArray[np.number],
+    images: Pixels,
     truth: NDArray[np.floating],
     predictions: Mapping[str, NDArray[np.floating]],
 ) -> Pixels:

@@ -1,6 +1,6 @@
 """Pictures of segmentations: labels as colours, over an image or beside it.
 
-Shapes: images (N, C, H, W); truth (N, H, W); probabilities (N, K, H, W) in [0, 1].
+Shapes: images (N, C, H, W) uint8; truth (N, H, W); probabilities (N, K, H, W) in [0, 1].
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ def colour_labels(labels: NDArray[np.integer], ignored: int | None = None) -> Pi
 
 
 def overlay(
-    image: NDArray[np.number],
+    image: Pixels,
     labels: NDArray[np.integer],
     strength: float = 0.6,
     background: bool = True,
@@ -42,7 +42,7 @@ def overlay(
 
 
 def segmentation_sheet(
-    images: NDArray[np.number],
+    images: Pixels,
     truth: NDArray[np.integer],
     probabilities: NDArray[np.floating],
     classes: Sequence[str],
@@ -69,7 +69,7 @@ def segmentation_sheet(
 
 
 def comparison_sheet(
-    images: NDArray[np.number],
+    images: Pixels,
     truth: NDArray[np.integer],
     predictions: Mapping[str, NDArray[np.integer]],
     classes: Sequence[str],

@@ -93,15 +93,8 @@ class ColourBar:
         return (colours[:, :3] * 255).round().astype(np.uint8)
 
 
-def as_rgb(image: NDArray[np.number]) -> Pixels:
-    """Return an image (1 or 3, H, W) as (H, W, 3) uint8.
-
-    Other numbers than 8 bits are scaled so that the middle 98 % of them fill the range.
-    """
-    if image.dtype != np.uint8:
-        low, high = np.percentile(image, [1, 99])
-        span = max(float(high - low), 1e-12)
-        image = (np.clip((image - low) / span, 0, 1) * 255).round().astype(np.uint8)
+def as_rgb(image: Pixels) -> Pixels:
+    """Return an image (1 or 3, H, W) as (H, W, 3)."""
     return np.broadcast_to(image, (3, *image.shape[1:])).transpose(1, 2, 0)
 
 
@@ -114,7 +107,8 @@ def draw_sheet(
     WIDEST pixels wide. The text grows with the sheet, and a title is fitted to its column.
     """
     columns = len(titles)
-    width, height = _panel_size(*rows[0][0].shape[:2], columns)
+    tall, broad = rows[0][0].shape[:2]
+    width, height = _panel_size(tall, broad, columns)
     step_x = width + MARGIN
     wide = max(NARROWEST, MARGIN + step_x * columns)
     text = min(2 * TEXT, max(TEXT, round(TEXT * wide / 1000)))

@@ -9,7 +9,7 @@ import pandas as pd
 from imex_experiments.errors import CheckpointError, ConfigError, nearest
 from imex_experiments.results.sources import natural
 from imex_experiments.results.statistics import summarise
-from imex_experiments.results.table import FINISHED, metric_columns, varied
+from imex_experiments.results.table import FINISHED, UNREADABLE, metric_columns, varied
 
 NETWORK_OVERRIDES = ("model/integrator", "model.integrator._target_")
 """Overrides that choose the network, as `model` does, and so are part of its name."""
@@ -167,7 +167,7 @@ def compare(runs: pd.DataFrame, metric: str | None = None) -> Comparison:
 
 def _settings(runs: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
     """Return the settings of runs, and the number of the setting of each run."""
-    known = runs[runs["h"].notna()]
+    known = runs[runs["seed"].notna()]
     integrators = known.groupby("model")["integrator"].transform("nunique")
     named = known["model"] + " (" + known["integrator"] + ")"
     chosen = pd.DataFrame({"model": known["model"].where(integrators == 1, named)})
@@ -177,13 +177,14 @@ def _settings(runs: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
         idle = key.startswith(OPERATOR_OVERRIDES) & (known["alpha"] == 0)
         chosen[key] = known[key].mask(idle, IDLE)
     chosen[["h", "alpha"]] = known[["h", "alpha"]]
-    chosen = chosen[chosen["alpha"].notna()]
+    chosen = chosen[known["alpha"].notna() | (known["state"] != UNREADABLE)]
     orders = {key: sorted(chosen[key].unique(), key=natural) for key in keys}
     orders["model"] = [*chosen["model"].unique()]
     ranks = chosen.copy()
     for key, order in orders.items():
         ranks[key] = pd.Categorical(chosen[key], order, ordered=True)
-    setting = ranks.groupby([*ranks], observed=True).ngroup().rename("setting")
+    groups = ranks.groupby([*ranks], observed=True, dropna=False)
+    setting = groups.ngroup().rename("setting")
     return chosen.groupby(setting).first(), setting
 
 

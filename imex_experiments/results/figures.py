@@ -50,12 +50,16 @@ def pictures(comparison: Comparison) -> dict[str, Picture]:
 
 
 def heat_maps(comparison: Comparison) -> Picture | None:
-    """Draw the metric over alpha and h, one map per network, the best setting framed."""
-    settings = comparison.settings
+    """Draw the metric over alpha and h, one map per network, the best setting framed.
+
+    Networks without h or alpha are not shown.
+    """
+    settings = comparison.settings.dropna(subset=["h", "alpha"])
     alphas = settings.loc[settings["alpha"] > 0, "alpha"]
     if settings["h"].nunique() < 2 and alphas.nunique() < 2:
         return None
-    numbers = _named(comparison).join([settings[["h", "alpha"]], _numbers(comparison)])
+    named = _named(comparison).loc[settings.index]
+    numbers = named.join([settings[["h", "alpha"]], _numbers(comparison)])
     if numbers["mean"].isna().all():
         return None
     fixed = settings.drop(columns=["model", "h", "alpha"])

@@ -1,6 +1,7 @@
 """Read the runs of sweeps into one table: configuration, status and metrics."""
 
 import logging
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -57,8 +58,9 @@ def runs_table(*sources: str | Path) -> pd.DataFrame:
     The index is the name of the run, in natural order. The columns are
 
     - folder, model, data, integrator, seed, h, alpha: the values in force. alpha is 0
-      without L. If h or alpha is learned or chosen by training, the column has its first
-      value, and `model` ends in "h learned" or "alpha auto";
+      without L. Both are NaN for a network that does not state them. If h or alpha is
+      learned or chosen by training, the column has its first value, and `model` ends in
+      "h learned" or "alpha auto";
     - every override that any of the runs has, such as `optimizer.lr`: the value in force
       as text, also in runs without the override;
     - state and reason: how the run ended; monitor and mode: the metric that chose its
@@ -94,7 +96,7 @@ def metric_columns(runs: pd.DataFrame) -> list[str]:
 
 def varied(runs: pd.DataFrame) -> list[str]:
     """Return the overrides whose known values differ between runs."""
-    known = runs[runs["h"].notna()]
+    known = runs[runs["seed"].notna()]
     return [key for key in override_columns(runs) if known[key].nunique() > 1]
 
 
@@ -139,8 +141,7 @@ def _configured(
     keys: Iterable[str],
 ) -> dict[str, Any]:
     """Return the values recorded in .hydra/, which is written before the run begins."""
-    needed = {"model.h", "model.alpha", "seed"}
-    if missing := needed - config.keys():
+    if missing := {"model", "seed"} - {key.partition(".")[0] for key in config}:
         raise ValueError(f"{CONFIG.name} has no {', '.join(sorted(missing))}")
     try:
         choices = dict(read_yaml(folder / CHOICES)["hydra"]["runtime"]["choices"])
@@ -152,7 +153,7 @@ def _configured(
     varying = [
         f"{name} {config[f'model.{name}']}"
         for name in ("h", "alpha")
-        if config[f"model.{name}"] in VARYING
+        if config.get(f"model.{name}") in VARYING
     ]
     given = {**overrides, **config, **choices}
     return {
@@ -160,7 +161,7 @@ def _configured(
         "data": str(choices.get("data", "?")),
         "integrator": str(config.get(INTEGRATOR, "")).rpartition(".")[-1],
         "seed": seed,
-        "h": _number(config["model.h"], FIRST_H),
+        "h": _number(config.get("model.h"), FIRST_H),
         **{key: _text(given[key]) for key in keys if key in given},
     }
 
@@ -171,8 +172,10 @@ def _ended(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     state = status.get("state") or "failed"
     if state == FINISHED and not {"monitor", "mode"} <= status.keys():
         raise ValueError("names no monitored metric")
+    own_h = {} if "model.h" in config else {"h": _number(status.get("h"))}
     return {
-        "alpha": float(status["alpha"]) if "alpha" in status else _alpha(config),
+        **own_h,
+        "alpha": _number(status["alpha"]) if "alpha" in status else _alpha(config),
         "state": state,
         "reason": status.get("reason") or NO_REASON.get(state if status else "", ""),
         "monitor": status.get("monitor") or "",
@@ -185,11 +188,13 @@ def _alpha(config: Mapping[str, Any]) -> float:
     path = config.get(INTEGRATOR)
     scheme = locate(path, INTEGRATOR, REBUILDING) if path else None
     implicit = getattr(scheme, "uses_operator", False)
-    return _number(config["model.alpha"], FIRST_ALPHA) if implicit else 0.0
+    return _number(config.get("model.alpha"), FIRST_ALPHA) if implicit else 0.0
 
 
-def _number(value: object, first: float) -> float:
-    """Return a number of the configuration; `first` for one that training chooses."""
+def _number(value: object, first: float = math.nan) -> float:
+    """Return a number; `first` for one that training chooses, NaN for None."""
+    if value is None:
+        return math.nan
     return first if value in VARYING else float(str(value))
 
 

@@ -5,15 +5,15 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from omegaconf import DictConfig
 
 from imex_experiments.config.build import REBUILDING, build, check
 from imex_experiments.config.keys import PARTS
-from imex_experiments.config.parts import build_network
+from imex_experiments.config.parts import build_data, build_network
 from imex_experiments.errors import CheckpointError, ConfigError
+from imex_experiments.facts import DataModule, complete
 from imex_experiments.files import read_regular
 from imex_experiments.runs.checkpoint_io import read_checkpoint
 from imex_experiments.runs.layout import CONFIG, HISTORY, LAST, METRICS
@@ -66,13 +66,14 @@ def load_run(
             raise
         raise CheckpointError(f"{error}; checkpoint=last is the run's end") from error
     try:
-        facts = state["hyper_parameters"]["facts"]
+        facts = complete(state["hyper_parameters"]["facts"])
+        channels = facts["in_channels"], facts["out_channels"]
         with no_more_weights(state["state_dict"]):
-            build_network(cfg, SimpleNamespace(**facts), allowed=REBUILDING)
-        network = build_network(cfg, SimpleNamespace(**facts), allowed=REBUILDING)
+            build_network(cfg, *channels, allowed=REBUILDING)
+        network = build_network(cfg, *channels, allowed=REBUILDING)
         task = build(cfg.task, "task", allowed=REBUILDING, network=network, facts=facts)
         task.load_state_dict(state["state_dict"])
-    except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(
             f"{path}: does not fit {Path(run) / CONFIG} ({reason})"
@@ -92,9 +93,9 @@ def load_dense(run: str | Path, checkpoint: str = "best") -> Task:
     return task
 
 
-def load_data(run: str | Path) -> Any:
+def load_data(run: str | Path) -> DataModule:
     """Return the data module of a run, after its `setup`."""
-    data = build(load_config(run).data, "data", allowed=REBUILDING)
+    data = build_data(load_config(run), allowed=REBUILDING)
     data.setup()
     return data
 

@@ -3,8 +3,8 @@
 Shapes: images (B, C, H, W), points (B, C, 1, 1); labels (B,) uint8; logits (B, K).
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Literal
+from collections.abc import Callable
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import MeanMetric
 
+from imex_experiments.facts import Facts
 from imex_experiments.plots.classes import class_sheet
 from imex_experiments.plots.points import boundary_picture
 from imex_experiments.tasks.task import Task
@@ -37,10 +38,12 @@ class ClassificationTask(Task):
         "accuracy": ("val/accuracy",),
     }
 
+    needs = ("classes",)
+
     def __init__(
         self,
         network: nn.Module,
-        facts: Mapping[str, Any],
+        facts: Facts,
         optimizer: Callable[..., Optimizer] | None = None,
         scheduler: Callable[..., LRScheduler] | None = None,
         undecayed: Literal["norms"] | None = None,
@@ -75,8 +78,9 @@ class ClassificationTask(Task):
         if "range" in self.facts:
             return {"boundary": self._boundary(classes)}
         probabilities = self.probabilities(images).float().cpu().numpy()
-        pictures = images.cpu().numpy()
-        sheet = class_sheet(pictures, targets.cpu().numpy(), probabilities, classes)
+        sheet = class_sheet(
+            self.pictures(images), targets.cpu().numpy(), probabilities, classes
+        )
         return {"classes": sheet}
 
     def _boundary(self, classes: list[str]) -> np.ndarray:

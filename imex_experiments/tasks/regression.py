@@ -3,8 +3,8 @@
 Shapes: points (B, C, 1, 1) float32; targets and outputs (B, 1, 1, 1).
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Literal
+from collections.abc import Callable
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import MeanMetric
 
+from imex_experiments.facts import Facts
 from imex_experiments.plots.points import fit_picture
 from imex_experiments.tasks.task import Task
 
@@ -24,8 +25,8 @@ CURVE_POINTS = 400
 class RegressionTask(Task):
     """Regression by mean squared error; the score is its root over a whole split.
 
-    `facts["inputs"]` and `facts["targets"]` are the training points; `facts["range"]` is
-    the interval that the figure shows.
+    For points `facts["range"]` is the interval that the figure shows, `facts["inputs"]` and
+    `facts["targets"]` are the training points. Other inputs have no figure.
     """
 
     monitor = "val/rmse"
@@ -35,7 +36,7 @@ class RegressionTask(Task):
     def __init__(
         self,
         network: nn.Module,
-        facts: Mapping[str, Any],
+        facts: Facts,
         optimizer: Callable[..., Optimizer] | None = None,
         scheduler: Callable[..., LRScheduler] | None = None,
         undecayed: Literal["norms"] | None = None,
@@ -60,8 +61,11 @@ class RegressionTask(Task):
         return output
 
     def figures(self, images: Tensor, targets: Tensor) -> dict[str, np.ndarray]:
+        if "range" not in self.facts:
+            return {}
         low, high = self.facts["range"]
         x = torch.linspace(low, high, CURVE_POINTS)
         curve = self.predict(x.view(-1, 1, 1, 1)).flatten().cpu().numpy()
-        points, values = (np.asarray(self.facts[n]) for n in ("inputs", "targets"))
-        return {"fit": fit_picture(x.numpy(), curve, points, values)}
+        points, values = self.facts["inputs"], self.facts["targets"]
+        picture = fit_picture(x.numpy(), curve, np.asarray(points), np.asarray(values))
+        return {"fit": picture}

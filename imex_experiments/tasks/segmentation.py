@@ -4,7 +4,7 @@ Shapes: images (B, C, H, W); labels (B, H, W) uint8; logits (B, K, H, W).
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassConfusionMatrix
 
+from imex_experiments.facts import Facts
 from imex_experiments.plots.segmentation import comparison_sheet, segmentation_sheet
 from imex_experiments.tasks.metrics import (
     PUBLISHED_CLASSES,
@@ -38,13 +39,15 @@ class SegmentationTask(Task):
 
     monitor = "val/miou"
     mode = "max"
+    needs = ("classes", "class_frequency")
+
     classes: list[str]
     class_weights: Tensor
 
     def __init__(
         self,
         network: nn.Module,
-        facts: Mapping[str, Any],
+        facts: Facts,
         optimizer: Callable[..., Optimizer] | None = None,
         scheduler: Callable[..., LRScheduler] | None = None,
         undecayed: Literal["norms"] | None = None,
@@ -53,7 +56,8 @@ class SegmentationTask(Task):
         self.classes = list(facts["classes"])
         weights = 1 - torch.tensor(facts["class_frequency"], dtype=torch.float32)
         self.register_buffer("class_weights", weights, persistent=False)
-        self.ignored: int = facts.get("ignore_label", NO_LABEL)
+        ignored = facts.get("ignore_label")
+        self.ignored = NO_LABEL if ignored is None else ignored
         self.confusion = MulticlassConfusionMatrix(
             len(self.classes), ignore_index=self.ignored
         )
@@ -130,19 +134,16 @@ class SegmentationTask(Task):
 
     def figures(self, images: Tensor, targets: Tensor) -> dict[str, np.ndarray]:
         probabilities = self.probabilities(images).float().cpu().numpy()
-        sheet = segmentation_sheet(
-            images.cpu().numpy(),
-            targets.cpu().numpy(),
-            probabilities,
-            self.classes,
-            self.ignored,
-        )
-        return {"segmentation": sheet}
+        shown, truth = self.pictures(images), targets.cpu().numpy()
+        return {
+            "segmentation": segmentation_sheet(
+                shown, truth, probabilities, self.classes, self.ignored
+            )
+        }
 
     def comparison(
         self, images: Tensor, targets: Tensor, predictions: Mapping[str, Tensor]
     ) -> np.ndarray:
         labels = {title: guess.numpy() for title, guess in predictions.items()}
-        return comparison_sheet(
-            images.numpy(), targets.numpy(), labels, self.classes, self.ignored
-        )
+        shown, truth = self.pictures(images), targets.numpy()
+        return comparison_sheet(shown, truth, labels, self.classes, self.ignored)

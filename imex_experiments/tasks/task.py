@@ -1,7 +1,7 @@
 """The base class of all tasks: normalisation, training and evaluation steps, optimizer.
 
-Shapes: inputs (B, C, H, W), uint8 images or float32 points with H = W = 1; outputs and
-targets (B, ...), as each task defines them.
+Shapes: inputs (B, C, H, W), uint8 or float32 as `facts["dtype"]` says, points with
+H = W = 1; outputs and targets (B, ...), as each task defines them.
 """
 
 from abc import abstractmethod
@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import Metric
 
+from imex_experiments.facts import Facts, complete
 from imex_experiments.tasks.optimisation import undecayed_norms
 from imex_experiments.tasks.whole import in_parts, padded, tiled
 
@@ -26,12 +27,12 @@ MOST_PIXELS = 2**20
 class Task(pl.LightningModule):
     """A network with its loss, its metrics and its optimizer.
 
-    `facts` are properties of the training split, as plain numbers and lists; checkpoints
-    contain them. `facts["mean"]` and `facts["std"]`, one number per channel, normalise the
+    `facts` are properties of the training split; checkpoints contain them, completed by
+    `facts.complete`. `facts["mean"]` and `facts["std"]`, one number per channel, normalise the
     inputs inside the task. `optimizer(parameters)` returns the optimizer.
     `scheduler(optimizer, total_steps=)` returns the scheduler, which steps once per
     optimizer step. `undecayed="norms"` exempts the weights and biases of norms from weight
-    decay. Raises ValueError for another value of `undecayed`.
+    decay. Raises ValueError for another value of `undecayed`, and for unsound facts.
 
     A subclass defines `loss`, `validation_step`, `_scores`, `_decide` and `figures`.
     """
@@ -45,13 +46,16 @@ class Task(pl.LightningModule):
     curves: ClassVar[Mapping[str, Sequence[str]]]
     """The custom-scalars dashboard of TensorBoard: chart -> metrics on it."""
 
+    needs: ClassVar[Sequence[str]] = ()
+    """Facts that the task needs beside those that all data modules state."""
+
     mean: Tensor
     std: Tensor
 
     def __init__(
         self,
         network: nn.Module,
-        facts: Mapping[str, Any],
+        facts: Facts,
         optimizer: Callable[..., Optimizer] | None = None,
         scheduler: Callable[..., LRScheduler] | None = None,
         undecayed: Literal["norms"] | None = None,
@@ -59,14 +63,22 @@ class Task(pl.LightningModule):
         super().__init__()
         if undecayed not in (None, "norms"):
             raise ValueError(f"undecayed must be null or norms, got {undecayed!r}")
-        self.network, self.facts = network, facts
+        self.network, self.facts = network, complete(facts, self.needs)
         self.make_optimizer = optimizer
         self.make_scheduler = scheduler
         self.undecayed = undecayed
-        self.save_hyperparameters({"facts": dict(facts)}, logger=False)
-        for name in ("mean", "std"):
-            value = torch.tensor(facts[name], dtype=torch.float32)
+        self.save_hyperparameters({"facts": dict(self.facts)}, logger=False)
+        for name, values in (("mean", facts["mean"]), ("std", facts["std"])):
+            value = torch.tensor(values, dtype=torch.float32)
             self.register_buffer(name, value.view(1, -1, 1, 1), persistent=False)
+
+    @property
+    def scales(self) -> dict[str, float | None]:
+        """Return h and alpha of the network; None for one that it does not have."""
+        found = {name: getattr(self.network, name, None) for name in ("h", "alpha")}
+        return {
+            k: None if value is None else float(value) for k, value in found.items()
+        }
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the network's output for inputs (B, C, H, W) before normalisation."""
@@ -97,14 +109,15 @@ class Task(pl.LightningModule):
     def evaluated(self, images: Tensor) -> Tensor:
         """Return the network's output for inputs (B, C, H, W), in evaluation mode.
 
-        Inputs are uint8 images, or floats if the task was trained on points. Raises
-        ValueError for others: grey values from 0 to 1 would be normalised as 0 to 255.
+        Inputs are of the type that `facts["dtype"]` names, or of any float type for
+        float32. Raises ValueError for others: grey values from 0 to 1 would be normalised
+        as 0 to 255.
         """
-        points = "range" in self.facts
-        fits = images.is_floating_point() if points else images.dtype == torch.uint8
+        floats = self.facts["dtype"] == "float32"
+        fits = images.is_floating_point() if floats else images.dtype == torch.uint8
         channels = self.mean.shape[1]
         if not fits or images.ndim != 4 or images.shape[1] != channels:
-            wanted = "floats" if points else "uint8 images, 0 to 255,"
+            wanted = "floats" if floats else "uint8 images, 0 to 255,"
             found = str(images.dtype).removeprefix("torch.")
             raise ValueError(
                 f"expected {wanted} of shape (N, {channels}, H, W), "
@@ -182,6 +195,16 @@ class Task(pl.LightningModule):
         Only tasks with a prediction per pixel have it; others raise ValueError.
         """
         raise ValueError(f"{type(self).__name__} has no loss of single samples")
+
+    def pictures(self, images: Tensor) -> np.ndarray:
+        """Return inputs (B, C, H, W) as uint8 pictures, for figures.
+
+        Floats within two standard deviations of their channel's mean become 0 to 255.
+        """
+        if not images.is_floating_point():
+            return images.cpu().numpy()
+        spread = self.normalised(images.to(self.device)) / 2  # -1 to 1
+        return (127.5 * (1 + spread)).clamp(0, 255).byte().cpu().numpy()
 
     @abstractmethod
     def figures(self, images: Tensor, targets: Tensor) -> dict[str, np.ndarray]:

@@ -11,6 +11,8 @@ from torch.nn import functional as F
 
 Call = Callable[[Tensor], Tensor]
 
+SMALLEST_TILE = 8
+
 OUTER = 0.25
 """The share of an overlap, at the border of a tile, that is not used."""
 
@@ -48,12 +50,12 @@ def tiled(call: Call, images: Tensor, tile: int, overlap: int | None = None) -> 
     rises. The outer quarter of an overlap has weight 0, because there a tile does not see
     the pixels on its other side. So the result is that of the whole image, up to rounding,
     if the output at a pixel depends on pixels less than `overlap / 4` away. `overlap` is a
-    quarter of the tile by default. Raises ValueError for a tile below 8 pixels, and unless
+    quarter of the tile by default. Raises ValueError for a tile below SMALLEST_TILE, and unless
     0 < overlap <= tile / 2.
     """
     overlap = tile // 4 if overlap is None else overlap
-    if tile < 8:
-        raise ValueError(f"tile must be >= 8 pixels, got {tile}")
+    if tile < SMALLEST_TILE:
+        raise ValueError(f"tile must be >= {SMALLEST_TILE} pixels, got {tile}")
     if not 0 < overlap <= tile // 2:
         raise ValueError(f"overlap must be in 1 ... {tile // 2}, got {overlap}")
     height, width = images.shape[-2:]

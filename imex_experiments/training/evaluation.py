@@ -1,12 +1,11 @@
 """Evaluate a trained task on the validation and test split of its data."""
 
-from typing import Any
-
 import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig
 
 from imex_experiments.config.trainer import quiet_trainer
+from imex_experiments.facts import DataModule
 from imex_experiments.tasks import Task
 
 
@@ -23,7 +22,7 @@ def alone_after_fit(trainer: pl.Trainer) -> bool:
 
 
 def evaluate(
-    task: Task, data: Any, trainer: DictConfig, test: bool = True
+    task: Task, data: DataModule, trainer: DictConfig, test: bool = True
 ) -> dict[str, float]:
     """Return the `val/*` and `test/*` metrics of a task with its present weights.
 

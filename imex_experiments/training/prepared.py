@@ -3,7 +3,6 @@
 import logging
 from logging.handlers import BufferingHandler
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig
 from torch import nn
@@ -11,14 +10,15 @@ from torch import nn
 from imex_experiments.config.arguments import HOOKS
 from imex_experiments.config.parts import Parts, build_seeded_network, build_task
 from imex_experiments.config.preflight import try_batch
-from imex_experiments.errors import ConfigError
+from imex_experiments.errors import ConfigError, DataError
+from imex_experiments.facts import DataModule, Facts
 from imex_experiments.runs.checkpoint_io import load_weights
 from imex_experiments.runs.resume import refuse_unfit
 from imex_experiments.tasks import Task
 
 MOST_RECORDS = 1000
 
-_waiting: list[tuple[Any, Task, list[logging.LogRecord]]] = []
+_waiting: list[tuple[DataModule, Task, list[logging.LogRecord]]] = []
 """Data and task between `prepare` and `prepared`, and the log records kept meanwhile."""
 
 
@@ -26,8 +26,9 @@ def prepare(cfg: DictConfig, parts: Parts) -> None:
     """Set up the data, build the task, and keep both for `prepared`.
 
     Log records are kept too, because the log file of the run does not exist yet. Raises
-    DataError for data that cannot be used, ConfigError for images that the network
-    refuses, and for a resumed run the errors of `refuse_unfit`.
+    DataError for data that cannot be used or that are not as the data module states,
+    ConfigError for images that the network refuses, and for a resumed run the errors of
+    `refuse_unfit`.
     """
     data, channels = parts.data, _channels(parts.data)
     root, kept = logging.getLogger(), BufferingHandler(MOST_RECORDS)
@@ -43,6 +44,7 @@ def prepare(cfg: DictConfig, parts: Parts) -> None:
         parts.network = build_seeded_network(cfg, data)
     try_batch(parts.network, data)
     task = build_task(cfg, parts)
+    check_samples(data, task.facts)
     if cfg.resume is not None:
         refuse_unfit(cfg, task)
     elif cfg.weights is not None:
@@ -50,11 +52,23 @@ def prepare(cfg: DictConfig, parts: Parts) -> None:
     _waiting[:] = [(data, task, kept.buffer)]
 
 
-def _channels(data: Any) -> tuple[int, int]:
+def check_samples(data: DataModule, facts: Facts) -> None:
+    """Raise DataError unless a sample has the type and channels that the facts state."""
+    inputs, *_ = data.samples("train", 1)
+    dtype, channels = facts["dtype"], facts["in_channels"]
+    found = str(inputs.dtype).removeprefix("torch.")
+    if found != dtype or inputs.ndim != 4 or inputs.shape[1] != channels:
+        raise DataError(
+            f"data: {type(data).__name__} gives {found} of shape {tuple(inputs.shape)}, but "
+            f"its facts state {dtype} of shape (N, {channels}, H, W)"
+        )
+
+
+def _channels(data: DataModule) -> tuple[int, int]:
     return data.in_channels, data.out_channels
 
 
-def prepared() -> tuple[Any, nn.Module, Task]:
+def prepared() -> tuple[DataModule, nn.Module, Task]:
     """Return data, network and task of `prepare`, once, and emit its log records.
 
     Raises ConfigError if nothing was prepared.

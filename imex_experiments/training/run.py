@@ -11,6 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from imex_experiments.config.keys import CHANGED
+from imex_experiments.facts import DataModule
 from imex_experiments.runs.checkpoint_io import (
     going_on_from,
     load_weights,
@@ -39,12 +40,16 @@ class Run:
 
     def begin(self, task: Task) -> Path | None:
         """Record the task in the status; return the checkpoint to resume from, if any."""
-        self.status["h"], self.status["alpha"] = task.network.h, task.network.alpha
+        self.status.update(task.scales)
         self.status["monitor"], self.status["mode"] = task.monitor, task.mode
         return None if self.cfg.resume is None else going_on_from(self.folder)
 
     def conclude(
-        self, trainer: pl.Trainer, task: Task, data: Any, measured: Mapping[str, float]
+        self,
+        trainer: pl.Trainer,
+        task: Task,
+        data: DataModule,
+        measured: Mapping[str, float],
     ) -> float:
         """Evaluate the kept checkpoint, write metrics.json and figures; return the score.
 

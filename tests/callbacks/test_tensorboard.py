@@ -12,8 +12,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 from tensorboard.plugins.hparams import metadata
 from tensorboard.plugins.hparams.api_pb2 import STATUS_FAILURE, STATUS_SUCCESS
+from torch import nn
 
 from imex_experiments.callbacks import HParams
+from imex_experiments.facts import Facts
+from imex_experiments.tasks import RegressionTask
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +75,22 @@ def test_hparams_session(events: EventAccumulator) -> None:
     assert values["h"].number_value == 1
     assert len(values) <= 15
     assert end.status == STATUS_SUCCESS
+
+
+def test_a_network_without_h_and_alpha_has_no_such_columns(tmp_path: Path) -> None:
+    logger = TensorBoardLogger(tmp_path, name="", version="")
+    trainer: Any = SimpleNamespace(loggers=[logger], is_global_zero=True)
+    one = {"in_channels": 1, "out_channels": 1, "dtype": "uint8"}
+    facts = Facts(mean=[0.0], std=[1.0], **one)
+    task = RegressionTask(nn.Identity(), facts)
+    assert task.scales == {"h": None, "alpha": None}
+    HParams({"seed": 1}).on_fit_start(trainer, task)
+    logger.experiment.close()
+    found = EventAccumulator(str(tmp_path)).Reload().PluginTagToContent("hparams")
+    start = metadata.parse_session_start_info_plugin_data(
+        found[metadata.SESSION_START_INFO_TAG]
+    )
+    assert [*start.hparams] == ["seed"]
 
 
 @pytest.mark.parametrize(

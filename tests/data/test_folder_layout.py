@@ -1,6 +1,7 @@
 """Layouts and pairing, divisions of one folder, label maps, class names, statistics."""
 
 import logging
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +47,7 @@ def test_images_and_masks_in_one_folder(
         save(tmp_path / f"{images.replace('{name}', name)}.tif", pixels(4, 4))
         save(tmp_path / f"{name}_mask.gif", pixels(4, 4, high=2))
     found = find_splits(tmp_path, images, targets, Division([0.5, 0.5, 0]))
-    assert sorted(sum(names(found).values(), [])) == ["x1", "x2"]
+    assert sorted(chain(*names(found).values())) == ["x1", "x2"]
 
 
 def test_foreign_files_are_named_and_skipped(
@@ -107,7 +108,7 @@ def test_divisions_use_every_picture_once(number: int, seed: int, folds: int) ->
         *(Division(fold=k, folds=folds, seed=seed) for k in range(folds)),
     ):
         found = division.of(groups)
-        assert sorted(sum(found.values(), [])) == list(range(number))
+        assert sorted(chain(*found.values())) == list(range(number))
         assert found == division.of(groups)
         tested += found["test"] if division.folds else []
     assert sorted(tested) == list(range(number))  # each picture is tested in one fold
@@ -212,7 +213,7 @@ def test_class_names(tmp_path: Path) -> None:
     ):
         with pytest.raises(ValueError, match=message):
             class_names(wrong)
-    with pytest.raises(DataError, match="no such file; data.classes is a number"):
+    with pytest.raises(DataError, match=r"no such file; data\.classes is a number"):
         class_names(str(tmp_path / "none.txt"))
 
 

@@ -1,6 +1,7 @@
 """Blocks on any grid: knots, interpolated weights, refinement, split states."""
 
 import copy
+from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
 
@@ -26,6 +27,7 @@ from imex_experiments.terms import (
     Bounded,
     DoubleLayer,
     GramDiffusion,
+    IdentityDiffusion,
     SkewSymmetricLayer,
 )
 
@@ -51,6 +53,34 @@ def net(**options: object) -> DynamicNet:
         "integrator": ClassicRK4(),
     }
     return DynamicNet(1, 3, **(defaults | options))
+
+
+class Damping(nn.Module):
+    """L = 2 I, which derives from no class of this package and has no alpha."""
+
+    def __init__(self, channels: int, alpha: float, boundary: str) -> None:
+        super().__init__()
+
+    def forward(self, y: Tensor) -> Tensor:
+        return 2 * y
+
+    def solve(self, y: Tensor, h: float) -> Tensor:
+        return y / (1 + 2 * h)
+
+    def function(self, y: Tensor, g: Callable[[Tensor], Tensor]) -> Tensor:
+        return g(torch.full_like(y, 2.0)) * y
+
+
+def test_an_operator_of_any_class_is_solved_with() -> None:
+    mine, ours = (
+        net(integrator=Imex(), diffusion=kind, alpha=2.0)
+        for kind in (Damping, IdentityDiffusion)
+    )
+    y = torch.randn(1, 1, 8, 8)
+    torch.testing.assert_close(mine(y), ours(y))
+    assert (ours.alpha, mine.alpha, net().alpha) == (2.0, None, 0.0)
+    with pytest.raises(ValueError, match="must make an operator with solve and funct"):
+        net(integrator=Imex(), diffusion=lambda *_, **__: nn.Identity())
 
 
 def rk4_loop(weights: list[list[nn.Module]], y: Tensor) -> Tensor:

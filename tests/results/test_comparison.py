@@ -14,9 +14,10 @@ from sweep_folders import make_job
 from imex_experiments.errors import CheckpointError, ConfigError, RunError
 from imex_experiments.results import runs_table
 from imex_experiments.results.comparison import Comparison, compare
+from imex_experiments.results.figures import pictures
 from imex_experiments.results.statistics import summarise
 from imex_experiments.results.table import CONFIGURED, ENDED
-from imex_experiments.results.tables import best, differences
+from imex_experiments.results.tables import best, differences, shown
 
 T_975 = {1: 12.706204736432095, 2: 4.302652729911275}
 """Quantiles of Student's t, from a printed table: degrees of freedom -> t."""
@@ -93,6 +94,26 @@ def test_pairs_are_differences_of_the_same_seed() -> None:
     assert (pair.mean, pair.sd, pair.seeds) == (3.0, 2.0, 3)
     half = T_975[2] * 2 / 3**0.5
     assert (pair.low, pair.high) == pytest.approx((3 - half, 3 + half))
+
+
+def test_networks_without_h_and_alpha_are_compared_and_paired_with_none() -> None:
+    runs = [run("imexnet", s, 1.0 + s, h=h) for s in (0, 1) for h in (0.5, 1.0)]
+    runs += [run("resnet", s, 0.0, h=h) for s in (0, 1) for h in (0.5, 1.0)]
+    runs += [run("mine", s, 3.0 + s, h=None, alpha=None) for s in (0, 1)]
+    comparison = compare(table(runs))
+    assert [*comparison.settings["model"]] == ["imexnet"] * 2 + ["resnet"] * 2 + [
+        "mine"
+    ]
+    assert shown(comparison).loc[4].to_dict() == {"h": "-", "alpha": "-"}
+    assert comparison.estimate("test/miou").loc[4, ["mean", "seeds"]].tolist() == [
+        3.5,
+        2,
+    ]
+    assert not comparison.pairs["implicit"].str.contains("mine").any()
+    assert not comparison.pairs["explicit"].str.contains("mine").any()
+    assert (
+        {"heat_map", "learning_curves"} >= pictures(comparison).keys() >= {"heat_map"}
+    )
 
 
 def test_explicit_run_is_the_partner_of_every_alpha_and_its_repeats_are_no_sample() -> (

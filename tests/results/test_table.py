@@ -46,6 +46,22 @@ def test_jobs_are_read_in_natural_order_with_states_and_reasons(tmp_path: Path) 
     ]
 
 
+def test_h_and_alpha_of_a_network_without_them_are_empty(tmp_path: Path) -> None:
+    """Its configuration names neither, and status.json has null."""
+    for name, recorded in (("a", None), ("b", 0.25)):
+        job = make_job(tmp_path / name)
+        config = OmegaConf.load(job / ".hydra/config.yaml")
+        config.model = {"_target_": "my_package.Net"}
+        OmegaConf.save(config, job / ".hydra/config.yaml")
+        status = json.loads((job / "status.json").read_text())
+        status |= {"h": recorded, "alpha": None}
+        (job / "status.json").write_text(json.dumps(status))
+    runs = runs_table(tmp_path / "a", tmp_path / "b")
+    assert [*runs["state"]] == ["finished"] * 2
+    assert runs["h"].fillna(-1).tolist() == [-1, 0.25]
+    assert runs["alpha"].isna().all()
+
+
 def test_varied_overrides_become_columns_with_the_value_in_force(
     tmp_path: Path,
 ) -> None:
@@ -193,7 +209,8 @@ def test_a_single_run_and_the_package_do_without_pandas() -> None:
     readers = {*(package / "results").glob("*.py"), package / "plots/sweep.py"}
     readers -= {package / "results/__init__.py", package / "results/sources.py"}
     named = {".".join(f.relative_to(ROOT).with_suffix("").parts) for f in readers}
-    for path in [ROOT / "train.py", *({*package.rglob("*.py")} - readers)]:
+    others = {*(package / "commands").glob("*.py")} - {package / "commands/train.py"}
+    for path in {*package.rglob("*.py")} - readers - others:
         for node in ast.parse(path.read_text()).body:
             if isinstance(node, ast.Import | ast.ImportFrom):
                 names = {getattr(node, "module", ""), *(a.name for a in node.names)}
@@ -202,7 +219,9 @@ def test_a_single_run_and_the_package_do_without_pandas() -> None:
 
 @pytest.mark.slow
 def test_pandas_is_not_there_once_a_run_can_start() -> None:
-    code = "import sys, imex_experiments, train, imex_experiments.sweeps.hooks\n"
+    code = (
+        "import sys, imex_experiments.commands.train, imex_experiments.sweeps.hooks\n"
+    )
     code += "from imex_experiments.results.sources import sweep_words\n"
     code += "print('pandas' in sys.modules)"
     done = subprocess.run(

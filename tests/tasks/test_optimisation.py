@@ -9,7 +9,8 @@ from torch import nn
 from imex_experiments.tasks import ClassificationTask, MultiStep
 from imex_experiments.terms import SymmetricLayer
 
-FACTS = {"mean": [0.0], "std": [1.0], "classes": ["a", "b"]}
+FACTS = {"in_channels": 1, "out_channels": 2, "classes": ["a", "b"]}
+FACTS |= {"mean": [0.0], "std": [1.0]}
 
 
 def test_norms_do_not_decay_and_the_rest_does() -> None:

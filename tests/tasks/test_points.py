@@ -91,7 +91,8 @@ def test_boundary_shows_the_side_of_each_class() -> None:
 
 
 def test_images_are_shown_with_their_classes() -> None:
-    facts = {"classes": list("abc"), "mean": [0.0] * 3, "std": [255.0] * 3}
+    facts = {"in_channels": 3, "out_channels": 3, "classes": list("abc")}
+    facts |= {"mean": [0.0] * 3, "std": [255.0] * 3}
 
     class Means(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -29,6 +28,7 @@ from imex_experiments.data.folder.split import (
 from imex_experiments.data.folder.statistics import Moments
 from imex_experiments.data.tensor_data import leave_ctrl_c_to_parent
 from imex_experiments.errors import DataError
+from imex_experiments.facts import DataModule, Facts
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ UNKNOWN_SIDE = 64
 """Sides of an image in checks that come before any file is read."""
 
 
-class FolderData(pl.LightningDataModule):
+class FolderData(DataModule):
     """The data module of a folder of images with a label or a depth for each pixel.
 
     Training batches are images (B, C, H, W), uint8 for 8 bits and float32 for more, and
@@ -112,21 +112,18 @@ class FolderData(pl.LightningDataModule):
             ignored = [] if ignore_label is None else ignore_label
             left_out = (ignored,) if isinstance(ignored, int) else tuple(ignored)
             meaning = LabelMap(len(self.classes), label_map, left_out, threshold)
+        self.depth_range = depth_range
         self.reader = Reader(meaning, self.resize)
         self.augment = augment or Augmentation()
         self.views, self.batch_size, self.num_workers = views, batch_size, num_workers
         self.memory = Memory(int(memory * GIGABYTE))
         self.splits: dict[str, Pictures] = {}
         self.in_channels = 3  # unless the files say otherwise
+        self.out_channels = 1 if self.takes_depths else len(self.classes)
         self.eight_bits = True
         self._moments: list[Moments] = []
         self._depths = Moments()
         self._counts = torch.zeros(IGNORED + 1, dtype=torch.int64)
-
-    @property
-    def out_channels(self) -> int:
-        """Return the number of classes, or 1 for depths."""
-        return 1 if self.takes_depths else len(self.classes)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -238,9 +235,9 @@ class FolderData(pl.LightningDataModule):
             )
 
     @property
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> Facts:
         """Return the statistics of the training pixels that count, and their classes."""
-        facts: dict[str, Any] = {
+        facts: Facts = {
             "in_channels": self.in_channels,
             "out_channels": self.out_channels,
             "mean": [moments.mean for moments in self._moments],
@@ -248,16 +245,15 @@ class FolderData(pl.LightningDataModule):
             "dtype": "uint8" if self.eight_bits else "float32",
         }
         if self.takes_depths:
-            return facts | {
-                "depth_mean": self._depths.mean,
-                "depth_std": max(self._depths.std, 1e-3),
-            }
+            facts["depth_mean"] = self._depths.mean
+            facts["depth_std"] = max(self._depths.std, 1e-3)
+            facts["depth_range"] = list(self.depth_range)
+            return facts
         counts = self._counts[: len(self.classes)].double()
-        return facts | {
-            "classes": self.classes,
-            "class_frequency": (counts / counts.sum()).tolist(),
-            "ignore_label": IGNORED,
-        }
+        facts["classes"] = self.classes
+        facts["class_frequency"] = (counts / counts.sum()).tolist()
+        facts["ignore_label"] = IGNORED
+        return facts
 
     def _deviations(self) -> list[float]:
         """Return the deviation of each channel, bounded below for images of one grey."""

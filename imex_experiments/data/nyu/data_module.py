@@ -33,6 +33,7 @@ from imex_experiments.data.nyu.split import (
 )
 from imex_experiments.data.tensor_data import TensorData
 from imex_experiments.errors import DataError
+from imex_experiments.facts import Facts
 
 log = logging.getLogger(__name__)
 
@@ -195,7 +196,7 @@ class NyuData(TensorData):
         )
 
     @property
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> Facts:
         """Mean and deviation of colours and of valid depths in the training split."""
         images, depths = self.splits["train"].tensors
         colours = [images[:, channel] for channel in range(self.in_channels)]
@@ -211,6 +212,7 @@ class NyuData(TensorData):
             "out_channels": self.out_channels,
             "mean": [mean for mean, _ in moments],
             "std": [max(std, 1.0) for _, std in moments],
+            "dtype": "uint8",
             "depth_mean": depth_mean,
             "depth_std": depth_std,
         }
