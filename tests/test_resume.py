@@ -85,7 +85,7 @@ def test_augmented_images_of_a_folder_are_the_same_after_a_kill(
     """Two epochs of four batches, killed in the second one; workers do not matter."""
     words = [
         *("data=folder", f"data.root={write_set(tmp_path / 'set')}", "data.crop=8"),
-        *("data.classes=[dark,bright]", "data.batch_size=2", "data.views=4"),
+        *("data.classes=[dark,bright]", "data.batch_size=2", "data.views=2"),
         *(f"data.augment.{k}" for k in ("flip=both", "rotate=30", "scale=1.5")),
         *(f"data.augment.{k}=0.3" for k in ("jitter", "blur", "noise", "shift")),
         *("data.augment.cutout=0.3", "model.widths=[2]", "trainer.max_epochs=2"),
@@ -95,7 +95,7 @@ def test_augmented_images_of_a_folder_are_the_same_after_a_kill(
     whole, run = tmp_path / "whole", tmp_path / "run"
     assert train([*words, f"hydra.run.dir={whole}"]) == 0
     expected = fingerprint(whole)
-    kill = partial(signal_at, 11, signal.SIGKILL)
+    kill = partial(signal_at, 6, signal.SIGKILL)
     words.append(f"data.num_workers={before}")
     assert train([*words, f"hydra.run.dir={run}"], kill) == -signal.SIGKILL
     assert train([f"resume={run}", f"data.num_workers={after}"]) == 0

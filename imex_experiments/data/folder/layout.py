@@ -139,6 +139,12 @@ def _report_empty(root: Path, split: str, images: str, division: Division) -> No
 def _pairs(root: Path, images: str, targets: str, split: str) -> list[Pair]:
     """Return the images and targets of one split, paired by their names."""
     found = [_listed(root, pattern, split) for pattern in (images, targets)]
+    for pattern, partners in ((images, found[1]), (targets, found[0])):
+        if partners and not (place := _place(root, pattern, split)[0]).is_dir():
+            raise DataError(
+                f"{place}: no such folder, but there are its partners; say where it is "
+                "with data.images, data.labels or data.depths"
+            )
     both = set(found[1].values())  # `{name}` alone means these files too
     found[0] = {name: path for name, path in found[0].items() if path not in both}
     lonely = sorted(found[0].keys() ^ found[1].keys())
