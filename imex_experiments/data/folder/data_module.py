@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from imex_experiments.data.epoch_sampler import EpochLoader
 from imex_experiments.data.folder.augmentation import Augmentation, Transform
 from imex_experiments.data.folder.labels import IGNORED, LabelMap, class_names
 from imex_experiments.data.folder.layout import Division, find_splits
@@ -22,10 +21,11 @@ from imex_experiments.data.folder.split import (
     Pictures,
     Reader,
     Sample,
+    ViewLoader,
     Views,
     only,
 )
-from imex_experiments.data.folder.statistics import Moments
+from imex_experiments.data.folder.survey import Survey, survey
 from imex_experiments.data.tensor_data import leave_ctrl_c_to_parent
 from imex_experiments.errors import DataError
 from imex_experiments.facts import DataModule, Facts
@@ -52,13 +52,15 @@ class FolderData(DataModule):
     `depth_scale`, `invalid` and `depth_range` those of `split.DepthUnits`. `resize` is the
     size of all images, `crop` that of training windows, [height, width] or one number. Each
     image gives `views` windows in an epoch. `memory` gigabytes of decoded pictures are
-    kept. `setup` reads all pictures once, and raises DataError for whatever is wrong.
+    kept. `setup` reads all pictures once, unless it finds
+    their survey in `cache_dir`, and raises DataError for whatever is wrong.
     """
 
     def __init__(
         self,
         root: str,
         task: str,
+        cache_dir: str,
         images: str = "{split}/images",
         labels: str = "{split}/labels",
         depths: str = "{split}/depths",
@@ -90,6 +92,7 @@ class FolderData(DataModule):
             if value < least:
                 raise ValueError(f"{name} must be >= {least}, got {value}")
         self.root = Path(root).expanduser()
+        self.cache_dir = Path(cache_dir).expanduser()
         self.takes_depths = "Depth" in task.rpartition(".")[2]
         self.patterns = images, depths if self.takes_depths else labels
         self.division = Division(split, fold, folds, seed)
@@ -120,10 +123,7 @@ class FolderData(DataModule):
         self.splits: dict[str, Pictures] = {}
         self.in_channels = 3  # unless the files say otherwise
         self.out_channels = 1 if self.takes_depths else len(self.classes)
-        self.eight_bits = True
-        self._moments: list[Moments] = []
-        self._depths = Moments()
-        self._counts = torch.zeros(IGNORED + 1, dtype=torch.int64)
+        self.survey: Survey | None = None
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -140,64 +140,16 @@ class FolderData(DataModule):
             name: Pictures(pairs, self.reader, self.memory)
             for name, pairs in found.items()
         }
+        known = survey(splits, self.cache_dir)
         for name, pictures in splits.items():
-            for index in range(len(pictures)):
-                image, target = pictures[index]
-                self._check(splits, pictures, index, image, training=name == "train")
-                pictures.sizes.append((int(image.shape[1]), int(image.shape[2])))
-                if name == "train":
-                    self._count(image, target)
-        self._check_training(splits["train"])
+            pictures.sizes = known.sizes[name]
+        self.survey, self.in_channels = known, len(known.channels)
+        self._check_training(splits["train"], known)
         self.splits = splits
         numbers = ", ".join(f"{len(p)} for {name}" for name, p in splits.items())
         log.info("%s: %s", self.root, numbers)
 
-    def _check(
-        self,
-        splits: Mapping[str, Pictures],
-        pictures: Pictures,
-        index: int,
-        image: Tensor,
-        training: bool,
-    ) -> None:
-        """Raise DataError for an image unlike the first one, or smaller than the crop."""
-        path = pictures.pairs[index].image
-        if training and index == 0:
-            self.in_channels = len(image)
-            self.eight_bits = image.dtype == torch.uint8
-        first = splits["train"].pairs[0].image
-        if len(image) != self.in_channels:
-            raise DataError(
-                f"{path}: {len(image)} channels, but {first} has {self.in_channels}; "
-                "convert all images to grey, or all to RGB"
-            )
-        if (image.dtype == torch.uint8) != self.eight_bits:
-            raise DataError(
-                f"{path}: {_bits(image.dtype == torch.uint8)}, but {first} has "
-                f"{_bits(self.eight_bits)}; convert all images to one of both"
-            )
-        if self.crop is None or not training:
-            return
-        height, width = image.shape[-2:]
-        if height < self.crop[0] or width < self.crop[1]:
-            raise DataError(
-                f"{path}: {height} x {width} pixels, smaller than data.crop="
-                f"{list(self.crop)}; give a smaller crop, or data.resize"
-            )
-
-    def _count(self, image: Tensor, target: Tensor) -> None:
-        """Add a training image and its target to the statistics."""
-        self._moments = self._moments or [Moments() for _ in range(len(image))]
-        counted = torch.ones(image.shape[-2:], dtype=torch.bool)
-        if self.takes_depths:
-            self._depths.add(target[target > 0].numpy())
-        else:
-            self._counts += target.flatten().bincount(minlength=IGNORED + 1)
-            counted = target != IGNORED
-        for moments, plane in zip(self._moments, image, strict=True):
-            moments.add(plane[counted].numpy())
-
-    def _check_training(self, pictures: Pictures) -> None:
+    def _check_training(self, pictures: Pictures, known: Survey) -> None:
         """Raise DataError for training images that cannot be batched, or teach nothing."""
         number = len(pictures) * self.views
         if self.batch_size > number:
@@ -205,6 +157,12 @@ class FolderData(DataModule):
                 f"{self.root}: {number} training images are fewer than "
                 f"data.batch_size={self.batch_size}"
             )
+        for pair, (height, width) in zip(pictures.pairs, pictures.sizes, strict=True):
+            if self.crop and (height < self.crop[0] or width < self.crop[1]):
+                raise DataError(
+                    f"{pair.image}: {height} x {width} pixels, smaller than data.crop="
+                    f"{list(self.crop)}; give a smaller crop, or data.resize"
+                )
         if self.crop is None and self.batch_size > 1 and len(set(pictures.sizes)) > 1:
             other = next(s for s in pictures.sizes if s != pictures.sizes[0])
             raise DataError(
@@ -215,13 +173,13 @@ class FolderData(DataModule):
                 "data.batch_size=1"
             )
         if self.takes_depths:
-            if self._depths.number < 2:
+            if known.depths.number < 2:
                 raise DataError(
                     f"{self.root}: no valid depth in the {len(pictures)} training images; "
                     "check data.depth_scale and data.depth_range"
                 )
             return
-        present = self._counts[: len(self.classes)].nonzero().flatten().tolist()
+        present = known.labels[: len(self.classes)].nonzero().flatten().tolist()
         if len(present) < 2:
             only_one = [self.classes[k] for k in present] or ["none"]
             raise DataError(
@@ -237,28 +195,26 @@ class FolderData(DataModule):
     @property
     def facts(self) -> Facts:
         """Return the statistics of the training pixels that count, and their classes."""
+        known = self.survey
+        assert known is not None, "facts are known after setup"
+        least = 1.0 if known.eight_bits else 1e-6  # for images of one grey
         facts: Facts = {
             "in_channels": self.in_channels,
             "out_channels": self.out_channels,
-            "mean": [moments.mean for moments in self._moments],
-            "std": self._deviations(),
-            "dtype": "uint8" if self.eight_bits else "float32",
+            "mean": [moments.mean for moments in known.channels],
+            "std": [max(moments.std, least) for moments in known.channels],
+            "dtype": "uint8" if known.eight_bits else "float32",
         }
         if self.takes_depths:
-            facts["depth_mean"] = self._depths.mean
-            facts["depth_std"] = max(self._depths.std, 1e-3)
+            facts["depth_mean"] = known.depths.mean
+            facts["depth_std"] = max(known.depths.std, 1e-3)
             facts["depth_range"] = list(self.depth_range)
             return facts
-        counts = self._counts[: len(self.classes)].double()
+        counts = known.labels[: len(self.classes)].double()
         facts["classes"] = self.classes
         facts["class_frequency"] = (counts / counts.sum()).tolist()
         facts["ignore_label"] = IGNORED
         return facts
-
-    def _deviations(self) -> list[float]:
-        """Return the deviation of each channel, bounded below for images of one grey."""
-        least = 1.0 if self.eight_bits else 1e-6
-        return [max(moments.std, least) for moments in self._moments]
 
     def samples(self, split: str, number: int) -> tuple[Tensor, ...]:
         """Return the first samples of a split that have one size, not augmented.
@@ -281,8 +237,8 @@ class FolderData(DataModule):
         )
 
     def train_dataloader(self) -> DataLoader:
-        means = [moments.mean for moments in self._moments]
-        transform = Transform(self.augment, self.crop, means, self._deviations())
+        facts = self.facts
+        transform = Transform(self.augment, self.crop, facts["mean"], facts["std"])
         seed = torch.initial_seed()
         views = Views(self.splits["train"], transform, self.views, seed)
         odd = len(views) % self.batch_size == 1 and self.batch_size > 1
@@ -290,7 +246,7 @@ class FolderData(DataModule):
             log.warning(
                 "the last batch would hold one image; it is dropped (batch norm)"
             )
-        return EpochLoader(
+        return ViewLoader(
             views,
             self.batch_size,
             sampler=EpochIndices(len(views), seed),
@@ -341,7 +297,3 @@ def _depth_units(
             f"depth_range must be [nearest, farthest] in metres, got {list(depth_range)}"
         )
     return DepthUnits(scale, tuple(invalid), (depth_range[0], depth_range[1]))
-
-
-def _bits(eight: bool) -> str:
-    return "8 bits" if eight else "more than 8 bits"
