@@ -33,7 +33,7 @@ from imex_experiments.facts import DataModule, Facts
 log = logging.getLogger(__name__)
 
 GIGABYTE = 10**9
-UNKNOWN_SIDE = 64
+UNKNOWN_SIDE = 256
 """Sides of an image in checks that come before any file is read."""
 
 

@@ -62,6 +62,8 @@ def read_image(path: Path, channels: int | None = None) -> NDArray[Any]:
     that is not readable, and unless the image has `channels` channels, if it is given.
     """
     pixels = _read(path, _image_of, _image_array)
+    if pixels.dtype != np.uint8 and not np.isfinite(pixels).all():
+        raise DataError(f"{path}: it has NaN or Inf; replace them")
     if channels is not None and len(pixels) != channels:
         raise DataError(
             f"{path}: expected {_kind(channels)} image, got {_kind(len(pixels))} one; "
@@ -92,7 +94,7 @@ def read_depth(path: Path) -> NDArray[np.float32]:
     return _read(
         path,
         lambda image: plane(_image_of(image)),
-        lambda array: plane(_image_array(array, finite=False)),
+        lambda array: plane(_image_array(array)),
     )
 
 
@@ -113,7 +115,8 @@ def _read(
                 return of_array(_array(file))
             with Image.open(file, formats=sorted(set(FORMATS.values()))) as image:
                 _check_size(image.width * image.height)
-                if getattr(image, "n_frames", 1) > 1:
+                # A telephone puts a preview behind its JPEG, which is an MPO then.
+                if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
                     raise _UnsuitableError(
                         f"{image.n_frames} pages; save each as a file of its own"  # type: ignore[attr-defined]
                     )
@@ -189,17 +192,14 @@ def _image_of(image: Image.Image) -> NDArray[Any]:
     return _as_8_bit_or_float(pixels)[None]
 
 
-def _image_array(array: NDArray[Any], finite: bool = True) -> NDArray[Any]:
+def _image_array(array: NDArray[Any]) -> NDArray[Any]:
     if array.ndim == 2:
         array = array[None]
     elif array.shape[-1] in (1, 3):
         array = array.transpose(2, 0, 1)
     if len(array) not in (1, 3):
         raise _UnsuitableError(f"an array {array.shape}, expected 1 or 3 channels")
-    pixels = _as_8_bit_or_float(np.ascontiguousarray(array))
-    if finite and not np.isfinite(pixels).all():
-        raise _UnsuitableError("it has NaN or Inf")
-    return pixels
+    return _as_8_bit_or_float(np.ascontiguousarray(array))
 
 
 def _as_8_bit_or_float(pixels: NDArray[Any]) -> NDArray[Any]:
