@@ -12,7 +12,7 @@ from PIL import Image
 
 TRAIN = str(ROOT / "train.py")
 TINY = [
-    *("model.widths=[2]", "trainer.max_epochs=1", "data.batch_size=2", "logger=null"),
+    *("model.widths=[2,4]", "trainer.max_epochs=1", "data.batch_size=2", "logger=null"),
     *("callbacks.progress=null", "callbacks.stability=null"),
 ]
 

@@ -18,34 +18,37 @@ Arguments = TypeVar("Arguments")
 HELP = {"--help", "-h"}
 """Arguments that print the usage and end the command."""
 
-NULL_GROUP = re.compile(
-    r"\+{0,2}(data|model|task|optimizer|scheduler|trainer|callbacks|logger|experiment"
-    r"|\w+(?:/\w+)+)=null"
+REWRITTEN = (
+    (r"\+{0,2}logger=null", r"logger=none"),
+    (
+        r"\+{0,2}(data|model|task|optimizer|scheduler|trainer|callbacks|experiment"
+        r"|\w+(?:/\w+)+)=null",
+        r"~\1",
+    ),
+    # A run had one logger without a name once, whose arguments stood below `logger`.
+    (r"(\+{0,2})logger\.(\w+)=(?!null$|\{)(.*)", r"\1logger.tensorboard.\2=\3"),
+    (
+        r"~logger\.(_target_|save_dir|name|version|default_hp_metric)(=.*)?",
+        r"~logger.tensorboard.\1\2",
+    ),
+    # A pattern of file names whose quotes the shell took: Hydra reads braces as a mapping.
+    (
+        r"(\+{0,2}data\.(?:images|labels|depths))=([^'\"]*\{(?:split|name)\}[^'\"]*)",
+        r"\1='\2'",
+    ),
 )
-"""An override that chooses nothing of a group of the configuration."""
+"""Pattern of a whole override -> the override that Hydra reads in its place."""
 
 
-PATTERN = re.compile(
-    r"(\+{0,2}data\.(?:images|labels|depths))=([^'\"]*\{(?:split|name)\}[^'\"]*)"
-)
-"""An override with a pattern of file names, whose quotes the shell has taken."""
+def rewritten(arguments: list[str]) -> list[str]:
+    """Return overrides as Hydra expects them, such as `~scheduler` for `scheduler=null`.
 
-
-def without_null(arguments: list[str]) -> list[str]:
-    """Return overrides as Hydra's grammar expects them.
-
-    `logger=null` becomes `~logger`, and a pattern such as `data.labels={split}annot` is
-    quoted, because Hydra reads braces as a mapping.
+    The arguments of the one logger of older command lines go to that of TensorBoard.
     """
-    return [_as_hydra_expects(argument) for argument in arguments]
-
-
-def _as_hydra_expects(argument: str) -> str:
-    if match := NULL_GROUP.fullmatch(argument):
-        return f"~{match[1]}"
-    if match := PATTERN.fullmatch(argument):
-        return f"{match[1]}='{match[2]}'"
-    return argument
+    for pattern, replacement in REWRITTEN:
+        whole = re.compile(rf"\A(?:{pattern})\Z", re.DOTALL)
+        arguments = [whole.sub(replacement, argument) for argument in arguments]
+    return arguments
 
 
 HOOKS = "hydra.callbacks.hooks"

@@ -9,7 +9,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from imex_experiments.data.augmentation import FlipsAndCrops
-from imex_experiments.data.epoch_sampler import EpochLoader, EpochSampler
+from imex_experiments.data.epoch_sampler import (
+    EpochLoader,
+    EpochSampler,
+    FixedSampler,
+    overfits,
+)
 from imex_experiments.facts import DataModule
 
 log = logging.getLogger(__name__)
@@ -18,6 +23,7 @@ log = logging.getLogger(__name__)
 class TensorData(DataModule):
     """A data module with `splits` by name, which `setup` fills, and a loader for each.
 
+    What `prepare_data` caches, `setup` reads; where it was not called, `setup` caches it.
     The order of training images depends on the seed of the run (torch's) and the epoch. A
     last batch of a single image is dropped with a warning, because batch norm cannot use
     it. With `on_device` the splits are kept on the training device, and batches are taken
@@ -61,7 +67,8 @@ class TensorData(DataModule):
                 "the last batch would hold one image; it is dropped (batch norm)"
             )
         self._seed = torch.initial_seed()
-        order = EpochSampler(images, seed=self._seed)
+        sampler = FixedSampler if overfits(self.trainer) else EpochSampler
+        order = sampler(images, seed=self._seed)
         return EpochLoader(sampler=order, drop_last=odd, **self._options("train"))
 
     def val_dataloader(self) -> DataLoader:
@@ -79,7 +86,8 @@ class TensorData(DataModule):
         ):
             return batch
         images, *targets, numbers = batch
-        of, epoch = len(self.splits["train"]), self.trainer.current_epoch
+        of = len(self.splits["train"])
+        epoch = 0 if overfits(self.trainer) else self.trainer.current_epoch
         return [self.augmentation(images, numbers, of, self._seed, epoch), *targets]
 
     def _with_numbers(self, split: str) -> TensorDataset:

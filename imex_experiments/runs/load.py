@@ -96,6 +96,7 @@ def load_dense(run: str | Path, checkpoint: str = "best") -> Task:
 def load_data(run: str | Path) -> DataModule:
     """Return the data module of a run, after its `setup`."""
     data = build_data(load_config(run), allowed=REBUILDING)
+    data.prepare_data()
     data.setup()
     return data
 

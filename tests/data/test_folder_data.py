@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -132,6 +133,16 @@ def test_several_devices_share_the_views_and_see_new_ones_in_each_epoch(
         assert len(set(seen)) == 8
         epochs.append(set(seen))
     assert epochs[0] != epochs[1]
+
+
+def test_a_training_that_overfits_sees_the_same_views(root: Path) -> None:
+    data = folder_data(root, crop=8, augment=AUGMENT)
+    data.trainer = SimpleNamespace(overfit_batches=1)
+    loader, epochs = data.train_dataloader(), []
+    for epoch in range(2):
+        loader.sampler.set_epoch(epoch)
+        epochs.append([part for batch in loader for part in batch])
+    assert all(torch.equal(a, b) for a, b in zip(*epochs, strict=True))
 
 
 def test_depths_in_millimetres_and_what_is_unknown(tmp_path: Path) -> None:

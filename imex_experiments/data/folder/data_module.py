@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from imex_experiments.data.epoch_sampler import overfits
 from imex_experiments.data.folder.augmentation import Augmentation, Transform
 from imex_experiments.data.folder.labels import IGNORED, LabelMap, class_names
 from imex_experiments.data.folder.layout import Division, find_splits
@@ -17,6 +18,7 @@ from imex_experiments.data.folder.split import (
     Batches,
     DepthUnits,
     EpochIndices,
+    FixedIndices,
     Memory,
     Pictures,
     Reader,
@@ -132,6 +134,10 @@ class FolderData(DataModule):
         first = self.splits["train"].sizes[0] if self.splits else (side, side)
         return self.in_channels, *(self.crop or self.resize or first)
 
+    def prepare_data(self) -> None:
+        """Make the survey, in one process of each machine; the others read it."""
+        self.setup()
+
     def setup(self, stage: str | None = None) -> None:
         if self.splits:
             return
@@ -246,10 +252,11 @@ class FolderData(DataModule):
             log.warning(
                 "the last batch would hold one image; it is dropped (batch norm)"
             )
+        order = FixedIndices if overfits(self.trainer) else EpochIndices
         return ViewLoader(
             views,
             self.batch_size,
-            sampler=EpochIndices(len(views), seed),
+            sampler=order(len(views), seed),
             drop_last=odd,
             **self._options(),
         )

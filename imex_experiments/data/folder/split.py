@@ -12,7 +12,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate, get_worker_info
 
-from imex_experiments.data.epoch_sampler import EpochLoader, EpochSampler
+from imex_experiments.data.epoch_sampler import (
+    EpochLoader,
+    EpochSampler,
+    FixedSampler,
+)
 from imex_experiments.data.folder.augmentation import Transform, one_thread
 from imex_experiments.data.folder.labels import LabelMap
 from imex_experiments.data.folder.layout import Pair
@@ -145,8 +149,12 @@ class EpochIndices(EpochSampler):
     """The order of an EpochSampler, as pairs of the epoch and an index."""
 
     def __iter__(self) -> Iterator[Any]:
-        epoch = self.epoch
+        epoch = self.ordered_by()
         return ((epoch, index) for index in super().__iter__())
+
+
+class FixedIndices(EpochIndices, FixedSampler):
+    """The order and the views of epoch 0 in every epoch, for `trainer.overfit_batches`."""
 
 
 class ViewLoader(EpochLoader):
