@@ -91,11 +91,15 @@ class Task(pl.LightningModule):
     def whole(self, images: Tensor) -> Tensor:
         """Return the network's output for images of any size.
 
-        A network whose sides must be a multiple of `network.multiple` sees images that
-        are continued by their reflection.
+        Images are continued by their reflection to a multiple of `network.multiple`, if
+        the network has it.
         """
-        multiple = getattr(self.network, "multiple", 1)
-        return padded(self.network, self.normalised(images), multiple)
+        return padded(self.network, self.normalised(images), self.multiple)
+
+    @property
+    def multiple(self) -> int:
+        """Return the number of which the sides of the network's images are a multiple."""
+        return getattr(self.network, "multiple", 1)
 
     def predict(self, images: Tensor, tile: int | None = None) -> Tensor:
         """Return the prediction for inputs as in `evaluated`; its form is the task's.
@@ -104,7 +108,7 @@ class Task(pl.LightningModule):
         """
         if tile is None:
             return self._decide(self.evaluated(images))
-        return self._decide(tiled(self.evaluated, images, tile))
+        return self._decide(tiled(self.evaluated, images, tile, multiple=self.multiple))
 
     def evaluated(self, images: Tensor) -> Tensor:
         """Return the network's output for inputs (B, C, H, W), in evaluation mode.

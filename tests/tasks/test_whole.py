@@ -124,6 +124,23 @@ def test_seams_stay_near_the_seams_and_no_tile_exceeds_its_size() -> None:
     assert difference.abs().max() > 1e-6
 
 
+@pytest.mark.parametrize(("height", "width"), [(70, 52), (64, 97)])
+def test_tiles_of_a_network_that_coarsens(height: int, width: int) -> None:
+    """Blocks of 4 x 4 pixels are the same in tiles as in the whole image."""
+
+    def coarse(y: Tensor) -> Tensor:
+        return nn.functional.interpolate(nn.functional.avg_pool2d(y, 4), scale_factor=4)
+
+    def call(y: Tensor) -> Tensor:
+        return padded(coarse, y, 4)
+
+    images = torch.randn(1, 1, height, width, dtype=torch.float64)
+    difference = tiled(call, images, 32, 16, multiple=4) - call(images)
+    assert difference.abs().max() <= 16 * torch.finfo(torch.float64).eps
+    misplaced = tiled(call, images, 31, 14) - call(images)
+    assert misplaced.abs().max() > 0.1
+
+
 @pytest.mark.parametrize(
     ("tile", "overlap", "message"),
     [(7, None, "tile must be >= 8"), (16, 9, r"overlap must be in 1 \.\.\. 8, got 9")],
