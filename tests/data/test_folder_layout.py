@@ -125,6 +125,16 @@ def test_shares_are_met_and_the_seed_decides() -> None:
     assert found != Division([0.7, 0.15, 0.15], seed=1).of(groups)
 
 
+@pytest.mark.parametrize("number", [3, 4, 5])
+def test_few_pictures_are_enough_for_every_split(number: int) -> None:
+    groups = [str(i) for i in range(number)]
+    found = Division([0.7, 0.15, 0.15]).of(groups)
+    assert [len(found[split]) for split in ("val", "test")] == [1, 1]
+    found = Division([0.7, 0.3, 0]).of(groups)
+    assert not found["test"]
+    assert found["val"]
+
+
 def test_no_group_is_in_two_splits(tmp_path: Path) -> None:
     lines = ["file,scene"]
     for i in range(12):

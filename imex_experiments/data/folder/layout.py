@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from imex_experiments.data.folder.pictures import KNOWN, SUFFIXES
 from imex_experiments.errors import DataError
@@ -82,13 +83,25 @@ class Division:
             kind = (part - self.fold) % self.folds
             number = np.select([kind == 0, kind == 1], [2, 1], 0)
         else:
-            assert self.shares is not None
-            number = np.searchsorted(np.cumsum(self.shares)[:2], place, side="right")
+            number = self._by_shares(place)
         where = {names[g]: SPLITS[n] for g, n in zip(order, number, strict=True)}
         return {
             split: [i for i, group in enumerate(groups) if where[group] == split]
             for split in SPLITS
         }
+
+    def _by_shares(self, place: NDArray[np.float64]) -> NDArray[np.intp]:
+        """Return the number of the split for each place in 0 ... 1, in increasing order.
+
+        Each split with a share gets a group, if there are enough.
+        """
+        assert self.shares is not None
+        bounds = np.cumsum(self.shares)[:2]
+        cuts = np.searchsorted(place, bounds)
+        _, val, test = (int(share > 0) for share in self.shares)
+        second = min(max(int(cuts[1]), 1 + val), len(place) - test)
+        first = max(1, min(int(cuts[0]), second - val))
+        return np.searchsorted([first, second], np.arange(len(place)), side="right")
 
 
 def find_splits(
