@@ -18,9 +18,10 @@ import pytest
 import torch
 from conftest import QUICK, ROOT, Command
 from dashboard import CHROMIUM
+from folder_sets import write_stand_in
 from sweep_folders import make_sweep
 
-from imex_experiments.data.image_folder import write_image_folder
+from imex_experiments.data.folder.published import write_image_folder
 from imex_experiments.data.nyu.sample import make_nyu_sample, nyu_sample_path
 from imex_experiments.data.qtips import QtipsRecipe, make_qtips
 from imex_experiments.integrators import TimeGrid, integrate
@@ -34,6 +35,9 @@ TINY = [*QUICK, "trainer.max_epochs=1", "data.train=8", "data.val=4", "data.test
 TINY += ["data.batch_size=4"]
 
 TINY_DEPTH = ["trainer.max_epochs=1", "data.image_size=[24,32]", "model.widths=[4,8]"]
+
+TINY_FOLDER = ["trainer.max_epochs=1", "data.batch_size=2", "model.widths=[2,4]"]
+TINY_FOLDER += ["data.resize=[24,32]", "data.crop=16"]
 
 TINY_BENCHMARK = ["shapes=[[1,2,32,32]]", "sides=[32,48]", "rounds=3", "seconds=0"]
 TINY_BENCHMARK += ["epochs=0", "between=[16]"]
@@ -158,6 +162,9 @@ def test_command(
         path = nyu_sample_path(tmp_path, 24, 0)
         make_nyu_sample(path, 24, 0)
         command = command.replace("<nyu_depth_v2_labeled.mat>", str(path))
+    if own := re.search(r"<(em_membranes|camvid|nyu_kitchens)>", command):
+        root = write_stand_in(tmp_path / own[1], own[1])
+        command = command.replace(own[0], str(root))
     if "<sweep>" in command:
         command = command.replace("<sweep>", str(request.getfixturevalue("sweep")))
     command = command.replace("<run>", str(trained)).replace("<partition>", "gpu")
@@ -187,8 +194,9 @@ def test_command(
     if words[0] == "train.py":
         resumed = any("resume=" in word for word in words)
         small = TINY_DEPTH if "nyu" in command else TINY
+        small = TINY_FOLDER if "data=folder" in command else small
         small = TINY_TOY if "experiment=implicit" in command else small
-        words += [] if resumed else small
+        words += [] if resumed or "--cfg" in words else small
         if "resume_changed" in command:
             run = shutil.copytree(trained, tmp_path / "changed")
             words = [word.replace(str(trained), str(run)) for word in words]

@@ -35,6 +35,11 @@ REWRITTEN = (
         r"~logger\.(_target_|save_dir|name|version|default_hp_metric)(=.*)?",
         r"~logger.tensorboard.\1\2",
     ),
+    # A pattern of file names whose quotes the shell took: Hydra reads braces as a mapping.
+    (
+        r"(\+{0,2}data\.(?:images|labels|depths))=([^'\"]*\{(?:split|name)\}[^'\"]*)",
+        r"\1='\2'",
+    ),
 )
 """Pattern of a whole override -> the override that Hydra reads in its place."""
 

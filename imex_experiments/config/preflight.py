@@ -21,7 +21,8 @@ def preflight(cfg: DictConfig) -> Parts:
     """Check every class, key and type, build all parts, and try them; return the parts.
 
     Raises ConfigError with key and value for the first thing that cannot work, and
-    CheckpointError for `weights` that are not there. No data are read: the batch that is tried has the size that the configuration gives.
+    CheckpointError for `weights` that are not there. No data are read: the batch that is
+    tried has the size that the configuration gives.
     """
     check_keys(cfg)
     check_seed(cfg.seed)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from imex_experiments.data.cache import cached
-from imex_experiments.data.image_folder import read_image_folder
+from imex_experiments.data.folder.published import read_image_folder
 from imex_experiments.data.qtips import (
     CLASSES,
     SPLITS,

@@ -190,3 +190,18 @@ def test_score_and_losses_of_outputs() -> None:
     losses = task.sample_losses(output, truth).float()
     expected = torch.tensor([0.125, 0.5, 0.0])
     torch.testing.assert_close(losses, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_the_range_of_valid_depths_is_that_of_the_data() -> None:
+    """Streets reach further than 10 m: losses, scores and predictions follow the facts."""
+    truth = as_image(5.0, 40.0, 90.0, 0.0)
+    near = DepthTask(nn.Identity(), FACTS)
+    far = DepthTask(nn.Identity(), {**FACTS, "depth_range": [0.1, 80.0]})
+    output = as_image(1.0, 20.0, 1.0, 60.0)  # in units of the network
+    metres = FACTS["depth_mean"] + FACTS["depth_std"] * output
+    for task, known, highest in ((near, 1, 10.0), (far, 2, 80.0)):
+        expected = (metres - truth)[..., :known].square().mean() / 2
+        torch.testing.assert_close(task.loss(output, truth), expected)
+        misfit = task._scores_of(output, truth)["misfit"]
+        torch.testing.assert_close(misfit[0].float(), expected)
+        assert float(task._decide(output).max()) == pytest.approx(highest)
