@@ -91,7 +91,11 @@ def test_shortest_runs_keep_a_checkpoint(
 def test_debugging_run_starts_from_weights_and_leaves_the_test_split_alone(
     trained: Path, forked: Command, tmp_path: Path
 ) -> None:
-    """A step of no length leaves the weights as they came: the score is theirs."""
+    """A step of no length leaves the weights as they came: the score is theirs.
+
+    Two batches move the running statistics: over seven seeds by -0.0001 with a deviation of
+    0.0005, a tenth of the limit. The scores themselves are 0.20 to 0.32.
+    """
     run = tmp_path / "run"
     words = ["debug=default", "test=false", f"weights={trained}", "optimizer.lr=1e-30"]
     words += ["trainer.limit_val_batches=null", "callbacks.batch_statistics=null"]
@@ -100,7 +104,7 @@ def test_debugging_run_starts_from_weights_and_leaves_the_test_split_alone(
     assert done.returncode == 0, done.stderr
     metrics = json.loads((run / "metrics.json").read_text())
     assert not any(name.startswith("test/") for name in metrics)
-    assert metrics["val/miou"] == pytest.approx(best_of(trained), abs=0.02)
+    assert metrics["val/miou"] == pytest.approx(best_of(trained), abs=0.005)
 
     done = forked(TRAIN, "model=unet", *words, cwd=tmp_path)
     assert done.returncode == 4, done.stderr

@@ -95,8 +95,8 @@ def _measure(text: str) -> None:
 def _plain(node: Any) -> None:
     """Raise ValueError for values other than text, numbers, booleans and null."""
     if isinstance(node, dict):
-        if not all(isinstance(key, str) for key in node):
-            raise ValueError("a key that is no text")
+        if not all(isinstance(key, str | int) for key in node):
+            raise ValueError("a key that is no text and no number")
         node = list(node.values())
     if isinstance(node, list):
         for item in node:

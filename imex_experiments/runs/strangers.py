@@ -90,7 +90,7 @@ def _check_text(text: str, source: Path) -> None:
         )
 
 
-COUNTS = {"train", "val", "test", "points", "batch_size"}
+COUNTS = {"train", "val", "test", "points", "batch_size", "invalid"}
 PROCESSES = {"data.num_workers": 64, "trainer.devices": 64, "trainer.num_nodes": 1}
 RENDERED = 640 * 480
 """Pixels of each of the `data.frames` frames."""

@@ -12,6 +12,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from imex_experiments.files import write_json
+from imex_experiments.installed import command_line
 from imex_experiments.networks.cost import count_flops, count_parameters, parts
 from imex_experiments.process.rank import is_first_process
 from imex_experiments.runs.layout import (
@@ -87,8 +88,8 @@ def show_next_commands(run: Path) -> None:
     dashboards = f"dashboards  tensorboard --logdir {quote(str(run.parent.parent))}\n"
     Console().print(
         f"\nresults     {where}/{METRICS}, figures in {where}/{FIGURES}/\n"
-        f"evaluate    python scripts/evaluate.py run={where}\n"
-        f"predict     python scripts/predict.py run={where} images=<folder> out=<folder>\n"
+        f"evaluate    {command_line('evaluate')} run={where}\n"
+        f"predict     {command_line('predict')} run={where} images=<folder> out=<folder>\n"
         f"{dashboards if (run / TENSORBOARD).is_dir() else ''}"
         f"resume      {resume_command(run)}",
         highlight=False,

@@ -1,7 +1,5 @@
 """What the YAML files of conf/model build."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
@@ -9,9 +7,9 @@ from torch import nn
 
 from imex_experiments.config.build import build
 from imex_experiments.errors import ConfigError
+from imex_experiments.installed import CONF
 from imex_experiments.networks.cost import count_parameters
 
-CONF = Path(__file__).parents[2] / "conf"
 MODELS = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
 
 
