@@ -3,9 +3,12 @@
 `docs` marks what takes long; it is run by `make docs-check`.
 """
 
+import json
 import re
 import shlex
 import shutil
+from dataclasses import fields
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -125,6 +128,23 @@ def sweep(python: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_commands_give_arguments_that_their_scripts_have() -> None:
+    checked = 0
+    for command in commands():
+        first, *words = shlex.split(command)
+        script = Path(words[0])
+        if first != "python" or script.parts[0] != "scripts":
+            continue
+        moved = script.parts[1] == script.name  # its body is in the package
+        package = "imex_experiments.commands." if moved else ""
+        arguments = getattr(import_module(package + script.stem), "Arguments", None)
+        given = [word.partition("=")[0] for word in words[1:] if "=" in word]
+        if arguments is not None and script.stem != "tune":  # which takes overrides too
+            assert {*given} <= {field.name for field in fields(arguments)}, command
+            checked += 1
+    assert checked >= 20
+
+
 @pytest.mark.docs
 @pytest.mark.parametrize("command", commands())
 def test_command(
@@ -161,6 +181,12 @@ def test_command(
         assert words[0] == "clone"
         assert words[-2:] == ["cd", "imex-experiments"]
         return
+    if first == "imex":
+        name, *words = words
+        if name == "--help":
+            return
+        first, words = "python", [f"scripts/{name}.py", *words]
+        words[0] = words[0].replace("scripts/train.py", "train.py")
     assert first == "python", command
     for package in ("wandb", "mlflow"):
         if package in command and find_spec(package) is None:
@@ -314,6 +340,46 @@ def test_loading_snippet_of_the_readme_runs(trained: Path) -> None:
     names: dict[str, object] = {"images": images}
     exec(code.replace("<run>", str(trained)), names)
     assert names["labels"].shape == (3, 64, 64)
+
+
+@pytest.mark.docs
+def test_training_snippet_of_the_readme_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(snippet("from imex_experiments import train"), names)
+    assert len(names["run"].history) == 2
+
+
+@pytest.mark.docs
+def test_quickstart_notebook_runs(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every cell as it stands, in one process, and what the text says of its results."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("IMEX_CACHE", str(cache))
+    notebook = json.loads((ROOT / "docs/quickstart.ipynb").read_text())
+    cells = [
+        "".join(c["source"]) for c in notebook["cells"] if c["cell_type"] == "code"
+    ]
+    names: dict[str, Any] = {}
+    for cell in cells:
+        exec(cell, names)
+    implicit, explicit = (names[n].metrics["test/miou"] for n in ("imexnet", "resnet"))
+    assert implicit > explicit + 0.1
+    assert names["seen"] == 33 * 33
+
+
+def test_stored_outputs_of_the_notebook_are_small_and_without_errors() -> None:
+    path = ROOT / "docs/quickstart.ipynb"
+    assert path.stat().st_size < 200_000
+    kinds = {
+        output["output_type"]
+        for cell in json.loads(path.read_text())["cells"]
+        for output in cell.get("outputs", ())
+    }
+    assert kinds == {"stream", "display_data", "execute_result"}
 
 
 def test_table_snippet_of_the_readme_runs(tmp_path: Path) -> None:

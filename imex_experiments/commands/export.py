@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from imex_experiments.config.arguments import parse_arguments
 from imex_experiments.errors import ConfigError, NumericsError
+from imex_experiments.installed import install_line
 from imex_experiments.runs.load import load_data, load_run
 from imex_experiments.tasks import Task
 from imex_experiments.terms.diffusion import Diffusion
@@ -129,7 +130,7 @@ def require_onnx() -> None:
         import onnxscript  # noqa: F401  (torch.onnx needs it, and fails late without)
     except ImportError as error:
         raise ConfigError(
-            f"format=onnx needs {error.name}: pip install -c constraints.txt -e '.[export]'"
+            f"format=onnx needs {error.name}: {install_line('export')}"
         ) from error
 
 

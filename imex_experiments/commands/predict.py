@@ -2,6 +2,9 @@
 
 `python scripts/predict.py run=<run> images=<folder> out=<folder>`
 
+`pretrained=imexnet-qtips` in place of `run` takes a trained network that comes with this
+package, or a file of one.
+
 For every image `<name>.png`, .jpg, .tif, .bmp, .gif, .webp or .npy, grey or colour and with
 the bits of the training images, it writes
 
@@ -33,6 +36,7 @@ from imex_experiments.errors import ConfigError, DataError
 from imex_experiments.plots.segmentation import overlay
 from imex_experiments.plots.sheet import ColourBar, draw_sheet
 from imex_experiments.runs.load import load_run
+from imex_experiments.runs.pretrained import load_pretrained, pretrained_names
 from imex_experiments.tasks import ClassificationTask, SegmentationTask, Task
 from imex_experiments.tasks.metrics import has_background
 from imex_experiments.tasks.whole import SMALLEST_TILE
@@ -42,7 +46,8 @@ Arrays = dict[str, np.ndarray]
 
 @dataclass
 class Arguments:
-    run: str = MISSING
+    run: str | None = None
+    pretrained: str | None = None
     images: str = MISSING
     out: str = MISSING
     checkpoint: str = "best"
@@ -62,10 +67,11 @@ def main() -> None:
     if not files:
         raise DataError(f"images={folder}: no images in it")
     require_empty(out)
-    task: Task = load_run(args.run, args.checkpoint)
+    task = chosen(args)
     facts = task.hparams["facts"]
     if "range" in facts:
-        raise ConfigError(f"run={args.run}: it was trained on points, not on images")
+        trained = args.run or args.pretrained
+        raise ConfigError(f"run={trained}: it was trained on points, not on images")
     # All images are read and predicted before any file is written.
     images: Arrays = {}
     predictions: Arrays = {}
@@ -84,6 +90,18 @@ def main() -> None:
     write(task, images, predictions, out)
     for reason in skipped:
         print(f"warning: skipped {reason}", file=sys.stderr)
+
+
+def chosen(args: Arguments) -> Task:
+    """Return the trained task that the arguments name."""
+    if args.pretrained is not None and args.run is None:
+        return load_pretrained(args.pretrained)
+    if args.run is None or args.pretrained is not None:
+        raise ConfigError(
+            "give either run=<run> or pretrained=<name>; there are "
+            f"{', '.join(pretrained_names())}"
+        )
+    return load_run(args.run, args.checkpoint)
 
 
 def predict(task: Task, path: Path, tile: int | None) -> tuple[np.ndarray, np.ndarray]:

@@ -12,11 +12,15 @@ from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import ConfigKeyError, ValidationError
 
 from imex_experiments.errors import ConfigError, nearest
+from imex_experiments.installed import command_line
 
 Arguments = TypeVar("Arguments")
 
 HELP = {"--help", "-h"}
 """Arguments that print the usage and end the command."""
+
+COMMAND = re.compile(r"python scripts/(\w+)\.py")
+"""A command as docstrings name it."""
 
 REWRITTEN = (
     (r"\+{0,2}logger=null", r"logger=none"),
@@ -115,11 +119,13 @@ def parse_arguments(
 def usage_of(schema: type[Any]) -> str:
     """Return the usage of a command: its purpose, and its keys with their defaults.
 
-    The purpose is the docstring of the module that defines the dataclass.
+    The purpose is the docstring of the module that defines the dataclass. It names commands
+    as in a checkout.
     """
     defaults: Any = OmegaConf.to_container(OmegaConf.structured(schema))
     lines = [f"  {key}={_written(value)}" for key, value in defaults.items()]
     about = inspect.getdoc(sys.modules[schema.__module__]) or ""
+    about = COMMAND.sub(lambda found: command_line(found[1]), about)
     return "\n".join([about, "", "keys and their defaults:", *lines])
 
 

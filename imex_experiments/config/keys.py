@@ -60,7 +60,8 @@ class Experiment:
     resume: Any
     resume_changed: bool
     check: bool
-    weights: Any
+    weights: str | None
+    freeze: list[str]
     test: bool
     sweep: Mapping[str, Any]
     run_dir: str

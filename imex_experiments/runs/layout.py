@@ -4,6 +4,7 @@ from pathlib import Path
 from shlex import quote
 
 from imex_experiments.config.overrides import hydra_quoted
+from imex_experiments.installed import command_line
 
 HYDRA = Path(".hydra")
 CONFIG = Path(".hydra/config.yaml")
@@ -42,4 +43,4 @@ def sweep_file(folder: Path) -> Path:
 
 def resume_command(run: Path) -> str:
     """Return the shell command that resumes a run."""
-    return f"python train.py {quote(f'resume={hydra_quoted(run)}')}"
+    return f"{command_line('train')} {quote(f'resume={hydra_quoted(run)}')}"

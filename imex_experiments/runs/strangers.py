@@ -8,7 +8,7 @@ described in docs/reliability.md.
 
 import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,7 @@ def own_config(content: Any, run: Path, source: Path) -> DictConfig:
         config["data"]["cache_dir"] = CACHE
     trainer = content.get("trainer")
     theirs = trainer if isinstance(trainer, dict) else {}
-    ours = {key: theirs[key] for key in TRAINER if _is_setting(theirs.get(key))}
+    ours = {k: theirs[k] for k in TRAINER if k in theirs and _is_setting(theirs[k])}
     config["trainer"] = {"_target_": "pytorch_lightning.Trainer", **ours}
     return OmegaConf.create({**config, "run_dir": str(run)})
 
@@ -165,12 +165,17 @@ PACKAGES = {
 """Part -> classes that a folder may name: of this package, and without output files."""
 
 
-def taken_words(words: Any, source: Path, given: Sequence[str]) -> list[str]:
+def taken_words(
+    words: Any,
+    source: Path,
+    given: Sequence[str],
+    dropped: Collection[str] = ("data.cache_dir",),
+) -> list[str]:
     """Return the overrides of a folder that may be added to a command line.
 
-    Overrides of the cache are dropped. A refused override may be given on the command line
-    instead. Raises CheckpointError for settings of Hydra, resolvers, foreign classes, paths
-    outside of the run folder, and counts over their limits.
+    Overrides of the keys in `dropped` are left out. A refused override may be given on the
+    command line instead. Raises CheckpointError for settings of Hydra, resolvers, foreign
+    classes, paths outside of the run folder, and counts over their limits.
     """
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
         raise CheckpointError(f"{source}: not a list of overrides")
@@ -179,7 +184,7 @@ def taken_words(words: Any, source: Path, given: Sequence[str]) -> list[str]:
     data: dict[str, int] = {}
     points = 1
     for word in words:
-        if _key(word) == "data.cache_dir":
+        if _key(word) in dropped:
             continue
         try:
             alternatives = check_word(word, source)

@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from imex_experiments.config.overrides import hydra_quoted
 from imex_experiments.config.preflight import preflight
 from imex_experiments.errors import SweepError, exit_code
+from imex_experiments.installed import command_line
 from imex_experiments.process.interrupts import INTERRUPTS
 from imex_experiments.runs.folder import alone_in, claim, make_private, require_room
 from imex_experiments.runs.resume import is_finished, refuse_changes
@@ -85,7 +86,7 @@ def end_sweep(sweep: Path) -> None:
     from imex_experiments.results.comparison import compare
     from imex_experiments.results.report import write_report
     from imex_experiments.results.table import FINISHED, runs_table
-    from imex_experiments.results.tables import print_report
+    from imex_experiments.results.text_tables import print_report
 
     runs = runs_table(sweep)
     failed = int((runs["state"] != FINISHED).sum())
@@ -98,7 +99,7 @@ def end_sweep(sweep: Path) -> None:
         again = quote(f"sweep.resume={hydra_quoted(Path(os.path.relpath(sweep)))}")
         raise SweepError(
             f"{failed} of {len(runs)} jobs have no result; "
-            f"run only those with: python train.py {again}"
+            f"run only those with: {command_line('train')} {again}"
         )
 
 

@@ -6,7 +6,7 @@ H = W = 1; outputs and targets (B, ...), as each task defines them.
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import pytorch_lightning as pl
@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import Metric
 
 from imex_experiments.facts import Facts, complete
+from imex_experiments.tasks.freezing import frozen_norms
 from imex_experiments.tasks.optimisation import undecayed_norms
 from imex_experiments.tasks.whole import in_parts, padded, tiled
 
@@ -71,6 +72,15 @@ class Task(pl.LightningModule):
         for name, values in (("mean", facts["mean"]), ("std", facts["std"])):
             value = torch.tensor(values, dtype=torch.float32)
             self.register_buffer(name, value.view(1, -1, 1, 1), persistent=False)
+        for norm in frozen_norms(network):
+            norm.eval()
+
+    def train(self, mode: bool = True) -> Self:
+        """Set training or evaluation mode; frozen norms stay in evaluation mode."""
+        super().train(mode)
+        for norm in frozen_norms(self):
+            norm.eval()
+        return self
 
     @property
     def scales(self) -> dict[str, float | None]:
@@ -229,7 +239,10 @@ class Task(pl.LightningModule):
         raise ValueError(f"{type(self).__name__} has no picture that compares networks")
 
     def new_optimizer(self) -> Optimizer:
-        """Return a new optimizer of the network's weights, as configured."""
+        """Return a new optimizer of the network's weights, as configured.
+
+        It has the frozen ones too, which have no gradient, so that it leaves them alone.
+        """
         assert self.make_optimizer is not None, (
             "this task was built without an optimizer"
         )

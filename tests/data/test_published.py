@@ -118,7 +118,7 @@ def test_missing_and_foreign_roots(tmp_path: Path) -> None:
         QtipsData(cache_dir=str(tmp_path), root=str(root)).setup()
 
     with pytest.raises(
-        DataError, match=r"no such folder; write one with scripts/make_qtips\.py"
+        DataError, match=r"no such folder; write one with python scripts/make_qtips\.py"
     ):
         setup(tmp_path / "nowhere")
     with pytest.raises(DataError, match="neither images/ nor train/ in it"):
