@@ -197,7 +197,7 @@ GUARDS = {
     ),
     "the cache is the user's": Guard(
         f"{RUNS}/strangers.py",
-        'if _key(word) == "data.cache_dir":',
+        "if _key(word) in dropped:",
         "if False:",
         f"{WORDS}_the_cache",
     ),
