@@ -1,6 +1,7 @@
 """Lightning data modules, and the generators and readers of their data."""
 
 from imex_experiments.data.cifar10 import Cifar10Data
+from imex_experiments.data.epoch_sampler import EpochLoader, EpochSampler
 from imex_experiments.data.nyu.data_module import NyuData, NyuSampleData
 from imex_experiments.data.qtips_data import QtipsData
 from imex_experiments.data.toy import Function1dData, SpiralsData
@@ -9,6 +10,8 @@ from imex_experiments.facts import DataModule, Facts
 __all__ = [
     "Cifar10Data",
     "DataModule",
+    "EpochLoader",
+    "EpochSampler",
     "Facts",
     "Function1dData",
     "NyuData",

@@ -1,7 +1,8 @@
 """Name the files and folders of a run folder."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from shlex import quote
+from shlex import join
 
 from imex_experiments.config.overrides import hydra_quoted
 
@@ -36,6 +37,6 @@ def sweep_file(folder: Path) -> Path:
     return hydras if hydras.is_file() and not own.is_file() else own
 
 
-def resume_command(run: Path) -> str:
-    """Return the shell command that resumes a run."""
-    return f"python train.py {quote(f'resume={hydra_quoted(run)}')}"
+def resume_command(run: Path, more: Sequence[str] = ()) -> str:
+    """Return the shell command that resumes a run, with more arguments."""
+    return join(["python", "train.py", f"resume={hydra_quoted(run)}", *more])

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from omegaconf import DictConfig
 
+from imex_experiments.config.allow import allowed_by, check_packages
 from imex_experiments.config.build import REBUILDING, build, check
 from imex_experiments.config.keys import PARTS
 from imex_experiments.config.parts import build_data, build_network
@@ -30,18 +31,21 @@ MOST_HISTORY = 2**26
 Trained = TypeVar("Trained", bound=Task)
 
 
-def load_config(run: str | Path) -> DictConfig:
+def load_config(run: str | Path, allow: Sequence[str] = ()) -> DictConfig:
     """Return the configuration of a run, as far as `strangers.own_config` allows.
 
-    Raises CheckpointError if there is none, or one that no run writes.
+    `allow` are packages of the user's own, whose classes the run may name. Raises
+    CheckpointError if there is no configuration, or one that no run writes, and ConfigError
+    for classes of other packages.
     """
+    check_packages(allow)
     path = Path(run) / CONFIG
     if not path.is_file():
         raise CheckpointError(f"{run}: not a run folder, it has no {CONFIG}")
     check_folder(Path(run))
-    config = own_config(read_yaml(path), Path(run), path)
+    config = own_config(read_yaml(path), Path(run), path, allow)
     for key in ("data", "model", "task"):
-        check(config.get(key), key, PARTS[key], REBUILDING)
+        check(config.get(key), key, PARTS[key], allowed_by(config, REBUILDING))
     return config
 
 
@@ -49,15 +53,17 @@ def load_run(
     run: str | Path,
     checkpoint: str = "best",
     kind: type[Trained] = Task,  # type: ignore[assignment]
+    allow: Sequence[str] = (),
 ) -> Trained:
     """Return the trained task of a run, in evaluation mode on the CPU.
 
     `checkpoint` is "best" (by the monitored validation metric) or "last"; `kind` is the
     class of task that the caller expects. Only classes of imex_experiments are built, and
-    no pickled code is run. Raises CheckpointError if a file is missing, damaged, or of
-    another network than the configuration, and ConfigError for another kind of task.
+    of the packages in `allow`; no pickled code is run. Raises CheckpointError if a file is
+    missing, damaged, or of another network than the configuration, and ConfigError for
+    another kind of task and for classes of other packages.
     """
-    cfg = load_config(run)
+    cfg = load_config(run, allow)
     path = Path(run) / "checkpoints" / f"{checkpoint}.ckpt"
     try:
         state = read_checkpoint(path)
@@ -69,9 +75,10 @@ def load_run(
         facts = complete(state["hyper_parameters"]["facts"])
         channels = facts["in_channels"], facts["out_channels"]
         with no_more_weights(state["state_dict"]):
-            build_network(cfg, *channels, allowed=REBUILDING)
-        network = build_network(cfg, *channels, allowed=REBUILDING)
-        task = build(cfg.task, "task", allowed=REBUILDING, network=network, facts=facts)
+            build_network(cfg, *channels, REBUILDING)
+        network = build_network(cfg, *channels, REBUILDING)
+        allowed = allowed_by(cfg, REBUILDING)
+        task = build(cfg.task, "task", allowed, network=network, facts=facts)
         task.load_state_dict(state["state_dict"])
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
@@ -93,9 +100,9 @@ def load_dense(run: str | Path, checkpoint: str = "best") -> Task:
     return task
 
 
-def load_data(run: str | Path) -> DataModule:
+def load_data(run: str | Path, allow: Sequence[str] = ()) -> DataModule:
     """Return the data module of a run, after its `setup`."""
-    data = build_data(load_config(run), allowed=REBUILDING)
+    data = build_data(load_config(run, allow), REBUILDING)
     data.setup()
     return data
 

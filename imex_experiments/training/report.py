@@ -75,16 +75,21 @@ def show_metrics(metrics: Mapping[str, float], title: str = "kept checkpoint") -
     Console().print(table)
 
 
-def show_next_commands(run: Path) -> None:
-    """Print the commands that evaluate, use, show and resume a finished run."""
+def show_next_commands(run: Path, more: Sequence[str] = ()) -> None:
+    """Print the commands that evaluate, use, show and resume a finished run.
+
+    `more` are arguments that they need, such as allow=[my_package].
+    """
     run = Path(os.path.relpath(run))
     where = quote(str(run))
+    allow = "".join(f" {quote(word)}" for word in more if not word.startswith("-"))
     Console().print(
         f"\nresults     {where}/{METRICS}, figures in {where}/{FIGURES}/\n"
-        f"evaluate    python scripts/evaluate.py run={where}\n"
-        f"predict     python scripts/predict.py run={where} images=<folder> out=<folder>\n"
+        f"evaluate    python scripts/evaluate.py run={where}{allow}\n"
+        f"predict     python scripts/predict.py run={where} images=<folder> out=<folder>"
+        f"{allow}\n"
         f"dashboards  tensorboard --logdir {quote(str(run.parent.parent))}\n"
-        f"resume      {resume_command(run)}",
+        f"resume      {resume_command(run, more)}",
         highlight=False,
         markup=False,
         soft_wrap=True,

@@ -10,6 +10,7 @@ from pytorch_lightning.callbacks import Checkpoint, ProgressBar
 from pytorch_lightning.loggers import Logger
 from torch import nn
 
+from imex_experiments.config.allow import allowed_by
 from imex_experiments.config.build import build
 from imex_experiments.config.trainer import lightning
 from imex_experiments.runs.checkpoint_io import VerifiedCheckpointIO
@@ -20,15 +21,17 @@ def build_callbacks(cfg: DictConfig, otherwise: pl.Callback) -> list[pl.Callback
 
     `otherwise` is added if no callback of its class is configured.
     """
-    nodes = cfg.get("callbacks") or {}
-    callbacks = [build(node, f"callbacks.{key}") for key, node in nodes.items()]
+    nodes, allowed = cfg.get("callbacks") or {}, allowed_by(cfg)
+    callbacks = [
+        build(node, f"callbacks.{key}", allowed) for key, node in nodes.items()
+    ]
     callbacks = [callback for callback in callbacks if callback is not None]
     return callbacks if _has(callbacks, type(otherwise)) else [*callbacks, otherwise]
 
 
 def build_logger(cfg: DictConfig) -> Logger | None:
     """Build the logger; return None for `logger=null`."""
-    return build(cfg.get("logger"), "logger")
+    return build(cfg.get("logger"), "logger", allowed_by(cfg))
 
 
 def build_trainer(
