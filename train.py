@@ -1,60 +1,6 @@
-"""Train one network: `python train.py model=imexnet data=qtips` (see README.md)."""
+"""Run imex_experiments/commands/train.py."""
 
-from imex_experiments.process.interrupts import end_at_once
-
-if __name__ == "__main__":
-    end_at_once()  # until the imports are done, which takes seconds
-
-import sys
-
-import hydra
-from omegaconf import DictConfig
-
-from imex_experiments.callbacks import History
-from imex_experiments.config.arguments import keep_hooks, without_null
-from imex_experiments.process.command import run_command
-from imex_experiments.process.rank import is_first_process
-from imex_experiments.process.tied import end_with_parent
-from imex_experiments.runs.resume import resumed_arguments
-from imex_experiments.sweeps.jobs import job
-from imex_experiments.sweeps.resume import resumed_sweep
-from imex_experiments.training.prepared import prepared
-from imex_experiments.training.report import show_network
-from imex_experiments.training.run import opened
-from imex_experiments.training.trainer import (
-    build_callbacks,
-    build_logger,
-    build_trainer,
-    speed_up,
-)
-
-
-@hydra.main(version_base="1.3", config_path="conf", config_name="train")
-@job(script=__file__)
-def train(cfg: DictConfig) -> float:
-    """Fit, keep the checkpoint that is best on validation, evaluate it; return its score."""
-    with opened(cfg) as run:
-        data, network, task = prepared()
-        cost = show_network(network, data.image_shape)
-        speed_up(network, cfg.trainer)
-        callbacks = build_callbacks(cfg, otherwise=History(path=None))
-        logger = build_logger(cfg)
-        trainer = build_trainer(cfg, callbacks, logger)
-
-        trainer.fit(task, data, ckpt_path=run.begin(task))
-
-        (history,) = (c for c in callbacks if isinstance(c, History))
-        return run.conclude(trainer, task, data, {**history.measured(), **cost})
-
-
-def main() -> None:
-    """Hand sys.argv to Hydra; a resumed run or sweep gets those of its first command."""
-    end_with_parent()
-    if is_first_process():
-        sys.argv[1:] = without_null(resumed_sweep(resumed_arguments(sys.argv[1:])))
-        keep_hooks(sys.argv[1:])
-    train()
-
+from imex_experiments.commands.entry import run
 
 if __name__ == "__main__":
-    run_command(main)
+    run("train")

@@ -1,44 +1,6 @@
-"""Evaluate a trained run again: `python scripts/evaluate.py run=outputs/.../<run>`.
+"""Run imex_experiments/commands/evaluate.py."""
 
-Prints validation and test metrics of the kept checkpoint (`checkpoint=last` for the final
-one) on the data of the run, and writes them to `out=<file>.json` if it is given. The run
-folder is not changed.
-"""
-
-from imex_experiments.process.interrupts import end_at_once
+from imex_experiments.commands.entry import run
 
 if __name__ == "__main__":
-    end_at_once()  # until the imports are done, which takes seconds
-
-from dataclasses import dataclass
-from pathlib import Path
-
-from omegaconf import MISSING
-
-from imex_experiments.config.arguments import parse_arguments
-from imex_experiments.files import write_json
-from imex_experiments.process.command import run_command
-from imex_experiments.runs.load import load_config, load_data, load_run
-from imex_experiments.tasks import Task
-from imex_experiments.training.evaluation import evaluate
-from imex_experiments.training.report import show_metrics
-
-
-@dataclass
-class Arguments:
-    run: str = MISSING
-    checkpoint: str = "best"
-    out: str | None = None
-
-
-def main() -> None:
-    args = parse_arguments(Arguments)
-    task: Task = load_run(args.run, args.checkpoint)
-    metrics = evaluate(task, load_data(args.run), load_config(args.run).trainer)
-    show_metrics(metrics, title=f"{args.checkpoint} checkpoint")
-    if args.out is not None:
-        write_json(Path(args.out), metrics)
-
-
-if __name__ == "__main__":
-    run_command(main)
+    run("evaluate")

@@ -1,60 +1,6 @@
-"""Search for the best settings: `python scripts/tune.py 'model.alpha=interval(1,100)'`.
+"""Run imex_experiments/commands/tune.py."""
 
-Arguments are overrides of train.py. Optuna's TPE searches over overrides with choice(...),
-range(...) or interval(...) in `trials=20` runs, in outputs/tune/<study>/<number>. A command
-with the same `study=<name>` continues the study, and `trials=40` adds runs to it. The points
-are equal to those of a study that was never stopped.
-"""
-
-from imex_experiments.process.interrupts import end_at_once
+from imex_experiments.commands.entry import run
 
 if __name__ == "__main__":
-    end_at_once()  # until the imports are done, which takes seconds
-
-import logging
-from dataclasses import dataclass
-from pathlib import Path
-
-from rich.console import Console
-from rich.table import Table
-
-from imex_experiments.config.arguments import split_arguments
-from imex_experiments.errors import ConfigError, SweepError
-from imex_experiments.process.command import run_command
-
-
-@dataclass
-class Arguments:
-    study: str = "study"
-    trials: int = 20
-
-
-def main() -> None:
-    args, overrides = split_arguments(Arguments)
-    try:
-        from imex_experiments.sweeps.search import TrialState, tune
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"{error.name} is missing: pip install -c constraints.txt -e '.[tune]'"
-        ) from error
-    if args.trials < 1:
-        raise ConfigError(f"trials must be >= 1, got {args.trials}")
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    folder = Path("outputs/tune") / args.study
-    study = tune(Path(__file__).parents[1] / "train.py", folder, overrides, args.trials)
-    scored = [t for t in study.trials if t.state is TrialState.COMPLETE]
-    if not scored:
-        raise SweepError(f"{folder}: none of {len(study.trials)} trials has a score")
-    table = Table(title=f"{folder}: best of {len(study.trials)} trials")
-    table.add_column("run")
-    table.add_column("score", justify="right")
-    table.add_column("settings")
-    sign = -1 if study.direction.name == "MAXIMIZE" else 1
-    for trial in sorted(scored, key=lambda t: sign * (t.value or 0))[:10]:
-        settings = "  ".join(f"{key}={value}" for key, value in trial.params.items())
-        table.add_row(str(folder / str(trial.number)), f"{trial.value:.4f}", settings)
-    Console().print(table)
-
-
-if __name__ == "__main__":
-    run_command(main)
+    run("tune")

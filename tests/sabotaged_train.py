@@ -1,6 +1,6 @@
 """train.py, except that runs with certain seeds end badly after their first epoch.
 
-Its children are this script again: it runs train.py's text under its own name.
+Its children are this script again.
 """
 
 import os
@@ -11,8 +11,9 @@ from typing import Any
 import torch
 
 from imex_experiments.callbacks import History
+from imex_experiments.commands import train
+from imex_experiments.process.command import run_command
 
-TRAIN = Path(__file__).parents[1] / "train.py"
 EXCEPTION, SYSTEM_EXIT, NAN, KILL = 101, 102, 103, 104
 
 row_of = History.on_validation_end
@@ -33,4 +34,6 @@ def sabotage(self: History, trainer: Any, pl_module: Any) -> None:
 
 if "HARMLESS" not in os.environ:
     History.on_validation_end = sabotage  # type: ignore[method-assign]
-exec(compile(TRAIN.read_text(), str(TRAIN), "exec"))
+if __name__ == "__main__":
+    train.TRAIN = Path(__file__)
+    run_command(train.main)

@@ -74,9 +74,14 @@ def test_signal_while_importing_is_one_line(
 
 def test_every_command_listens_before_its_imports() -> None:
     commands = [ROOT / "train.py", *(ROOT / "scripts").rglob("*.py")]
-    sources = [path.read_text() for path in commands]
-    mains = [source for source in sources if "    run_command(main)" in source]
-    assert len(mains) > 20
+    sources = {path: path.read_text() for path in commands}
+    doors = [p for p, source in sources.items() if f'    run("{p.stem}")' in source]
+    assert len(doors) > 12
+    for path in doors:
+        (line,) = [x for x in sources[path].splitlines() if x[:5] in ("impor", "from ")]
+        assert line == "from imex_experiments.commands.entry import run"
+    mains = [source for source in sources.values() if "  run_command(main)" in source]
+    assert len(mains) + len(doors) > 20
     for source in mains:
         imports = [
             line for line in source.splitlines() if line[:5] in ("impor", "from ")

@@ -360,7 +360,7 @@ GUARDS = {
         "tests/test_ends.py::test_training_outlives",
     ),
     "a word that takes the checks away": Guard(
-        "train.py",
+        "imex_experiments/commands/train.py",
         "keep_hooks(sys.argv[1:])",
         "pass",
         "tests/test_faults.py::test_what_checks_every",

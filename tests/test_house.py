@@ -15,6 +15,7 @@ PACKAGE = ROOT / "imex_experiments"
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "facts": set(),
+    "installed": set(),
     "operators": set(),
     "solvers": set(),
     "plots": set(),
@@ -42,6 +43,11 @@ ALLOWED: dict[str, set[str]] = {
     "sweeps": {
         *("training", "results", "runs", "config", "errors", "files", "process"),
         "networks",
+    },
+    "commands": {
+        *("sweeps", "results", "training", "callbacks", "runs", "config", "tasks"),
+        *("data", "analysis", "networks", "integrators", "terms", "process", "files"),
+        *("plots", "installed", "errors"),
     },
 }
 """A room, or a file at the package's root, and what it may import of ours."""

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 ROOMS = (
     *("operators", "terms", "integrators", "solvers", "networks"),
     *("analysis", "plots", "tasks", "data", "config", "process"),
-    *("training", "callbacks", "results", "runs", "sweeps"),
+    *("training", "callbacks", "results", "runs", "sweeps", "commands"),
 )
 PLACES = (
     *("imex_experiments/*.py", *(f"imex_experiments/{room}/**/*.py" for room in ROOMS)),

@@ -15,7 +15,7 @@ from typing import Any
 import optuna
 import pytest
 import torch
-from conftest import ROOT, Command
+from conftest import ROOT, Command, fork_jobs
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf, open_dict
@@ -81,7 +81,9 @@ def test_failing_jobs_stop_nobody_and_resume_runs_exactly_those(
     assert f"sweep.resume={sweep.relative_to(tmp_path)}" in done.stderr
 
     (sweep / "multirun.yaml").write_text("hydra:\n  over")  # a kill as Hydra writes it
-    done = forked(SABOTAGED, f"sweep.resume={sweep}", cwd=tmp_path, HARMLESS="1")
+    done = forked(
+        SABOTAGED, f"sweep.resume={sweep}", cwd=tmp_path, HARMLESS="1", before=fork_jobs
+    )
     assert done.returncode == 0, done.stderr
     second = statuses(sweep)
     assert {status["state"] for status in second} == {"finished"}

@@ -61,6 +61,8 @@ def update_alphas(
     in its mode, training or evaluation.
     """
     chosen: dict[str, float] = {}
+    if not any(isinstance(module, Chosen) for module in network.modules()):
+        return chosen
     for step in trajectory(network, images):
         block = network.blocks[step.block]
         L = None if block.operators is None else block.operators.at(step.t0, step.t1)

@@ -16,7 +16,8 @@ from imex_experiments.networks import DynamicBlock, DynamicNet
 class Step:
     """One step of a block from t0 to t1, with the state y at t0.
 
-    Calling it with any state at t0 returns the state at t1.
+    Calling it with any state at t0 returns the state at t1. A multistep scheme raises
+    ValueError then, because its step depends on more than one state.
     """
 
     block: int
@@ -42,25 +43,22 @@ class Step:
         return self.system.f(self.t0, y)
 
     def __call__(self, y: Tensor) -> Tensor:
+        if self.scheme.looks_back:
+            name = type(self.scheme).__name__
+            raise ValueError(f"{name}: a step depends on the one before it")
         return self.scheme.step(self.system, self.t0, self.t1, y)
 
 
 def trajectory(network: DynamicNet, images: Tensor) -> Iterator[Step]:
-    """Yield the steps of all blocks, first to last, each with the state before it.
-
-    Raises ValueError for a multistep scheme, whose step depends on more than one state.
-    """
+    """Yield the steps of all blocks, first to last, each with the state before it."""
     y, number_of_block = images, 0
     for stage in network.stages:
         if not isinstance(stage, DynamicBlock):
             y = stage(y)
             continue
-        if stage.integrator.looks_back:
-            name = type(stage.integrator).__name__
-            raise ValueError(f"{name}: a step depends on the one before it")
+        scheme, past = stage.integrator, None
         for number, (t0, t1) in enumerate(stage.grid.steps()):
             system = stage.during(t0, t1)
-            step = Step(number_of_block, number, t0, t1, y, system, stage.integrator)
-            yield step
-            y = step(y)
+            yield Step(number_of_block, number, t0, t1, y, system, scheme)
+            y, past = scheme.advance(system, t0, t1, y, past)
         number_of_block += 1

@@ -186,7 +186,8 @@ def transform_of(x: Tensor, boundary: str, backend: str) -> Transform:
         raise ValueError(
             f"images must be floating point (B, C, H, W), got {x.dtype} {tuple(x.shape)}"
         )
-    size, kernels = (x.shape[-2], x.shape[-1]), kernels_for(x)
+    size = (x.shape[-2], x.shape[-1])
+    kernels = kernels_for(x) if backend in ("auto", "fused") else None
     if backend == "fused" and kernels is None and not forbids_kernels(x):
         raise ValueError(
             f"backend=fused has no kernels for {x.dtype} on {x.device}; "

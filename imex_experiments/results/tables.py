@@ -153,7 +153,7 @@ def spread(comparison: Comparison, metric: str) -> list[str]:
     """Return mean ± sd of a metric for every setting; a single value has no sd."""
     estimate = comparison.estimate(metric)
     deviations = ["" if isnan(sd) else f" ± {sd:.4f}" for sd in estimate["sd"]]
-    means = mean(comparison, metric, "{:.4f}")
+    means = _written(estimate["mean"], "{:.4f}")
     return [value + sd for value, sd in zip(means, deviations, strict=True)]
 
 
@@ -161,7 +161,10 @@ def mean(
     comparison: Comparison, metric: str, form: str, unit: float = 1.0
 ) -> list[str]:
     """Return the mean of a metric, divided by `unit`, for every setting; "-" if none."""
-    means = comparison.estimate(metric)["mean"] / unit
+    return _written(comparison.estimate(metric)["mean"] / unit, form)
+
+
+def _written(means: Iterable[float], form: str) -> list[str]:
     return ["-" if isnan(value) else form.format(value) for value in means]
 
 

@@ -10,7 +10,7 @@ import math
 import shutil
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from imex_experiments.runs.checkpoint_io import has_checkpoint
 from imex_experiments.runs.folder import alone_in
 from imex_experiments.runs.layout import CONSOLE, HISTORY, STATUS
 from imex_experiments.runs.load import read_metrics
-from imex_experiments.runs.status import read_status, record_death, status_if_readable
+from imex_experiments.runs.status import record_death, status_if_readable
 
 log = logging.getLogger(__name__)
 
@@ -70,15 +70,16 @@ def run_job(script: str) -> float:
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
     name = f"job {hydra.job.num} ({hydra.job.override_dirname.replace(',', ' ')})"
-    if status_if_readable(folder).get("state") == "finished":
+    status = status_if_readable(folder)
+    if status.get("state") == "finished":
         log.info("%s was finished before", name)
-        return score_of(folder)
+        return score_of(folder, status)
     log.info("%s starts", name)
     start = time.perf_counter()
     words = [*config_dirs(hydra), *hydra.overrides.task]
     status = run_in_child(script, words, folder)
     if status["state"] == "finished":
-        seconds, score = time.perf_counter() - start, score_of(folder)
+        seconds, score = time.perf_counter() - start, score_of(folder, status)
         log.info("%s: %s %.4f, %.0f s", name, status["monitor"], score, seconds)
         return score
     log.error(
@@ -122,9 +123,9 @@ def run_in_child(script: str, words: Sequence[str], folder: Path) -> dict[str, A
         return {"state": "failed", "exit_code": error.exit_code, "reason": str(error)}
 
 
-def score_of(folder: Path) -> float:
-    """Return the monitored metric of a finished run."""
-    return read_metrics(folder)[read_status(folder)["monitor"]]
+def score_of(folder: Path, status: Mapping[str, Any]) -> float:
+    """Return the monitored metric of a finished run; `status` is its status.json."""
+    return read_metrics(folder)[status["monitor"]]
 
 
 def _last_line(console: Path) -> str:

@@ -100,7 +100,7 @@ def _answer(
     run.mkdir(exist_ok=True)
     status = run_in_child(str(script), words, run)
     if status["state"] == "finished":
-        study.tell(number, score_of(run))
+        study.tell(number, score_of(run, status))
     elif status["exit_code"] == NumericsError.exit_code:
         study.tell(number, state=TrialState.PRUNED)
     else:

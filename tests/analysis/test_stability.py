@@ -134,8 +134,27 @@ def test_trajectory_is_the_forward_pass() -> None:
         f"block {b}, step {s}" for b in (1, 2) for s in (1, 2)
     ]
     torch.testing.assert_close(network.head(steps[-1](steps[-1].y)), network(y))
+
+
+def test_trajectory_of_a_multistep_scheme() -> None:
+    """Its states are those of the forward pass; a step by itself is refused."""
+    network, y = make(SBDF2(), steps=3), torch.randn(2, 1, 8, 8)
+    entered: list[torch.Tensor] = []
+    network.blocks[1].register_forward_pre_hook(lambda _, args: entered.append(*args))
+    network(y)
+    second = next(step for step in trajectory(network, y) if step.block == 1)
+    assert torch.equal(second.y, entered[0])
     with pytest.raises(ValueError, match="SBDF2: a step depends on the one before"):
-        list(trajectory(make(SBDF2()), y))
+        second(second.y)
+
+
+def test_auto_alpha_of_a_multistep_scheme() -> None:
+    chosen = update_alphas(
+        make(SBDF2(), alpha="auto", diffusion=LaplacianDiffusion),
+        torch.randn(2, 1, 8, 8),
+    )
+    assert all(alpha > 0 for alpha in chosen.values())
+    assert len(chosen) == 4
 
 
 def test_growth_of_a_linear_network_is_that_of_its_steps() -> None:

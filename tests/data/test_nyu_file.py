@@ -562,9 +562,9 @@ def fuzz(folder: Path, number: int) -> list[str]:
 
 
 def test_mutated_files_are_read_or_refused(tmp_path: Path) -> None:
-    told = fuzz(tmp_path, 60)
-    assert sum(words == "read" for words in told) < 40
-    assert len({words.split(",")[0] for words in told}) > 8
+    told = fuzz(tmp_path, 30)
+    assert sum(words == "read" for words in told) < 20
+    assert len({words.split(",")[0] for words in told}) > 5
 
 
 @pytest.mark.slow

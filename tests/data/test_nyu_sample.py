@@ -1,17 +1,16 @@
 """Rendered rooms: geometry against closed forms, and the layout of the published file."""
 
 import re
-import runpy
 import sys
 import time
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 import h5py
 import matplotlib
 import numpy as np
 import pytest
-from conftest import ROOT
 from nyu_files import ended
 from PIL import Image
 
@@ -194,7 +193,7 @@ def script(name: str, *words: str) -> Callable[[], None]:
 
     def act() -> None:
         sys.argv = [name, *words]
-        runpy.run_path(str(ROOT / f"scripts/{name}.py"))["main"]()
+        import_module(f"imex_experiments.commands.{name}").main()
 
     return act
 

@@ -38,7 +38,7 @@ CASES = [
     (2, 1, 64, 128, torch.float16),
     (1, 1, 128, 128, torch.bfloat16),
     # Three passes: edges of tiles, odd sides, more than one tile in each direction
-    (3, 2, 40, 72, torch.float32),
+    (2, 1, 40, 72, torch.float32),
     (2, 1, 35, 67, torch.bfloat16),
     (1, 1, 96, 160, torch.float32),
     # Images smaller than the stencil
@@ -179,7 +179,7 @@ def test_second_derivatives(height: int) -> None:
 
 @pytest.mark.parametrize("height", [32, pytest.param(40, marks=pytest.mark.slow)])
 def test_operators_are_known_to_torch(height: int) -> None:
-    x, g, b = problem(2, 2, height, 32, torch.float32)
+    x, g, b = problem(1, 1, height, 32, torch.float32)
     F = PeriodicTriton((height, 32))
     t = transfer_of(gram_symbol(b, F.size), x, F).requires_grad_()
     x.requires_grad_(), g.requires_grad_(), b.requires_grad_()

@@ -152,7 +152,7 @@ def torch_threads(number: int) -> Iterator[None]:
 
 @needs_kernels
 def test_kernels_with_shorter_vectors(python: Command) -> None:
-    """Where this processor has longer ones; `make test-vectors` has none at all."""
+    """Where this processor has longer ones; `make test-matrix` has none at all."""
     words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", __file__]
     words += ["-k", "test_kernels_for_cpus_agree_with_torch"]
     done = python(*words, ATEN_CPU_CAPABILITY="avx2")
