@@ -47,7 +47,7 @@ ALLOWED: dict[str, set[str]] = {
     "commands": {
         *("sweeps", "results", "training", "callbacks", "runs", "config", "tasks"),
         *("data", "analysis", "networks", "integrators", "terms", "process", "files"),
-        *("plots", "installed", "errors"),
+        *("plots", "installed", "errors", "facts"),
     },
 }
 """A room, or a file at the package's root, and what it may import of ours."""

@@ -11,11 +11,12 @@ For every 8-bit `<name>.png`, grey or colour as the training images, it writes
 - for classification `classes.csv`.
 
 The output folder must be new or empty. A file that is no such PNG, or has a size that the
-network refuses, is skipped and named at the end.
+network refuses, is skipped and named at the end. A run with classes of your own needs
+`allow=[<package>]` again.
 """
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,7 @@ class Arguments:
     images: str = MISSING
     out: str = MISSING
     checkpoint: str = "best"
+    allow: list[str] = field(default_factory=list)
 
 
 def main() -> None:
@@ -52,10 +54,12 @@ def main() -> None:
     if not files:
         raise DataError(f"images={folder}: no *.png in it")
     require_empty(out)
-    task: Task = load_run(args.run, args.checkpoint)
-    facts = task.hparams["facts"]
-    if "range" in facts:
-        raise ConfigError(f"run={args.run}: it was trained on points, not on images")
+    task: Task = load_run(args.run, args.checkpoint, allow=args.allow)
+    facts = task.facts
+    if facts["dtype"] != "uint8":
+        points = "range" in facts
+        kind = "points, not on images" if points else "floats, not on 8-bit images"
+        raise ConfigError(f"run={args.run}: it was trained on {kind}")
     # All images are read and predicted before any file is written.
     images: Arrays = {}
     predictions: Arrays = {}

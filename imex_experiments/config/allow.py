@@ -31,8 +31,12 @@ def allowed_by(
     return (*base, *(cfg.get(ALLOW) or ()))
 
 
-def check_packages(packages: Iterable[Any]) -> None:
-    """Raise ConfigError for a package whose name is unsound or that is not installed."""
+def check_packages(packages: Any) -> None:
+    """Raise ConfigError for packages that are no list of names, or not installed."""
+    if not isinstance(packages, Sequence) or isinstance(packages, str):
+        raise ConfigError(
+            f"{ALLOW}={packages}: expected a list, as {ALLOW}=[my_package]"
+        )
     for name in packages:
         if not isinstance(name, str) or not NAME.fullmatch(name):
             raise ConfigError(

@@ -8,6 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar, get_origin
 
+from hydra._internal.utils import get_args_parser
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import ConfigKeyError, ValidationError
 
@@ -32,6 +33,16 @@ def without_null(arguments: list[str]) -> list[str]:
         f"~{match[1]}" if match else argument
         for match, argument in zip(chosen, arguments, strict=True)
     ]
+
+
+def options_first(arguments: list[str]) -> list[str]:
+    """Return the arguments of Hydra with options such as --config-dir before overrides.
+
+    Its parser refuses overrides on both sides of an option.
+    """
+    overrides = get_args_parser().parse_intermixed_args(arguments).overrides
+    options = [argument for argument in arguments if argument not in overrides]
+    return [*options, *overrides]
 
 
 HOOKS = "hydra.callbacks.hooks"

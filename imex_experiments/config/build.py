@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 import hydra
+from hydra._internal.utils import _locate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
@@ -24,7 +25,7 @@ REBUILDING = ("imex_experiments",)
 """Packages whose classes may be named when a network is rebuilt from a run folder."""
 
 OTHERS = {*(name.partition(".")[0] for name in TRAINING), "hydra", "omegaconf"}
-"""Packages that are nobody's own."""
+"""Packages that no user has made."""
 
 KWARGS_READERS = {
     "pytorch_lightning.loggers.wandb.WandbLogger": ("wandb.init",),
@@ -194,7 +195,7 @@ def locate(path: Any, key: str, allowed: Sequence[str]) -> type:
     if not isinstance(path, str) or not lies_in(path, allowed):
         raise refusal
     try:
-        target = hydra.utils.get_object(path)
+        target = _locate(path)  # hydra.utils.get_object logs what we report
     except Exception as error:
         reason = _reason(path, error)
         raise ConfigError(f"{key}={path!r}: there is no such class{reason}") from error
@@ -211,9 +212,14 @@ def lies_in(path: str, packages: Iterable[str]) -> bool:
 def hint_of_allow(path: Any) -> str:
     """Return the remedy for the path of a class in a package of the user's own."""
     package = str(path).partition(".")[0]
-    if not package.isidentifier() or package in OTHERS | sys.stdlib_module_names:
+    if not package.isidentifier() or not may_be_own(package):
         return ""
     return f"; if {package} is a package of yours, give allow=[{package}]"
+
+
+def may_be_own(path: str) -> bool:
+    """Return False for a path in Python's library or in a package of this program."""
+    return path.partition(".")[0] not in OTHERS | sys.stdlib_module_names
 
 
 def _reason(path: str, error: Exception) -> str:

@@ -62,7 +62,7 @@ class Experiment:
     check: bool
     weights: Any
     test: bool
-    allow: list[str]
+    allow: Any
     sweep: Mapping[str, Any]
     run_dir: str
     data: Mapping[str, Any]

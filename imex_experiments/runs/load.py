@@ -90,9 +90,11 @@ def load_run(
     return task.eval()
 
 
-def load_dense(run: str | Path, checkpoint: str = "best") -> Task:
+def load_dense(
+    run: str | Path, checkpoint: str = "best", allow: Sequence[str] = ()
+) -> Task:
     """Load a task of segmentation or depth. Raises ConfigError for another task."""
-    task: Task = load_run(run, checkpoint)
+    task: Task = load_run(run, checkpoint, allow=allow)
     if not isinstance(task, SegmentationTask | DepthTask):
         raise ConfigError(
             f"{run}: a run of {type(task).__name__}, not of segmentation or depth"

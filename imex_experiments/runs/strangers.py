@@ -19,7 +19,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from imex_experiments.config.allow import ALLOW, NAME, allowed_at_keyboard
-from imex_experiments.config.build import hint_of_allow, lies_in
+from imex_experiments.config.build import hint_of_allow, lies_in, may_be_own
 from imex_experiments.config.interpolations import (
     KNOWN,
     REFERENCE,
@@ -62,7 +62,7 @@ def own_config(
     if not isinstance(content, dict):
         raise CheckpointError(f"{source}: not the configuration of a run")
     if content.get(ALLOW) and not allow:
-        raise _allows(f"{ALLOW}={content[ALLOW]}", source, content[ALLOW])
+        raise _allows(f"{ALLOW}={content[ALLOW]}", source, content[ALLOW], "...")
     config = {key: content[key] for key in USED if key in content}
     data = config.get("data")
     cache = isinstance(data, dict) and data.pop("cache_dir", None)
@@ -174,15 +174,15 @@ def _may_be_named(group: str, path: Any, allow: Sequence[str]) -> bool:
     return bool(ours) or (group in PACKAGES and lies_in(str(path), allow))
 
 
-def _allows(said: str, source: Path, packages: Any, command: str = "") -> RunError:
+def _allows(said: str, source: Path, packages: Any, command: str) -> RunError:
     """Return the error for a folder that itself allows classes of other packages."""
     names = packages if isinstance(packages, list) else [packages]
     names = [str(name)[:100] for name in names[:8]]
-    known = [name for name in names if NAME.fullmatch(name)]
-    again = f"{ALLOW}=[{','.join(known)}]"
+    own = [name for name in names if NAME.fullmatch(name) and may_be_own(name)]
+    again = quote(f"{ALLOW}=[{','.join(own)}]")
+    remedy = f"; if they are yours, give it again: {command} {again}" if own else ""
     return ConfigError(
-        f"{source}: {said[:100]!r} is not taken from a folder, its classes run code; if "
-        f"they are yours, give it again: {f'{command} ' if command else ''}{quote(again)}"
+        f"{source}: {said[:100]!r} is not taken from a folder, its classes run code{remedy}"
     )
 
 
