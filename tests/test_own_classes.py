@@ -110,7 +110,7 @@ def test_resume_needs_allow_again_and_says_the_command(
 ) -> None:
     copied = Path(shutil.copytree(run, tmp_path / "run"))
     with (copied / ".hydra/overrides.yaml").open("a") as file:
-        file.write("- allow=[my_package]\n- model._target_=my_package.PlainNet\n")
+        file.write("- model._target_=my_package.PlainNet\n- allow=[my_package]\n")
     words = [f"resume={copied}"]
     with pytest.raises(ConfigError) as caught:
         resumed_arguments(words)

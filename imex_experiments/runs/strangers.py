@@ -26,7 +26,7 @@ from imex_experiments.config.interpolations import (
     check_unfolding,
     flat,
 )
-from imex_experiments.errors import CheckpointError, ConfigError, RunError
+from imex_experiments.errors import CheckpointError, ConfigError
 from imex_experiments.runs.plain import MOST_DEPTH
 
 MOST_PIXELS = 2**30
@@ -174,7 +174,7 @@ def _may_be_named(group: str, path: Any, allow: Sequence[str]) -> bool:
     return bool(ours) or (group in PACKAGES and lies_in(str(path), allow))
 
 
-def _allows(said: str, source: Path, packages: Any, command: str) -> RunError:
+def _allows(said: str, source: Path, packages: Any, command: str) -> ConfigError:
     """Return the error for a folder that itself allows classes of other packages."""
     names = packages if isinstance(packages, list) else [packages]
     names = [str(name)[:100] for name in names[:8]]
@@ -189,23 +189,25 @@ def _allows(said: str, source: Path, packages: Any, command: str) -> RunError:
 def taken_words(words: Any, source: Path, given: Sequence[str]) -> list[str]:
     """Return the overrides of a folder that may be added to the arguments `given`.
 
-    Overrides of the cache are dropped. A refused override may be given on the command line
-    instead. Classes may be of the packages that `given` allows. Raises CheckpointError for
-    settings of Hydra, resolvers, foreign classes, paths outside of the run folder, and
-    counts over their limits; ConfigError for packages that the folder itself allows.
+    Overrides of the cache and of `allow` are dropped. A refused override may be given on
+    the command line instead. Classes may be of the packages that `given` allows. Raises
+    CheckpointError for settings of Hydra, resolvers, foreign classes, paths outside of the
+    run folder, and counts over their limits; ConfigError for packages that the folder
+    itself allows.
     """
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
         raise CheckpointError(f"{source}: not a list of overrides")
     now, allow = {_key(word) for word in given}, allowed_at_keyboard(given)
+    for word in words:
+        if _key(word) == ALLOW and ALLOW not in now:
+            packages = allowed_at_keyboard([word])
+            raise _allows(word, source, packages, join(["python", "train.py", *given]))
     taken: list[str] = []
     data: dict[str, int] = {}
     points = 1
     for word in words:
-        if _key(word) == "data.cache_dir" or (_key(word) == ALLOW and ALLOW in now):
+        if _key(word) in ("data.cache_dir", ALLOW):
             continue
-        if _key(word) == ALLOW:
-            packages = allowed_at_keyboard([word])
-            raise _allows(word, source, packages, join(["python", "train.py", *given]))
         try:
             alternatives = check_word(word, source, allow)
         except CheckpointError:

@@ -108,7 +108,7 @@ def run_in_child(script: str, words: Sequence[str], folder: Path) -> dict[str, A
             if state == "finished":  # by the process that was waited for
                 return status
             if state in ("running", "interrupted") and has_checkpoint(folder):
-                words = [f"resume={place}", *again(words)]
+                words = [*again(words), f"resume={place}"]
             else:
                 _clear(folder)
                 words = [*words, f"hydra.run.dir={place}"]
