@@ -89,6 +89,9 @@ NO_MEMORY = re.compile(r"out of memory|not enough memory|can't allocate memory",
 LIGHTNING_REFUSAL = "MisconfigurationException"
 """Lightning's exception, known by name because importing Lightning takes seconds."""
 
+REPORTING = ("wandb", "mlflow")
+"""Packages that send what a run logs to a server, or to a file of all runs."""
+
 INTERVAL = re.compile(r"`val_check_interval` \(\S+\) must be[^.]*")
 OTHER_NETWORK = re.compile(r"Error\(s\) in loading state_dict")
 NO_SHARED_MEMORY = re.compile(
@@ -171,6 +174,8 @@ def _known_by_message(error: BaseException) -> BaseException:
         return ConfigError(f"trainer: {unsound[0]}")
     if type(error).__name__ == LIGHTNING_REFUSAL:
         return ConfigError(f"trainer: {' '.join(message.split())}")
+    if (package := type(error).__module__.partition(".")[0]) in REPORTING:
+        return StorageError(f"logger.{package}: {' '.join(message.split())}")
     if isinstance(error, RuntimeError) and (full := NO_SHARED_MEMORY.search(message)):
         return StorageError(
             f"{full[0]}: /dev/shm, where data workers pass their batches, is full; "

@@ -143,3 +143,9 @@ class DataModule(pl.LightningDataModule, ABC):
     @abstractmethod
     def samples(self, split: str, number: int) -> tuple[Tensor, ...]:
         """Return the first inputs and targets of a split, without augmentation."""
+
+    def predict_dataloader(self) -> Any:
+        """Return the loader of the test split, or of the validation split without one."""
+        return (
+            self.test_dataloader() if "test" in self.splits else self.val_dataloader()
+        )

@@ -261,14 +261,14 @@ GUARDS = {
     ),
     "an order for each epoch": Guard(
         f"{DATA}/epoch_sampler.py",
-        "[self.seed, self.epoch]",
+        "[self.seed, self.ordered_by()]",
         "[self.seed]",
         "tests/data/test_epoch_sampler.py::test_epochs_and_seeds",
     ),
     "one curve": Guard(
         f"{CALLBACKS}/tensorboard.py",
-        "if writer and trainer.global_step > 0:",
-        "if False:",
+        "if trainer.global_step == 0 or not trainer.is_global_zero:",
+        "if True:",
         "tests/test_resume.py::test_goes_on",
     ),
     "a signal waits for the step": Guard(

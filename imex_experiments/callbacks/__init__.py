@@ -2,6 +2,8 @@
 
 from imex_experiments.callbacks.batch_statistics import BatchStatistics
 from imex_experiments.callbacks.checkpoints import Checkpoints
+from imex_experiments.callbacks.csv_logger import CsvLogger
+from imex_experiments.callbacks.figures import Figures
 from imex_experiments.callbacks.finite_check import FiniteCheck
 from imex_experiments.callbacks.history import History
 from imex_experiments.callbacks.random_state import RandomState
@@ -11,7 +13,6 @@ from imex_experiments.callbacks.stability import AutoAlpha, StabilityLog
 from imex_experiments.callbacks.step_graphs import StepGraphs
 from imex_experiments.callbacks.tensorboard import (
     CustomScalars,
-    Figures,
     HParams,
     OneCurve,
     RunLogger,
@@ -21,6 +22,7 @@ __all__ = [
     "AutoAlpha",
     "BatchStatistics",
     "Checkpoints",
+    "CsvLogger",
     "CustomScalars",
     "Figures",
     "FiniteCheck",

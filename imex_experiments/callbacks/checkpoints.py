@@ -5,14 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.trainer.states import TrainerFn
 
 from imex_experiments.process.interrupts import INTERRUPTS
 from imex_experiments.runs.checkpoint_io import copy_checkpoint
 from imex_experiments.runs.layout import BEST, LAST
 
 
-class Checkpoints(Checkpoint):
+class Checkpoints(ModelCheckpoint):
     """Write `last.ckpt` after every epoch and at a signal, `best.ckpt` by validation.
 
     `best.ckpt` has the best value of the metric that the task monitors. In a run that ends
@@ -22,15 +23,30 @@ class Checkpoints(Checkpoint):
     optimizer steps. Checkpoints within an epoch follow an optimizer step, so that no
     gradients are accumulated. They need a training on one device, because a process
     knows the position of its own data loader only.
+
+    It is a ModelCheckpoint, because Lightning looks for `ckpt_path="best"` and "last" in
+    one; all of its hooks are defined here.
     """
 
     def __init__(self, folder: str, every_steps: int | None = None) -> None:
         if every_steps is not None and every_steps < 1:
             raise ValueError(f"every_steps must be >= 1 or null, got {every_steps}")
+        super().__init__(dirpath=folder)
         self.last, self.best = (Path(folder) / path.name for path in (LAST, BEST))
+        self.best_model_path = str(self.best)
         self.every_steps = every_steps
         self.best_score = math.nan
         self._saved_at = 0
+
+    @property
+    def state_key(self) -> str:
+        return type(self).__qualname__
+
+    def setup(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
+        """Do nothing: the folder is known, and holds the checkpoints of a resumed run."""
+
+    def _find_last_checkpoints(self, trainer: pl.Trainer) -> set[str]:
+        return {str(self.last)}
 
     def state_dict(self) -> dict[str, Any]:
         return {"best_score": self.best_score}
@@ -85,7 +101,7 @@ class Checkpoints(Checkpoint):
 
         After a kill in between, the resumed run repeats the validation and writes both.
         """
-        if trainer.sanity_checking:
+        if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
             return
         score = float(trainer.callback_metrics[pl_module.monitor])
         sign = 1 if pl_module.mode == "max" else -1

@@ -1,4 +1,4 @@
-"""Write to TensorBoard what it needs beside scalars: HParams, a layout, and figures."""
+"""Write to TensorBoard what it needs beside scalars: HParams and a layout of curves."""
 
 import logging
 import os
@@ -32,8 +32,8 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import (
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from torch.utils.tensorboard import SummaryWriter
 
+from imex_experiments.callbacks.csv_logger import CsvLogger
 from imex_experiments.errors import is_interrupt
-from imex_experiments.facts import DataModule
 
 log = logging.getLogger(__name__)
 
@@ -135,7 +135,8 @@ class HParams(pl.Callback):
     are score and loss of the kept checkpoint, logged when the run ends, and the score of
     the last epoch. The session declares these columns and writes no values: TensorBoard
     takes them from the scalars. An interrupted run gets no status, because it may be
-    resumed and TensorBoard keeps the first status that it reads.
+    resumed and TensorBoard keeps the first status that it reads. Other loggers get the same
+    values as their hyperparameters.
     """
 
     def __init__(self, hparams: Mapping[str, Value]) -> None:
@@ -153,6 +154,9 @@ class HParams(pl.Callback):
         columns += ["best/val/loss", "test/loss"]
         self._write(trainer, _experiment(session, columns))
         self._write(trainer, _session_start(session))
+        for logger in trainer.loggers:
+            if not isinstance(logger, TensorBoardLogger):
+                logger.log_hyperparams(session)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         self._write(trainer, _session_end(STATUS_SUCCESS))
@@ -209,14 +213,22 @@ def _summary(tag: str, **content: Any) -> Summary:
 
 
 class OneCurve(pl.Callback):
-    """Discard the scalars logged after the checkpoint that a resumed run starts from."""
+    """Discard the scalars logged after the checkpoint that a resumed run starts from.
+
+    TensorBoard and csv files discard them. Other loggers have a run of its own for each
+    part, unless their `id` or `run_id` is given.
+    """
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        writer = writer_of(trainer)
-        if writer and trainer.global_step > 0:
+        if trainer.global_step == 0 or not trainer.is_global_zero:
+            return
+        if writer := writer_of(trainer):
             start = SessionLog(status=SessionLog.START)
             event = Event(step=trainer.global_step, session_log=start)
             writer._get_file_writer().add_event(event, step=trainer.global_step)
+        for logger in trainer.loggers:
+            if isinstance(logger, CsvLogger):
+                logger.experiment.discard_from(trainer.global_step)
 
 
 class CustomScalars(pl.Callback):
@@ -229,20 +241,3 @@ class CustomScalars(pl.Callback):
                 for chart, tags in pl_module.curves.items()
             }
             writer.add_custom_scalars({"training": charts})
-
-
-class Figures(pl.Callback):
-    """Figures of the first `samples` validation images, logged after each validation."""
-
-    def __init__(self, samples: int = 6) -> None:
-        if samples < 1:
-            raise ValueError(f"samples must be >= 1, got {samples}")
-        self.samples = samples
-
-    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        if writer := writer_of(trainer):
-            data: DataModule = trainer.datamodule  # type: ignore[attr-defined]
-            samples = data.samples("val", self.samples)
-            for name, sheet in pl_module.figures(*samples).items():
-                last = trainer.global_step - 1  # as Lightning counts for scalars
-                writer.add_image(f"val/{name}", sheet, last, dataformats="HWC")

@@ -6,7 +6,7 @@ import hydra
 from omegaconf import DictConfig
 
 from imex_experiments.callbacks import History
-from imex_experiments.config.arguments import keep_hooks, options_first, without_null
+from imex_experiments.config.arguments import keep_hooks, options_first, rewritten
 from imex_experiments.installed import CONF, TRAIN
 from imex_experiments.process.rank import is_first_process
 from imex_experiments.process.tied import end_with_parent
@@ -18,7 +18,7 @@ from imex_experiments.training.report import show_network
 from imex_experiments.training.run import opened
 from imex_experiments.training.trainer import (
     build_callbacks,
-    build_logger,
+    build_loggers,
     build_trainer,
     speed_up,
 )
@@ -31,8 +31,8 @@ def train(cfg: DictConfig) -> float:
         cost = show_network(network, data.image_shape)
         speed_up(network, cfg.trainer)
         callbacks = build_callbacks(cfg, otherwise=History(path=None))
-        logger = build_logger(cfg)
-        trainer = build_trainer(cfg, callbacks, logger)
+        loggers = build_loggers(cfg)
+        trainer = build_trainer(cfg, callbacks, loggers)
 
         trainer.fit(task, data, ckpt_path=run.begin(task))
 
@@ -44,7 +44,7 @@ def main() -> None:
     """Hand sys.argv to Hydra; a resumed run or sweep gets those of its first command."""
     end_with_parent()
     if is_first_process():
-        given = without_null(resumed_sweep(resumed_arguments(sys.argv[1:])))
+        given = rewritten(resumed_sweep(resumed_arguments(sys.argv[1:])))
         sys.argv[1:] = options_first(given)
         keep_hooks(sys.argv[1:])
     application = hydra.main(str(CONF), "train", version_base="1.3")

@@ -19,20 +19,32 @@ Arguments = TypeVar("Arguments")
 HELP = {"--help", "-h"}
 """Arguments that print the usage and end the command."""
 
-NULL_GROUP = re.compile(
-    r"\+{0,2}(data|model|task|optimizer|scheduler|trainer|callbacks|logger|experiment"
-    r"|\w+(?:/\w+)+)=null"
+REWRITTEN = (
+    (r"\+{0,2}logger=null", r"logger=none"),
+    (
+        r"\+{0,2}(data|model|task|optimizer|scheduler|trainer|callbacks|experiment"
+        r"|\w+(?:/\w+)+)=null",
+        r"~\1",
+    ),
+    # A run had one logger without a name once, whose arguments stood below `logger`.
+    (r"(\+{0,2})logger\.(\w+)=(?!null$|\{)(.*)", r"\1logger.tensorboard.\2=\3"),
+    (
+        r"~logger\.(_target_|save_dir|name|version|default_hp_metric)(=.*)?",
+        r"~logger.tensorboard.\1\2",
+    ),
 )
-"""An override that chooses nothing of a group of the configuration."""
+"""Pattern of a whole override -> the override that Hydra reads in its place."""
 
 
-def without_null(arguments: list[str]) -> list[str]:
-    """Return overrides with `logger=null` written as Hydra expects it: `~logger`."""
-    chosen = (NULL_GROUP.fullmatch(argument) for argument in arguments)
-    return [
-        f"~{match[1]}" if match else argument
-        for match, argument in zip(chosen, arguments, strict=True)
-    ]
+def rewritten(arguments: list[str]) -> list[str]:
+    """Return overrides as Hydra expects them, such as `~scheduler` for `scheduler=null`.
+
+    The arguments of the one logger of older command lines go to that of TensorBoard.
+    """
+    for pattern, replacement in REWRITTEN:
+        whole = re.compile(rf"\A(?:{pattern})\Z", re.DOTALL)
+        arguments = [whole.sub(replacement, argument) for argument in arguments]
+    return arguments
 
 
 def options_first(arguments: list[str]) -> list[str]:

@@ -36,17 +36,18 @@ PARTS = {
             *("callbacks", "logger", "plugins"),
             *("enable_checkpointing", "enable_progress_bar"),  # set by the callbacks
             *("limit_predict_batches", "model_registry", "enable_autolog_hparams"),
-            *(
-                "overfit_batches",
-                "reload_dataloaders_every_n_epochs",
-            ),  # replace loaders
-            "barebones",
+            *("reload_dataloaders_every_n_epochs", "barebones"),
         ),
         more=OWN_KEYS,
     ),
-    "logger": Part(Logger),
 }
-CALLBACK = Part(pl.Callback)
+"""Key -> the requirements for its node."""
+
+NAMED = {
+    "callbacks": Part(pl.Callback),
+    "logger": Part(Logger, given=("experiment", "log_model")),
+}
+"""Key -> the requirements for each of the named nodes below it, any of which may be null."""
 
 CHANGED = "resume_changed"
 """The key that allows a resumed run another configuration than before."""
@@ -101,10 +102,9 @@ def check_keys(cfg: DictConfig) -> None:
     allowed = allowed_by(plain)
     for key, part in PARTS.items():
         check(cfg.get(key), key, part, allowed)
-    if logger := cfg.get("logger"):
-        _refuse_absent(logger["_target_"], "logger._target_", allowed)
-    for name, value in (plain.get("callbacks") or {}).items():
-        _check_callback(name, value, allowed)
+    for group in NAMED:
+        for name, value in (plain.get(group) or {}).items():
+            _check_named(group, name, value, allowed)
     _check_references(dotted(plain))
     check_unfolding(plain)
 
@@ -125,20 +125,22 @@ def _refuse_absent(path: str, key: str, allowed: Sequence[str]) -> None:
         raise ConfigError(f"{key}={path}: {found[0]}")
 
 
-def _check_callback(name: str, value: Any, allowed: Sequence[str]) -> None:
-    key = f"callbacks.{name}"
+def _check_named(group: str, name: str, value: Any, allowed: Sequence[str]) -> None:
+    key = f"{group}.{name}"
     if isinstance(value, dict) and "_target_" in value:
-        check(value, key, CALLBACK, allowed)
-    elif name not in (known := _known_callbacks()):
+        check(value, key, NAMED[group], allowed)
+        if group == "logger":
+            _refuse_absent(value["_target_"], f"{key}._target_", allowed)
+    elif name not in (known := _known_names(group)):
         raise ConfigError(f"{key}: unknown key, {nearest(name, known)}")
     elif value is not None:
         raise ConfigError(f"{key}={value}: expected null or a node with _target_")
 
 
-def _known_callbacks() -> set[str]:
-    """Return the names of callbacks in all files of the group `callbacks`."""
+def _known_names(group: str) -> set[str]:
+    """Return the names of the nodes in all files of a group."""
     loader: Any = GlobalHydra.instance().config_loader()
-    files = [f"callbacks/{name}" for name in loader.get_group_options("callbacks")]
+    files = [f"{group}/{name}" for name in loader.get_group_options(group)]
     return {
         str(name)
         for file in files

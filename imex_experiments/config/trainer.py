@@ -13,17 +13,31 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from imex_experiments.config.build import build
 from imex_experiments.errors import ConfigError
 
-OWN_KEYS = ("compile", "channels_last", "tf32", "graphs")
-"""Keys of the node that this package reads; Lightning does not know them."""
+OWN_KEYS = ("compile", "channels_last", "tf32", "graphs", "sync_batchnorm")
+"""Keys of the node that this package reads; Lightning knows none, or not all values."""
+
+OTHER_VALUES = {"compile": "reduce-overhead", "sync_batchnorm": "auto"}
+"""Key of this package -> its value beside true and false."""
 
 
 def lightning(trainer: DictConfig) -> DictConfig:
-    """Return the node without the keys of this package."""
+    """Return the node without the keys of this package.
+
+    `sync_batchnorm=auto` is true on GPUs: batch norms on CPUs cannot be synchronised.
+    """
     node = trainer.copy()
     with open_dict(node):
-        for key in OWN_KEYS:
-            node.pop(key, None)
+        own = {key: node.pop(key, False) for key in OWN_KEYS}
+        node.sync_batchnorm = own["sync_batchnorm"]
+        if own["sync_batchnorm"] == "auto":
+            node.sync_batchnorm = _on_gpus(node)
     return node
+
+
+def _on_gpus(trainer: DictConfig) -> bool:
+    accelerator = trainer.get("accelerator", "auto")
+    automatic = accelerator == "auto" and torch.cuda.is_available()
+    return automatic or accelerator in ("gpu", "cuda")
 
 
 def check_own_keys(trainer: DictConfig) -> None:
@@ -32,13 +46,16 @@ def check_own_keys(trainer: DictConfig) -> None:
     Raises ConfigError for an unknown value, and for `compile` without a compiler.
     """
     for key in OWN_KEYS:
-        wanted = trainer.get(key, False)
-        modes = ("reduce-overhead",) if key == "compile" else ()
-        if not isinstance(wanted, bool) and wanted not in modes:
-            expected = " or ".join(("true", "false", *modes))
+        wanted, other = trainer.get(key, False), OTHER_VALUES.get(key)
+        if not isinstance(wanted, bool) and (other is None or wanted != other):
+            expected = " or ".join(filter(None, ("true", "false", other)))
             raise ConfigError(f"trainer.{key}={wanted}: expected {expected}")
     if trainer.get("graphs", False):
         _check_graphs(trainer)
+    if trainer.get("sync_batchnorm", False) is True and not _on_gpus(trainer):
+        raise ConfigError(
+            "trainer.sync_batchnorm=true: GPUs have it, give auto or false"
+        )
     compiler = os.environ.get("CXX", "g++")
     missing = not torch.cuda.is_available() and shutil.which(compiler) is None
     if trainer.get("compile", False) and missing:
@@ -116,4 +133,15 @@ def check_trainer(trainer: DictConfig) -> None:
     for key, (fulfils, condition) in CONDITIONS.items():
         if key in trainer and not fulfils(trainer[key]):
             raise ConfigError(f"trainer.{key}={trainer[key]}: expected {condition}")
+    _refuse_limits_of_overfitting(trainer)
     _passed.add(text)
+
+
+def _refuse_limits_of_overfitting(trainer: DictConfig) -> None:
+    """Raise ConfigError for limits that Lightning ignores beside `overfit_batches`."""
+    for key in ("limit_train_batches", "limit_val_batches"):
+        if trainer.get("overfit_batches", 0) and trainer.get(key) is not None:
+            raise ConfigError(
+                f"trainer.{key}={trainer[key]}: trainer.overfit_batches="
+                f"{trainer.overfit_batches} decides; give {key}=null"
+            )

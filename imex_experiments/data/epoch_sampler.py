@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Sampler, SequentialSampler
 
 
 class EpochSampler(Sampler[int]):
@@ -24,13 +24,28 @@ class EpochSampler(Sampler[int]):
         if epoch != self.epoch:
             self.epoch, self.start = epoch, 0
 
+    def ordered_by(self) -> int:
+        """Return the epoch whose permutation is drawn."""
+        return self.epoch
+
     def __len__(self) -> int:
         return self.size
 
     def __iter__(self) -> Iterator[int]:
-        rng = np.random.default_rng([self.seed, self.epoch])
+        rng = np.random.default_rng([self.seed, self.ordered_by()])
         start, self.start = self.start, 0
         yield from rng.permutation(self.size)[start:].tolist()
+
+
+class FixedSampler(EpochSampler, SequentialSampler):
+    """The permutation of epoch 0 in every epoch, for `trainer.overfit_batches`.
+
+    Lightning replaces the sampler of a training that overfits, unless it is a
+    SequentialSampler.
+    """
+
+    def ordered_by(self) -> int:
+        return 0
 
 
 class EpochLoader(DataLoader):

@@ -74,6 +74,7 @@ class QtipsData(TensorData):
         self.cache_dir = Path(cache_dir).expanduser()
         self.root = None if root is None else Path(root).expanduser()
         self.seed = seed
+        self._generated: dict[str, dict[str, Tensor]] = {}
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -83,12 +84,19 @@ class QtipsData(TensorData):
             return channels, height, width
         return self.in_channels, self.recipe.image_size, self.recipe.image_size
 
+    def prepare_data(self) -> None:
+        """Generate the images and cache them, in one process of each machine."""
+        if self.root is None and not self.splits:
+            self._generated = self._generate()
+
     def setup(self, stage: str | None = None) -> None:
         if self.splits:
             return
-        for split, data in (
+        found = self._generated or (
             self._generate() if self.root is None else self._read()
-        ).items():
+        )
+        self._generated = {}
+        for split, data in found.items():
             self.splits[split] = TensorDataset(data["images"], data["labels"])
         if self.batch_size > len(self.splits["train"]):
             raise DataError(

@@ -9,7 +9,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from imex_experiments.data.augmentation import FlipsAndCrops
-from imex_experiments.data.epoch_sampler import EpochLoader, EpochSampler
+from imex_experiments.data.epoch_sampler import (
+    EpochLoader,
+    EpochSampler,
+    FixedSampler,
+)
 from imex_experiments.facts import DataModule
 
 log = logging.getLogger(__name__)
@@ -18,6 +22,7 @@ log = logging.getLogger(__name__)
 class TensorData(DataModule):
     """A data module with `splits` by name, which `setup` fills, and a loader for each.
 
+    What `prepare_data` caches, `setup` reads; where it was not called, `setup` caches it.
     The order of training images depends on the seed of the run (torch's) and the epoch. A
     last batch of a single image is dropped with a warning, because batch norm cannot use
     it. With `on_device` the splits are kept on the training device, and batches are taken
@@ -61,7 +66,8 @@ class TensorData(DataModule):
                 "the last batch would hold one image; it is dropped (batch norm)"
             )
         self._seed = torch.initial_seed()
-        order = EpochSampler(images, seed=self._seed)
+        sampler = FixedSampler if self._overfitting() else EpochSampler
+        order = sampler(images, seed=self._seed)
         return EpochLoader(sampler=order, drop_last=odd, **self._options("train"))
 
     def val_dataloader(self) -> DataLoader:
@@ -69,6 +75,11 @@ class TensorData(DataModule):
 
     def test_dataloader(self) -> DataLoader:
         return DataLoader(**self._options("test"))
+
+    def _overfitting(self) -> bool:
+        """Return True in a training that repeats its first batches."""
+        trainer: Any = self.trainer
+        return trainer is not None and trainer.overfit_batches > 0
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Augment a batch of the training loop; return any other batch unchanged."""
@@ -79,7 +90,8 @@ class TensorData(DataModule):
         ):
             return batch
         images, *targets, numbers = batch
-        of, epoch = len(self.splits["train"]), self.trainer.current_epoch
+        of = len(self.splits["train"])
+        epoch = 0 if self._overfitting() else self.trainer.current_epoch
         return [self.augmentation(images, numbers, of, self._seed, epoch), *targets]
 
     def _with_numbers(self, split: str) -> TensorDataset:

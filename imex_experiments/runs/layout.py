@@ -21,6 +21,10 @@ STATUS = Path("status.json")
 LOCK = Path(".lock")
 FIGURES = Path("figures")
 TENSORBOARD = Path("tensorboard")
+CSV = Path("csv")
+LOGS = (TENSORBOARD, CSV, Path("wandb"))
+"""Folders of loggers."""
+
 CONSOLE = Path("console.log")
 """Output of a job of a sweep."""
 

@@ -105,6 +105,7 @@ def load_dense(
 def load_data(run: str | Path, allow: Sequence[str] = ()) -> DataModule:
     """Return the data module of a run, after its `setup`."""
     data = build_data(load_config(run, allow), REBUILDING)
+    data.prepare_data()
     data.setup()
     return data
 

@@ -11,7 +11,7 @@ from omegaconf._utils import get_yaml_loader
 
 from imex_experiments.errors import CheckpointError
 from imex_experiments.files import read_regular
-from imex_experiments.runs.layout import BEST, FIGURES, HYDRA, TENSORBOARD
+from imex_experiments.runs.layout import BEST, CSV, FIGURES, HYDRA, TENSORBOARD
 
 MOST_YAML = 2**17
 MOST_JSON = 2**20
@@ -88,9 +88,9 @@ def _plain(node: Any) -> None:
 def check_folder(folder: Path) -> None:
     """Raise CheckpointError for a link, a FIFO or a device in the folders of a run.
 
-    Other folders, which loggers make, are not checked.
+    Folders of other packages, such as wandb's, are not checked.
     """
-    ours = {str(HYDRA), str(BEST.parent), str(FIGURES), str(TENSORBOARD)}
+    ours = set(map(str, (HYDRA, BEST.parent, FIGURES, TENSORBOARD, CSV)))
     count = 0
     for place, folders, files in os.walk(folder):
         for name in [*folders, *files]:

@@ -57,7 +57,7 @@ def refuse_changes(cfg: DictConfig) -> None:
     """Raise ConfigError with the differing keys if a resumed run is configured otherwise.
 
     A key that was added to this package after the run has a default without effect. It
-    differs only if it is given now.
+    differs only if it is given now. Loggers may differ: they do not change the results.
     """
     if cfg.resume is None or cfg[CHANGED]:
         return
@@ -69,7 +69,9 @@ def refuse_changes(cfg: DictConfig) -> None:
     changed = [
         f"{key}: {before.get(key)} -> {now.get(key)}"
         for key in sorted((before.keys() | now.keys()) - OWN - FREE)
-        if before.get(key) != now.get(key) and (key in before or key in given)
+        if before.get(key) != now.get(key)
+        and (key in before or key in given)
+        and key.partition(".")[0] != "logger"
     ]
     if changed:
         raise ConfigError(

@@ -145,12 +145,18 @@ NAMES_CODE = re.compile(r"-|[+~]*hydra\b|[^=]*@hydra\b")
 
 PLACES = {
     *("path", "folder", "dirpath", "filename", "save_dir", "default_root_dir"),
-    *("run_dir", "name", "version"),
+    *("run_dir", "name", "version", "project", "experiment_name"),
 }
-"""Arguments, outside of data and model, that are paths to write to."""
+"""Arguments, outside of data and model, that are places to write to."""
 
 PLACE = re.compile(r"\$\{run_dir\}(/\w[\w.-]*)*|(\w[\w.-]*)?")
 """Allowed paths: below the run folder, and plain names."""
+
+SENDING = re.compile(
+    r"logger\.(?:wandb|mlflow)\."
+    r"(?!(?:project|experiment_name|name|run_name|group|tags|prefix|offline)\b)"
+)
+"""Settings of loggers that send to a server, but for names within the user's account."""
 
 PACKAGES = {
     "model": r"imex_experiments\.(networks|terms|integrators|solvers|operators)\.[\w.]+",
@@ -248,6 +254,8 @@ def check_word(
             if not _may_be_named(group, value, allow):
                 reason = f"it is none of the classes of a run{hint_of_allow(value)}"
                 raise _not_taken(word, source, reason)
+        elif SENDING.match(key):
+            raise _not_taken(word, source, "a run is reported to places of yours alone")
         elif place and not (value is None and last == "path"):
             if key == "run_dir" or not PLACE.fullmatch(str(value)):
                 raise _not_taken(word, source, "a run writes into its own folder alone")

@@ -80,6 +80,7 @@ def _estimate(plain: dict[str, Any]) -> Estimate:
     hush_lightning()
     cfg = OmegaConf.create(plain)
     parts = build_parts(cfg)
+    parts.data.prepare_data()
     parts.data.setup()
     task = build_task(cfg, parts)
     clock = _StepClock()
@@ -91,6 +92,7 @@ def _estimate(plain: dict[str, Any]) -> Estimate:
             max_epochs=1,
             limit_train_batches=3,
             limit_val_batches=0,
+            overfit_batches=0,
             fast_dev_run=False,
         )
         trainer.fit(task, parts.data)

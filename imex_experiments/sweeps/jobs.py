@@ -26,7 +26,7 @@ from imex_experiments.process.interrupts import INTERRUPTS
 from imex_experiments.process.tied import run_tied
 from imex_experiments.runs.checkpoint_io import has_checkpoint
 from imex_experiments.runs.folder import alone_in
-from imex_experiments.runs.layout import CONSOLE, HISTORY, STATUS
+from imex_experiments.runs.layout import CONSOLE, HISTORY, LOGS, STATUS
 from imex_experiments.runs.load import read_metrics
 from imex_experiments.runs.status import record_death, status_if_readable
 
@@ -136,7 +136,7 @@ def _last_line(console: Path) -> str:
 
 def _clear(folder: Path) -> None:
     """Remove the files of a failed attempt, except its logs."""
-    for name in ("checkpoints", "tensorboard", "figures"):
+    for name in ("checkpoints", "figures", *LOGS):
         shutil.rmtree(folder / name, ignore_errors=True)
     for path in (HISTORY, STATUS):
         (folder / path).unlink(missing_ok=True)

@@ -141,6 +141,11 @@ class Task(pl.LightningModule):
     def test_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
         self.validation_step(batch, index)
 
+    def predict_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
+        """Return the prediction for the inputs of a batch, as `predict` does."""
+        inputs, _ = batch
+        return self.predict(inputs)
+
     def on_validation_epoch_end(self) -> None:
         self._log_scores("val")
 

@@ -12,6 +12,7 @@ from imex_experiments.config.parts import Parts, build_seeded_network, build_tas
 from imex_experiments.config.preflight import try_batch
 from imex_experiments.errors import ConfigError, DataError
 from imex_experiments.facts import DataModule, Facts
+from imex_experiments.process.rank import is_first_on_machine
 from imex_experiments.runs.checkpoint_io import load_weights
 from imex_experiments.runs.resume import refuse_unfit
 from imex_experiments.tasks import Task
@@ -23,7 +24,7 @@ _waiting: list[tuple[DataModule, Task, list[logging.LogRecord]]] = []
 
 
 def prepare(cfg: DictConfig, parts: Parts) -> None:
-    """Set up the data, build the task, and keep both for `prepared`.
+    """Prepare and set up the data, build the task, and keep both for `prepared`.
 
     Log records are kept too, because the log file of the run does not exist yet. Raises
     DataError for data that cannot be used or that are not as the data module states,
@@ -36,6 +37,8 @@ def prepare(cfg: DictConfig, parts: Parts) -> None:
     root.addHandler(kept)
     root.setLevel(logging.INFO)
     try:
+        if is_first_on_machine():
+            data.prepare_data()
         data.setup()
     finally:
         root.removeHandler(kept)

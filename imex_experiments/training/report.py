@@ -14,7 +14,12 @@ from torch import Tensor, nn
 from imex_experiments.files import write_json
 from imex_experiments.networks.cost import count_flops, count_parameters, parts
 from imex_experiments.process.rank import is_first_process
-from imex_experiments.runs.layout import FIGURES, METRICS, resume_command
+from imex_experiments.runs.layout import (
+    FIGURES,
+    METRICS,
+    TENSORBOARD,
+    resume_command,
+)
 from imex_experiments.tasks import Task
 
 
@@ -83,12 +88,13 @@ def show_next_commands(run: Path, more: Sequence[str] = ()) -> None:
     run = Path(os.path.relpath(run))
     where = quote(str(run))
     allow = "".join(f" {quote(word)}" for word in more if not word.startswith("-"))
+    dashboards = f"dashboards  tensorboard --logdir {quote(str(run.parent.parent))}\n"
     Console().print(
         f"\nresults     {where}/{METRICS}, figures in {where}/{FIGURES}/\n"
         f"evaluate    python scripts/evaluate.py run={where}{allow}\n"
         f"predict     python scripts/predict.py run={where} images=<folder> out=<folder>"
         f"{allow}\n"
-        f"dashboards  tensorboard --logdir {quote(str(run.parent.parent))}\n"
+        f"{dashboards if (run / TENSORBOARD).is_dir() else ''}"
         f"resume      {resume_command(run, more)}",
         highlight=False,
         markup=False,

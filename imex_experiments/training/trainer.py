@@ -21,32 +21,37 @@ def build_callbacks(cfg: DictConfig, otherwise: pl.Callback) -> list[pl.Callback
 
     `otherwise` is added if no callback of its class is configured.
     """
-    nodes, allowed = cfg.get("callbacks") or {}, allowed_by(cfg)
-    callbacks = [
-        build(node, f"callbacks.{key}", allowed) for key, node in nodes.items()
-    ]
-    callbacks = [callback for callback in callbacks if callback is not None]
+    callbacks = _build_named(cfg, "callbacks")
     return callbacks if _has(callbacks, type(otherwise)) else [*callbacks, otherwise]
 
 
-def build_logger(cfg: DictConfig) -> Logger | None:
-    """Build the logger; return None for `logger=null`."""
-    return build(cfg.get("logger"), "logger", allowed_by(cfg))
+def build_loggers(cfg: DictConfig) -> list[Logger]:
+    """Build the loggers that are not null; they open files and connections later."""
+    return _build_named(cfg, "logger")
+
+
+def _build_named(cfg: DictConfig, group: str) -> list[Any]:
+    nodes, allowed = cfg.get(group) or {}, allowed_by(cfg)
+    return [
+        build(node, f"{group}.{name}", allowed)
+        for name, node in nodes.items()
+        if node is not None
+    ]
 
 
 def build_trainer(
-    cfg: DictConfig, callbacks: Sequence[pl.Callback], logger: Logger | None
+    cfg: DictConfig, callbacks: Sequence[pl.Callback], loggers: Sequence[Logger]
 ) -> Any:
-    """Build the trainer with these callbacks and this logger, and no others.
+    """Build the trainer with these callbacks and loggers, and no others.
 
-    Where one is null, Lightning would add a logger, checkpoints or a progress bar of its
-    own.
+    Where there are none, Lightning would add a logger, checkpoints or a progress bar of
+    its own.
     """
     return build(
         lightning(cfg.trainer),
         "trainer",
         callbacks=callbacks,
-        logger=logger or False,
+        logger=list(loggers) or False,
         plugins=[VerifiedCheckpointIO()],
         enable_checkpointing=_has(callbacks, Checkpoint),
         enable_progress_bar=_has(callbacks, ProgressBar),

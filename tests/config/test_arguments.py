@@ -6,7 +6,11 @@ from pathlib import Path
 import pytest
 from omegaconf import MISSING
 
-from imex_experiments.config.arguments import parse_arguments, split_arguments
+from imex_experiments.config.arguments import (
+    parse_arguments,
+    rewritten,
+    split_arguments,
+)
 from imex_experiments.errors import ConfigError
 
 
@@ -77,3 +81,26 @@ def test_help_is_the_docstring_and_the_keys_with_their_defaults(
         split_arguments(Documented)
     assert ended.value.code == 0
     assert capsys.readouterr().out.splitlines() == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        ("logger=null", "logger=none"),
+        ("scheduler=null", "~scheduler"),
+        ("model/diffusion=null", "~model/diffusion"),
+        # of when there was one logger, without a name
+        ("logger.name=curves", "logger.tensorboard.name=curves"),
+        ("++logger.save_dir='a\nb'", "++logger.tensorboard.save_dir='a\nb'"),
+        ("~logger.default_hp_metric", "~logger.tensorboard.default_hp_metric"),
+        # and of now
+        ("logger.csv=null", "logger.csv=null"),
+        ("~logger.csv", "~logger.csv"),
+        ("logger=[tensorboard,csv]", "logger=[tensorboard,csv]"),
+        ("+logger.mine={_target_: x}", "+logger.mine={_target_: x}"),
+        ("logger.csv.name=rows", "logger.csv.name=rows"),
+        ("callbacks.figures=null", "callbacks.figures=null"),
+    ],
+)
+def test_overrides_are_rewritten_for_hydra(given: str, read: str) -> None:
+    assert rewritten([given, "seed=1"]) == [read, "seed=1"]

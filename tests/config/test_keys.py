@@ -17,13 +17,14 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 
-from imex_experiments.config.arguments import without_null
+from imex_experiments.config.arguments import rewritten
 from imex_experiments.config.build import build
 from imex_experiments.config.keys import check_keys
 from imex_experiments.config.preflight import preflight
 from imex_experiments.config.trainer import check_trainer
 from imex_experiments.errors import ConfigError, exit_code
 from imex_experiments.process.command import _reported
+from imex_experiments.training.trainer import build_loggers
 
 FREE = (
     "callbacks.hparams.hparams",  # columns of a table
@@ -140,7 +141,9 @@ def test_random_keys_are_refused_at_every_level(
             "+callbacks.history._partial_=true",
             "callbacks.history._partial_: expected f",
         ),
-        ("+logger.prefx=a", "logger.prefx: unknown key"),
+        ("+logger.csvv=null", "logger.csvv: unknown key, did you mean 'csv'?"),
+        ("+logger.tensorboard.prefx=a", "logger.tensorboard.prefx: unknown key"),
+        ("logger.tensorboard=1", "logger.tensorboard=1: expected null or a node"),
     ],
 )
 def test_refusals_name_the_key_and_the_nearest(override: str, complaint: str) -> None:
@@ -149,17 +152,42 @@ def test_refusals_name_the_key_and_the_nearest(override: str, complaint: str) ->
     )
 
 
-@pytest.mark.skipif(find_spec("wandb") is not None, reason="it is installed")
-def test_a_logger_without_its_package_is_refused_with_the_install_line() -> None:
-    target = "pytorch_lightning.loggers.WandbLogger"
-    words = [f"logger._target_={target}", "~logger.default_hp_metric", "run_dir=x"]
-    cfg = compose("train", words)
-    with pytest.raises(
-        ConfigError, match=rf"^logger\._target_={target}: .*pip install"
-    ):
+@pytest.mark.parametrize("name", ["wandb", "mlflow"])
+def test_a_logger_without_its_package_is_refused_with_the_install_line(
+    name: str,
+) -> None:
+    if find_spec(name) is not None:
+        pytest.skip(f"{name} is installed")
+    cfg = compose("train", [f"logger=[tensorboard,{name}]", "run_dir=x"])
+    install = r"pytorch_lightning\.loggers\.\w+: .*pip install"
+    with pytest.raises(ConfigError, match=rf"^logger\.{name}\._target_={install}"):
         check_keys(cfg)
-    with pytest.raises(ConfigError, match=r"^logger: .*pip install"):
-        build(cfg.logger, "logger")
+    with pytest.raises(ConfigError, match=rf"^logger: .*{name}"):
+        build(cfg.logger[name], "logger")
+
+
+def test_several_loggers_are_built_by_their_names() -> None:
+    """Any of them may be null, by its own key or with all the others."""
+    several = ["logger=[tensorboard,csv]", "run_dir=x"]
+    for more, names in (
+        ([], ["RunLogger", "CsvLogger"]),
+        (["logger.csv=null"], ["RunLogger"]),
+        (["logger.tensorboard=null", "+logger.prefix={}"], None),
+        (rewritten(["logger=null"]), []),
+        (
+            ["+logger.mine={_target_:imex_experiments.callbacks.CsvLogger,save_dir:y}"],
+            ["RunLogger", "CsvLogger", "CsvLogger"],
+        ),
+    ):
+        cfg = compose("train", [*several, *more])
+        if names is None:
+            with pytest.raises(
+                ConfigError, match=r"logger\.prefix: unknown key, known:"
+            ):
+                check_keys(cfg)
+            continue
+        check_keys(cfg)
+        assert [type(logger).__name__ for logger in build_loggers(cfg)] == names
 
 
 @pytest.mark.parametrize("argument", ["diffusion.alpha=5", "layer.padding=circular"])
@@ -173,7 +201,7 @@ def test_anything_that_is_not_needed_may_be_null(main_job: DictConfig) -> None:
     names = list(main_job.callbacks)
     for words in (
         [f"callbacks.{name}=null" for name in names],
-        without_null(["callbacks=null", "logger=null", "scheduler=null"]),
+        rewritten(["callbacks=null", "logger=null", "scheduler=null"]),
     ):
         preflight(compose("train", [*words, "run_dir=x"]))
     with pytest.raises(

@@ -99,6 +99,16 @@ def test_raw_depths_have_holes_and_depths_do_not(sample: Path, tmp_path: Path) -
         assert bool((data.splits["train"].tensors[1] == 0).any()) == holes
 
 
+def test_what_was_prepared_is_not_read_again(small: Path, tmp_path: Path) -> None:
+    data = NyuData(str(tmp_path / "cache"), str(small), image_size=[6, 8], batch_size=1)
+    data.prepare_data()
+    small.unlink()
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+    data.setup()
+    data.prepare_data()  # Lightning's call, after ours
+    assert set(data.splits) == {"train", "val", "test"}
+
+
 def test_batches_and_facts(small: Path) -> None:
     with h5py.File(small, "r+") as file:
         file["depths"][0, :320] = 0

@@ -106,3 +106,30 @@ def test_impossible_sizes_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=complaint):
         make(cache, **options)
+
+
+def test_preparing_makes_the_cache_that_setup_reads(tmp_path: Path) -> None:
+    """Lightning prepares in one process of a machine, and sets up in all of them."""
+    first, other = (QtipsData(str(tmp_path), train=32, val=8, test=8) for _ in range(2))
+    first.prepare_data()
+    made = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    assert len(made) == 3
+    for data in (first, other):
+        data.setup()
+        data.prepare_data()  # Lightning's call, after ours
+    assert made == {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    for split in ("train", "val", "test"):
+        pairs = zip(
+            first.splits[split].tensors, other.splits[split].tensors, strict=True
+        )
+        assert all(torch.equal(*pair) for pair in pairs)
+
+
+def test_without_a_cache_the_images_are_generated_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    data = QtipsData(str(tmp_path / "file"), train=32, val=8, test=8)
+    data.prepare_data()
+    data.setup()
+    assert caplog.text.count("cannot cache") == 3  # a warning for each split

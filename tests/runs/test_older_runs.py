@@ -48,12 +48,17 @@ def test_it_resumes(forked: Command, tmp_path: Path) -> None:
     """Bit for bit on the machine that made it; elsewhere four steps round otherwise.
 
     A step moves a weight by the learning rate at most, whose sum over the four steps is
-    0.006: a loss of about one cannot differ by more than some percent.
+    0.006: a loss of about one cannot differ by more than some percent. Another logger
+    changes nothing of it.
     """
     run = tmp_path / "run"
     shutil.copytree(OLD, run)
-    done = forked(str(ROOT / "train.py"), f"resume={run}", cwd=tmp_path)
+    with (run / ".hydra/overrides.yaml").open("a") as file:
+        file.write("- logger.name=curves\n")  # of when a run had one logger
+    words = [f"resume={run}", "logger=[tensorboard,csv]"]
+    done = forked(str(ROOT / "train.py"), *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+    assert {"curves", "csv"} <= {path.name for path in run.iterdir()}
     rows = read_history(run)
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
     before = (OLD / "metrics.csv").read_text()

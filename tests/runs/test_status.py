@@ -257,3 +257,12 @@ def test_json_has_no_word_for_nan(tmp_path: Path) -> None:
 def test_nearest_names() -> None:
     assert nearest("alhpa", ["alpha", "h"]) == "did you mean 'alpha'?"
     assert nearest("zzz", ["h", "alpha"]) == "known: alpha, h"
+
+
+@pytest.mark.parametrize("package", ["wandb", "mlflow"])
+def test_a_logger_that_cannot_report_is_one_line_about_storage(package: str) -> None:
+    """Its errors are known by their package, which need not be installed."""
+    kind = type("Failure", (Exception,), {"__module__": f"{package}.errors"})
+    found = root_cause(kind("not logged in,\nuse login"))
+    assert exit_code(found) == 6
+    assert one_line(found) == f"logger.{package}: not logged in, use login"

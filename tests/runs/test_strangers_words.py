@@ -27,6 +27,10 @@ OURS = (
     "callbacks.history.path=null",
     "callbacks.history.path='${run_dir}/rows.csv'",
     "logger.name=curves",
+    "logger=[tensorboard,csv,wandb]",
+    "logger.csv.name=rows",
+    "logger.wandb.project=sweep",
+    "logger.mlflow.experiment_name=sweep",
     "trainer.profiler=simple",
     "~callbacks.figures",
     "optimizer._target_=torch.optim.SGD",
@@ -48,6 +52,23 @@ def test_what_is_refused_may_be_given_anew() -> None:
     with pytest.raises(CheckpointError, match="give it on the command line"):
         taken_words([word], SOURCE, ["seed=1"])
     assert taken_words([word], SOURCE, [word]) == []
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "logger.csv.save_dir=/elsewhere",
+        "logger.mlflow.tracking_uri=http://elsewhere",
+        "logger.wandb.project=stranger/project",
+        "+logger.wandb.entity=stranger",
+        "logger.wandb.version=of-another-run",
+        "++logger={wandb:{name:a,save_dir:/elsewhere}}",
+        "+logger.mine={_target_:pytorch_lightning.loggers.WandbLogger}",
+    ],
+)
+def test_a_run_is_reported_to_places_of_the_user_alone(word: str) -> None:
+    with pytest.raises(CheckpointError, match="give it on the command line"):
+        taken_words([word], SOURCE, [])
 
 
 def test_the_cache_is_the_users() -> None:

@@ -98,23 +98,22 @@ class NyuData(TensorData):
         self.border = border
         self.seed = seed
         self.verify = verify
+        self._converted: dict[str, Tensor] = {}
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """Shape (C, H, W) of an image."""
         return self.in_channels, *self.image_size
 
+    def prepare_data(self) -> None:
+        """Convert the frames and cache them, in one process of each machine."""
+        if not self.splits:
+            self._converted = self._frames()
+
     def setup(self, stage: str | None = None) -> None:
         if self.splits:
             return
-        mat_version(self.path)
-        if self.splits_file is not None:
-            mat_version(self.splits_file)
-        if self.verify:
-            require_published(self.path)
-        found = cached(
-            self.cache_dir, "nyu", self._key(), self._convert, self._layout()
-        )
+        found, self._converted = self._converted or self._frames(), {}
         self._log_masked(found["masked"])
         sizes = found["sizes"].tolist()
         if self.batch_size > sizes[0]:
@@ -129,6 +128,15 @@ class NyuData(TensorData):
             split: TensorDataset(*part)
             for split, part in zip(SPLITS, parts, strict=True)
         }
+
+    def _frames(self) -> dict[str, Tensor]:
+        """Return the converted frames, from the cache or of the file."""
+        mat_version(self.path)
+        if self.splits_file is not None:
+            mat_version(self.splits_file)
+        if self.verify:
+            require_published(self.path)
+        return cached(self.cache_dir, "nyu", self._key(), self._convert, self._layout())
 
     def _key(self) -> dict[str, Any]:
         """Return all parameters on which the tensors depend, and the identity of the files."""
@@ -255,10 +263,10 @@ class NyuSampleData(NyuData):
         )
         self.frames = frames
 
-    def setup(self, stage: str | None = None) -> None:
+    def _frames(self) -> dict[str, Tensor]:
         if not self.path.exists():
             make_nyu_sample(self.path, self.frames, self.seed)
-        super().setup(stage)
+        return super()._frames()
 
 
 def _mean_and_std(values: Tensor) -> tuple[float, float]:
