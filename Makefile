@@ -77,6 +77,11 @@ test-faults: $(DEV) ## Kill, fill, fuzz and forge, and take out every guard (two
 docs-check: $(DEV) ## Run every command and snippet of README.md and docs/
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m docs
 
+.PHONY: wheel
+wheel: $(READY) ## Build dist/*.whl: the package with conf/ and the command imex
+	rm -rf build  # setuptools would take files from it that are gone here
+	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
+
 .PHONY: lint
 lint: $(DEV) ## Check format, style and types
 	$(BIN)/ruff format --check .
@@ -101,5 +106,5 @@ dashboard: $(READY) ## TensorBoard on localhost:6006 (one sweep: make dashboard 
 
 .PHONY: clean
 clean: ## Remove the environment and all caches; runs in outputs/ stay
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

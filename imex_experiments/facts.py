@@ -48,6 +48,9 @@ class Facts(TypedDict, total=False):
     depth_std: float
     """Mean and standard deviation of the valid depths, in metres."""
 
+    depth_range: list[float]
+    """Nearest and farthest valid depth in metres, 0.001 and 10 unless it is stated."""
+
     range: list[float]
     """Lowest and highest value of each coordinate, for points."""
 

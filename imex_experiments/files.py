@@ -139,7 +139,12 @@ class GrowingTable:
 
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text to a file, which appears only when all of it is on the disk."""
-    with on_disk(path, text.encode()) as temporary:
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write content to a file, which appears only when all of it is on the disk."""
+    with on_disk(path, content) as temporary:
         os.replace(temporary, path)
 
 

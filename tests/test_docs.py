@@ -3,9 +3,12 @@
 `docs` marks what takes long; it is run by `make docs-check`.
 """
 
+import json
 import re
 import shlex
 import shutil
+from dataclasses import fields
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,9 +18,10 @@ import pytest
 import torch
 from conftest import QUICK, ROOT, Command
 from dashboard import CHROMIUM
+from folder_sets import write_stand_in
 from sweep_folders import make_sweep
 
-from imex_experiments.data.image_folder import write_image_folder
+from imex_experiments.data.folder.published import write_image_folder
 from imex_experiments.data.nyu.sample import make_nyu_sample, nyu_sample_path
 from imex_experiments.data.qtips import QtipsRecipe, make_qtips
 from imex_experiments.integrators import TimeGrid, integrate
@@ -31,6 +35,9 @@ TINY = [*QUICK, "trainer.max_epochs=1", "data.train=8", "data.val=4", "data.test
 TINY += ["data.batch_size=4"]
 
 TINY_DEPTH = ["trainer.max_epochs=1", "data.image_size=[24,32]", "model.widths=[4,8]"]
+
+TINY_FOLDER = ["trainer.max_epochs=1", "data.batch_size=2", "model.widths=[2,4]"]
+TINY_FOLDER += ["data.resize=[24,32]", "data.crop=16"]
 
 TINY_BENCHMARK = ["shapes=[[1,2,32,32]]", "sides=[32,48]", "rounds=3", "seconds=0"]
 TINY_BENCHMARK += ["epochs=0", "between=[16]"]
@@ -136,6 +143,23 @@ def sweep(python: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_commands_give_arguments_that_their_scripts_have() -> None:
+    checked = 0
+    for command in commands():
+        first, *words = shlex.split(command)
+        script = Path(words[0])
+        if first != "python" or script.parts[0] != "scripts":
+            continue
+        moved = script.parts[1] == script.name  # its body is in the package
+        package = "imex_experiments.commands." if moved else ""
+        arguments = getattr(import_module(package + script.stem), "Arguments", None)
+        given = [word.partition("=")[0] for word in words[1:] if "=" in word]
+        if arguments is not None and script.stem != "tune":  # which takes overrides too
+            assert {*given} <= {field.name for field in fields(arguments)}, command
+            checked += 1
+    assert checked >= 20
+
+
 @pytest.mark.docs
 @pytest.mark.parametrize("command", commands())
 def test_command(
@@ -156,6 +180,9 @@ def test_command(
         path = nyu_sample_path(tmp_path, 24, 0)
         make_nyu_sample(path, 24, 0)
         command = command.replace("<nyu_depth_v2_labeled.mat>", str(path))
+    if own := re.search(r"<(em_membranes|camvid|nyu_kitchens)>", command):
+        root = write_stand_in(tmp_path / own[1], own[1])
+        command = command.replace(own[0], str(root))
     if "<sweep>" in command:
         command = command.replace("<sweep>", str(request.getfixturevalue("sweep")))
     command = command.replace("<run>", str(trained)).replace("<partition>", "gpu")
@@ -172,6 +199,12 @@ def test_command(
         assert words[0] == "clone"
         assert words[-2:] == ["cd", "imex-experiments"]
         return
+    if first == "imex":
+        name, *words = words
+        if name == "--help":
+            return
+        first, words = "python", [f"scripts/{name}.py", *words]
+        words[0] = words[0].replace("scripts/train.py", "train.py")
     assert first == "python", command
     for package in ("wandb", "mlflow"):
         if package in command and find_spec(package) is None:
@@ -179,8 +212,9 @@ def test_command(
     if words[0] == "train.py":
         resumed = any("resume=" in word for word in words)
         small = TINY_DEPTH if "nyu" in command else TINY
+        small = TINY_FOLDER if "data=folder" in command else small
         small = TINY_TOY if "experiment=implicit" in command else small
-        words += [] if resumed else small
+        words += [] if resumed or "--cfg" in words else small
         if "resume_changed" in command:
             run = shutil.copytree(trained, tmp_path / "changed")
             words = [word.replace(str(trained), str(run)) for word in words]
@@ -325,6 +359,46 @@ def test_loading_snippet_of_the_readme_runs(trained: Path) -> None:
     names: dict[str, object] = {"images": images}
     exec(code.replace("<run>", str(trained)), names)
     assert names["labels"].shape == (3, 64, 64)
+
+
+@pytest.mark.docs
+def test_training_snippet_of_the_readme_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(snippet("from imex_experiments import train"), names)
+    assert len(names["run"].history) == 2
+
+
+@pytest.mark.docs
+def test_quickstart_notebook_runs(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every cell as it stands, in one process, and what the text says of its results."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("IMEX_CACHE", str(cache))
+    notebook = json.loads((ROOT / "docs/quickstart.ipynb").read_text())
+    cells = [
+        "".join(c["source"]) for c in notebook["cells"] if c["cell_type"] == "code"
+    ]
+    names: dict[str, Any] = {}
+    for cell in cells:
+        exec(cell, names)
+    implicit, explicit = (names[n].metrics["test/miou"] for n in ("imexnet", "resnet"))
+    assert implicit > explicit + 0.1
+    assert names["seen"] == 33 * 33
+
+
+def test_stored_outputs_of_the_notebook_are_small_and_without_errors() -> None:
+    path = ROOT / "docs/quickstart.ipynb"
+    assert path.stat().st_size < 200_000
+    kinds = {
+        output["output_type"]
+        for cell in json.loads(path.read_text())["cells"]
+        for output in cell.get("outputs", ())
+    }
+    assert kinds == {"stream", "display_data", "execute_result"}
 
 
 def test_table_snippet_of_the_readme_runs(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from test_resume import signal_at
 from torture import SMALL, TRAIN, train
 
 from imex_experiments.callbacks import FiniteCheck
-from imex_experiments.data.image_folder import write_image_folder
+from imex_experiments.data.folder.published import write_image_folder
 from imex_experiments.data.qtips import QtipsRecipe, make_qtips
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="signals of Linux")

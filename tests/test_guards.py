@@ -21,6 +21,7 @@ SIXTY = "tests/test_malicious.py::test_sixty"
 WORDS = "tests/runs/test_strangers_words.py::test"
 OWN = "tests/test_own_classes.py::test"
 IO = "tests/runs/test_checkpoint_io.py::test"
+PLAIN = "tests/runs/test_plain.py::test"
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,12 @@ GUARDS = {
         "weights_only=True",
         "weights_only=False",
         f"{IO}_weights_only",
+    ),
+    "weights of a file only": Guard(
+        f"{RUNS}/transfer.py",
+        "weights_only=True",
+        "weights_only=False",
+        "tests/runs/test_transfer.py::test_what_is_no_start_is_one_clear_line[pickle]",
     ),
     "no URLs": Guard(
         f"{RUNS}/checkpoint_io.py",
@@ -210,8 +217,8 @@ GUARDS = {
     ),
     "the cache is the user's": Guard(
         f"{RUNS}/strangers.py",
-        'if _key(word) in ("data.cache_dir", ALLOW):',
-        "if _key(word) == ALLOW:",
+        "if _key(word) in dropped:",
+        "if False:",
         f"{WORDS}_the_cache",
     ),
     "changes are refused": Guard(
@@ -408,6 +415,132 @@ GUARDS = {
         "if _checksum(tensors) != expected:",
         "if False:",
         "tests/data/test_cache.py::test_damaged_file_is_set_aside_and_made_anew[bit]",
+    ),
+    "a class of a run": Guard(
+        f"{RUNS}/strangers.py",
+        'if not re.fullmatch(PACKAGES.get(group, ""), str(value)):',
+        "if False:",
+        f"{WORDS}_what_a_stranger_writes_is_not[a class]",
+    ),
+    "weights are the user's": Guard(
+        f"{RUNS}/strangers.py",
+        'elif key == "weights" and value is not None:',
+        "elif False:",
+        f"{WORDS}_what_a_stranger_writes_is_not[weights]",
+    ),
+    "no reference to a node": Guard(
+        f"{RUNS}/strangers.py",
+        'elif "${" in str(value) and (not rest or key == "trainer.profiler"):',
+        "elif False:",
+        f"{WORDS}_what_a_stranger_writes_is_not[a reference to a node]",
+    ),
+    "counts of a folder": Guard(
+        f"{RUNS}/strangers.py",
+        "if counted and abs(value) > most:",
+        "if False:",
+        f"{WORDS}_what_a_stranger_writes_is_not[a count]",
+    ),
+    "pixels of a folder": Guard(
+        f"{RUNS}/strangers.py",
+        "if total > MOST_PIXELS:",
+        "if False:",
+        f"{WORDS}_what_a_stranger_writes_is_not[pixels]",
+    ),
+    "points of a folder": Guard(
+        f"{RUNS}/strangers.py",
+        "if points > MOST_NUMBER:",
+        "if False:",
+        f"{WORDS}_what_a_stranger_writes_is_not[points]",
+    ),
+    "no alias in YAML": Guard(
+        f"{RUNS}/plain.py",
+        "if isinstance(event, yaml.AliasEvent):",
+        "if False:",
+        f"{PLAIN}_what_no_run_writes_is_refused[an alias]",
+    ),
+    "levels of YAML": Guard(
+        f"{RUNS}/plain.py",
+        "if depth > MOST_DEPTH or number > MOST_NODES:",
+        "if False:",
+        f"{PLAIN}_what_no_run_writes_is_refused[many levels]",
+    ),
+    "plain values of YAML": Guard(
+        f"{RUNS}/plain.py",
+        "elif not isinstance(node, str | int | float | None):",
+        "elif False:",
+        f"{PLAIN}_what_no_run_writes_is_refused[bytes]",
+    ),
+    "no link in a folder": Guard(
+        f"{RUNS}/plain.py",
+        "if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):",
+        "if False:",
+        f"{PLAIN}_a_link",
+    ),
+    "regular files": Guard(
+        "imex_experiments/files.py",
+        "if not stat.S_ISREG(status.st_mode):",
+        "if False:",
+        f"{PLAIN}_what_no_run_writes_is_refused[a FIFO]",
+    ),
+    "files of bounded size": Guard(
+        "imex_experiments/files.py",
+        "if most is not None and status.st_size > most:",
+        "if False:",
+        f"{PLAIN}_what_no_run_writes_is_refused[too long]",
+    ),
+    "values of a checkpoint": Guard(
+        f"{RUNS}/checkpoint_io.py",
+        "        check_contents(checkpoint)\n",
+        "",
+        f"{IO}_a_history_that_lacks",
+    ),
+    "no compressed checkpoint": Guard(
+        f"{RUNS}/checkpoint_io.py",
+        "        check_container(content)\n",
+        "",
+        f"{IO}_a_compressed",
+    ),
+    "a network of the checkpoint's size": Guard(
+        f"{RUNS}/weights.py",
+        "if tensors > most_tensors or weights > most_weights:",
+        "if False:",
+        "tests/runs/test_load.py::test_defects_are_one_clear_line[a larger network]",
+    ),
+    "signals from the first line on": Guard(
+        "imex_experiments/commands/entry.py",
+        "    end_at_once()  # until",
+        "    pass  # until",
+        "tests/test_ends.py::test_signal_while_importing_is_one_line[train.py]",
+    ),
+    "a job that runs elsewhere": Guard(
+        "imex_experiments/sweeps/jobs.py",
+        "    try:\n        with alone_in(folder):\n",
+        "    try:\n        if True:\n",
+        "tests/test_sweeps.py::test_a_job_that_is_running",
+    ),
+    "values of a cache": Guard(
+        f"{DATA}/cache.py",
+        "            require_sound(tensors)\n",
+        "",
+        "tests/data/test_nyu_data.py::test_a_forged_cache_is_made_anew[too few]",
+    ),
+    "labels of a cache": Guard(
+        f"{DATA}/qtips_data.py",
+        'if int(found["labels"].max()) >= len(CLASSES):',
+        "if False:",
+        "tests/data/test_qtips_data.py::test_a_forged_cache",
+    ),
+    "depths of a cache": Guard(
+        f"{DATA}/nyu/data_module.py",
+        "if not 0 <= least <= largest < math.inf:",
+        "if False:",
+        "tests/data/test_nyu_data.py::test_a_forged_cache_is_made_anew[NaN]",
+    ),
+    "no key that nobody reads": Guard(
+        "imex_experiments/config/build.py",
+        "variadic\n    return names, False",
+        "variadic\n    return names, True",
+        "tests/config/test_build.py::test_no_class_of_lightning",
     ),
 }
 

@@ -20,34 +20,39 @@ ALLOWED: dict[str, set[str]] = {
     "solvers": set(),
     "plots": set(),
     "files": {"errors"},
-    "process": {"errors"},
+    "process": {"errors", "installed"},
     "terms": {"operators"},
     "integrators": {"solvers"},
     "networks": {"terms", "integrators"},
     "analysis": {"operators", "solvers", "terms", "integrators", "networks"},
-    "data": {"errors", "facts", "files"},
+    "data": {"errors", "installed", "facts", "files"},
     "tasks": {"facts", "plots"},
-    "config": {"errors", "facts", "tasks", "networks"},
+    "config": {"errors", "installed", "facts", "tasks", "networks"},
     "runs": {
-        *("config", "errors", "facts", "files", "process", "tasks", "operators"),
+        *("config", "errors", "installed", "facts", "files", "process", "tasks"),
+        "operators",
     },
     "callbacks": {
         *("runs", "config", "errors", "facts", "files", "process", "networks"),
         "analysis",
     },
     "training": {
-        *("runs", "config", "errors", "facts", "files", "process", "tasks"),
-        "networks",
+        *("runs", "config", "errors", "installed", "facts", "files", "process"),
+        *("tasks", "networks"),
     },
-    "results": {"runs", "config", "errors", "files", "networks", "plots"},
+    "results": {"runs", "config", "errors", "installed", "files", "networks", "plots"},
     "sweeps": {
-        *("training", "results", "runs", "config", "errors", "files", "process"),
-        "networks",
+        *("training", "results", "runs", "config", "errors", "installed", "files"),
+        *("process", "networks"),
     },
     "commands": {
         *("sweeps", "results", "training", "callbacks", "runs", "config", "tasks"),
         *("data", "analysis", "networks", "integrators", "terms", "process", "files"),
         *("plots", "installed", "errors", "facts"),
+    },
+    "interactive": {
+        *("commands", "sweeps", "runs", "config", "tasks", "process", "installed"),
+        "errors",
     },
 }
 """A room, or a file at the package's root, and what it may import of ours."""

@@ -21,11 +21,12 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from folder_sets import folder_data, write_set
 from torch import Tensor
 
 from imex_experiments import load_run
 from imex_experiments.data.cache import cached
-from imex_experiments.data.image_folder import read_image_folder
+from imex_experiments.data.folder.published import read_image_folder
 from imex_experiments.data.nyu.file import read_contents
 from imex_experiments.errors import DataError, RunError
 from imex_experiments.runs.checkpoint_io import (
@@ -184,6 +185,10 @@ def inputs(run: Path, folder: Path, canary: Path) -> dict[str, Callable[[], obje
         for kind in ("images", "labels")
     }
     found |= {
+        f"{kind} among pictures": lambda k=kind: _read_pictures(folder / k, k, canary)
+        for kind in ("pickled objects", "an npz", "PostScript", "a link")
+    }
+    found |= {
         f"HDF5: {kind}": lambda k=kind: _read_mat(folder / f"{k}.mat", k)
         for kind in ("soft link", "external link", "external storage", "virtual")
     }
@@ -224,6 +229,23 @@ def _read_image(root: Path, kind: str, canary: Path) -> None:
         _save_objects(root / name / "a.png", gadgets(canary)["a file"])
     (root / "filenames.txt").write_text("a.png")
     read_image_folder(root, classes=4)
+
+
+def _read_pictures(root: Path, kind: str, canary: Path) -> None:
+    first = write_set(root) / "train/images/0.png"
+    evil = first.with_suffix(".npy")
+    gadget = gadgets(canary)["a file"]
+    first.unlink()
+    if kind == "an npz":
+        _save_objects(evil, gadget)
+    elif kind == "pickled objects":
+        np.save(evil, np.array([[gadget]], dtype=object), allow_pickle=True)
+    elif kind == "a link":
+        first.symlink_to("/etc/passwd")
+    else:
+        size = "%%BoundingBox: 0 0 9 9\n%%EndComments\n"
+        first.write_text(f"%!PS-Adobe-3.0 EPSF-3.0\n{size}({canary}) (w) file\n")
+    folder_data(root)
 
 
 def _save_objects(path: Path, gadget: Gadget) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from cifar10_stand_in import write_stand_in
 from conftest import Command
+from folder_sets import write_set
 from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torture import (
@@ -67,6 +68,39 @@ CASES = {
 """Name -> optimizer steps in two epochs, and what is special."""
 
 QUICK = ("0 workers", "2 workers, accumulation")
+
+
+WORKERS = [
+    (0, 2),
+    pytest.param(2, 0, marks=pytest.mark.slow),
+    pytest.param(2, 2, marks=pytest.mark.slow),
+    pytest.param(0, 0, marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize(("before", "after"), WORKERS)
+def test_augmented_images_of_a_folder_are_the_same_after_a_kill(
+    before: int, after: int, tmp_path: Path
+) -> None:
+    """Two epochs of four batches, killed in the second one; workers do not matter."""
+    words = [
+        *("data=folder", f"data.root={write_set(tmp_path / 'set')}", "data.crop=8"),
+        *("data.classes=[dark,bright]", "data.batch_size=2", "data.views=2"),
+        *(f"data.augment.{k}" for k in ("flip=both", "rotate=30", "scale=1.5")),
+        *(f"data.augment.{k}=0.3" for k in ("jitter", "blur", "noise", "shift")),
+        *("data.augment.cutout=0.3", "model.widths=[2]", "trainer.max_epochs=2"),
+        *("callbacks.checkpoints.every_steps=1", "callbacks.progress=null"),
+        *("callbacks.figures=null", "callbacks.stability=null"),
+    ]
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    assert train([*words, f"hydra.run.dir={whole}"]) == 0
+    expected = fingerprint(whole)
+    kill = partial(signal_at, 6, signal.SIGKILL)
+    words.append(f"data.num_workers={before}")
+    assert train([*words, f"hydra.run.dir={run}"], kill) == -signal.SIGKILL
+    assert train([f"resume={run}", f"data.num_workers={after}"]) == 0
+    found = fingerprint(run)
+    assert [key for key in expected if found[key] != expected[key]] == []
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from imex_experiments.data.cifar10 import ARCHIVE, CLASSES
-from imex_experiments.data.image_folder import write_image_folder
+from imex_experiments.data.folder.published import write_image_folder
 from imex_experiments.data.qtips import QtipsRecipe, make_qtips
 
 TRAIN = str(ROOT / "train.py")
@@ -384,7 +384,7 @@ def test_defect_in_a_folder_of_images_ends_with_3(
     )
     done = forked(TRAIN, f"data.root={root}", *QUICK, cwd=tmp_path)
     assert done.returncode == 3
-    assert "000007.png: expected an 8-bit grey image, got mode RGB" in done.stderr
+    assert "000007.png: expected a grey image, got a colour one" in done.stderr
     (root / "train/images/000007.png").unlink()
     done = forked(TRAIN, f"data.root={root}", *QUICK, cwd=tmp_path)
     assert done.returncode == 3

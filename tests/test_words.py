@@ -5,8 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from conftest import QUICK, Command
 from torture import SMALL, TRAIN
+
+from imex_experiments.runs.checkpoint_io import read_checkpoint
 
 
 @pytest.mark.parametrize("mode", [[], ["-m"]])
@@ -88,7 +91,11 @@ def test_shortest_runs_keep_a_checkpoint(
 def test_debugging_run_starts_from_weights_and_leaves_the_test_split_alone(
     trained: Path, forked: Command, tmp_path: Path
 ) -> None:
-    """A step of no length leaves the weights as they came: the score is theirs."""
+    """A step of no length leaves the weights as they came: the score is theirs.
+
+    Two batches move the running statistics: over seven seeds by -0.0001 with a deviation of
+    0.0005, a tenth of the limit. The scores themselves are 0.20 to 0.32.
+    """
     run = tmp_path / "run"
     words = ["debug=default", "test=false", f"weights={trained}", "optimizer.lr=1e-30"]
     words += ["trainer.limit_val_batches=null", "callbacks.batch_statistics=null"]
@@ -97,15 +104,36 @@ def test_debugging_run_starts_from_weights_and_leaves_the_test_split_alone(
     assert done.returncode == 0, done.stderr
     metrics = json.loads((run / "metrics.json").read_text())
     assert not any(name.startswith("test/") for name in metrics)
-    assert metrics["val/miou"] == pytest.approx(best_of(trained), abs=0.02)
+    assert metrics["val/miou"] == pytest.approx(best_of(trained), abs=0.005)
 
-    done = forked(TRAIN, "model=resnet", *words, cwd=tmp_path)
+    done = forked(TRAIN, "model=unet", *words, cwd=tmp_path)
     assert done.returncode == 4, done.stderr
-    assert f"{trained}/checkpoints/best.ckpt: not of this network" in done.stderr
+    assert f"weights={trained}: none of 103 tensors fit" in done.stderr
     done = forked(TRAIN, "-m", "++sweep.resume=nowhere", *words[1:], cwd=tmp_path)
     assert done.returncode == 2, done.stderr
     assert "sweep.resume: give it without +" in done.stderr
     assert {path.name for path in tmp_path.iterdir()} == {"run"}
+
+
+@pytest.mark.slow
+def test_fine_tuning_leaves_frozen_weights_alone_also_after_a_resume(
+    trained: Path, forked: Command, tmp_path: Path
+) -> None:
+    """Bit for bit, with the statistics of their norm; the others are trained further."""
+    run = tmp_path / "run"
+    words = [f"weights={trained}", "freeze=['stages.[01].*']", *QUICK]
+    done = forked(TRAIN, *words, f"hydra.run.dir={run}", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "tensors fit" in (run / "train.log").read_text()
+    again = [f"resume={run}", "trainer.max_epochs=3", "resume_changed=true"]
+    done = forked(TRAIN, *again, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    first = read_checkpoint(trained / "checkpoints/best.ckpt")["state_dict"]
+    last = read_checkpoint(run / "checkpoints/last.ckpt")["state_dict"]
+    for name, value in last.items():
+        kept = name.startswith(("network.stages.0.", "network.stages.1."))
+        counted = name.endswith("num_batches_tracked")
+        assert counted or torch.equal(value, first[name]) == kept, name
 
 
 def best_of(run: Path) -> float:

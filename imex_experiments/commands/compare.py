@@ -17,7 +17,7 @@ from imex_experiments.results.comparison import compare
 from imex_experiments.results.report import write_report
 from imex_experiments.results.sources import is_sweep
 from imex_experiments.results.table import runs_table
-from imex_experiments.results.tables import print_report
+from imex_experiments.results.text_tables import print_report
 
 
 @dataclass

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from imex_experiments.config.arguments import parse_arguments
 from imex_experiments.errors import ConfigError, NumericsError
+from imex_experiments.installed import install_line
 from imex_experiments.runs.load import load_data, load_run
 from imex_experiments.tasks import Task
 from imex_experiments.terms.diffusion import Diffusion
@@ -101,7 +102,8 @@ def random_images(task: Task, shapes: Iterable[tuple[int, int, int]]) -> list[Te
 def accepts(task: Task, images: Tensor) -> bool:
     """Return True if the network accepts images of this size."""
     try:
-        task.evaluated(images)
+        with torch.no_grad():
+            task(images)  # `evaluated` would pad them
     except ValueError:
         return False
     return True
@@ -134,7 +136,7 @@ def require_onnx() -> None:
         import onnxscript  # noqa: F401  (torch.onnx needs it, and fails late without)
     except ImportError as error:
         raise ConfigError(
-            f"format=onnx needs {error.name}: pip install -c constraints.txt -e '.[export]'"
+            f"format=onnx needs {error.name}: {install_line('export')}"
         ) from error
 
 

@@ -1,4 +1,6 @@
-"""Render rooms to a file in the layout of NYU-Depth V2: `make_nyu_sample.py out=<file.mat>`.
+"""Render rooms to a file in the layout of NYU-Depth V2.
+
+`python scripts/make_nyu_sample.py out=<file.mat>`
 
 The file has the layout of nyu_depth_v2_labeled.mat (MATLAB v7.3, 480 x 640 frames), which
 `data=nyu_depth data.path=<file.mat>` reads. `frames=24` is the number of frames, `seed=0` the

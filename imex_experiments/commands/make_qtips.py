@@ -13,7 +13,7 @@ from rich.progress import track
 
 from imex_experiments.config.arguments import parse_arguments
 from imex_experiments.config.build import refusing
-from imex_experiments.data.image_folder import require_empty, write_image_folder
+from imex_experiments.data.folder.published import require_empty, write_image_folder
 from imex_experiments.data.qtips import SPLITS, QtipsRecipe, make_qtips, split_seed
 
 

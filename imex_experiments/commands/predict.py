@@ -1,8 +1,12 @@
-"""Predict labels, depths or classes for a folder of PNGs.
+"""Predict labels, depths or classes for a folder of images.
 
 `python scripts/predict.py run=<run> images=<folder> out=<folder>`
 
-For every 8-bit `<name>.png`, grey or colour as the training images, it writes
+`pretrained=imexnet-qtips` in place of `run` takes a trained network that comes with this
+package, or a file of one.
+
+For every image `<name>.png`, .jpg, .tif, .bmp, .gif, .webp or .npy, grey or colour and with
+the bits of the training images, it writes
 
 - for segmentation `labels/<name>.png` (grey value = class) and `overlays/<name>.png` (the
   labels over the image);
@@ -10,9 +14,10 @@ For every 8-bit `<name>.png`, grey or colour as the training images, it writes
   bar, and one scale for the folder);
 - for classification `classes.csv`.
 
-The output folder must be new or empty. A file that is no such PNG, or has a size that the
-network refuses, is skipped and named at the end. A run with classes of your own needs
-`allow=[<package>]` again.
+With `tile=512` large images are predicted in overlapping tiles of 512 x 512 pixels, which
+takes less memory. The output folder must be new or empty. A file that is no such image, or
+has a size that the network refuses, is skipped and named at the end. A run with classes of
+your own needs `allow=[<package>]` again.
 """
 
 import sys
@@ -26,47 +31,60 @@ from PIL import Image
 from rich.progress import track
 
 from imex_experiments.config.arguments import parse_arguments
-from imex_experiments.data.image_folder import read_image, require_empty
+from imex_experiments.data.folder.pictures import KNOWN, SUFFIXES, read_image
+from imex_experiments.data.folder.published import require_empty
 from imex_experiments.errors import ConfigError, DataError
 from imex_experiments.plots.segmentation import overlay
 from imex_experiments.plots.sheet import ColourBar, draw_sheet
 from imex_experiments.runs.load import load_run
+from imex_experiments.runs.pretrained import load_pretrained, pretrained_names
 from imex_experiments.tasks import ClassificationTask, SegmentationTask, Task
+from imex_experiments.tasks.metrics import has_background
+from imex_experiments.tasks.whole import SMALLEST_TILE
 
 Arrays = dict[str, np.ndarray]
 
 
 @dataclass
 class Arguments:
-    run: str = MISSING
+    run: str | None = None
+    pretrained: str | None = None
     images: str = MISSING
     out: str = MISSING
     checkpoint: str = "best"
+    tile: int | None = None
     allow: list[str] = field(default_factory=list)
 
 
 def main() -> None:
     args = parse_arguments(Arguments)
+    if args.tile is not None and args.tile < SMALLEST_TILE:
+        raise ConfigError(
+            f"tile={args.tile}: expected null or at least {SMALLEST_TILE}"
+        )
     folder, out = Path(args.images), Path(args.out)
     if not folder.is_dir():
         raise DataError(f"images={folder}: no such folder")
     files = [p for p in folder.iterdir() if p.is_file() and p.name[0] != "."]
     if not files:
-        raise DataError(f"images={folder}: no *.png in it")
+        raise DataError(f"images={folder}: no images in it")
     require_empty(out)
-    task: Task = load_run(args.run, args.checkpoint, allow=args.allow)
+    task = chosen(args)
     facts = task.facts
     if facts["dtype"] != "uint8":
+        trained = args.run or args.pretrained
         points = "range" in facts
         kind = "points, not on images" if points else "floats, not on 8-bit images"
-        raise ConfigError(f"run={args.run}: it was trained on {kind}")
+        raise ConfigError(f"run={trained}: it was trained on {kind}")
     # All images are read and predicted before any file is written.
     images: Arrays = {}
     predictions: Arrays = {}
     skipped: list[str] = []
     for path in track(sorted(files)):
         try:
-            image, prediction = predict(task, path, facts["in_channels"])
+            image, prediction = predict(task, path, args.tile)
+            if path.stem in {Path(name).stem for name in images}:
+                raise DataError(f"{path}: there is another {path.stem}; rename it")
         except DataError as error:
             skipped.append(str(error))
         else:
@@ -78,13 +96,28 @@ def main() -> None:
         print(f"warning: skipped {reason}", file=sys.stderr)
 
 
-def predict(task: Task, path: Path, channels: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return an image and its prediction. Raises DataError for an unsuitable file."""
-    if path.suffix.lower() != ".png":
-        raise DataError(f"{path}: not a PNG")
-    image = read_image(path, channels)
+def chosen(args: Arguments) -> Task:
+    """Return the trained task that the arguments name."""
+    if args.pretrained is not None and args.run is None:
+        return load_pretrained(args.pretrained)
+    if args.run is None or args.pretrained is not None:
+        raise ConfigError(
+            "give either run=<run> or pretrained=<name>; there are "
+            f"{', '.join(pretrained_names())}"
+        )
+    return load_run(args.run, args.checkpoint, allow=args.allow)
+
+
+def predict(task: Task, path: Path, tile: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """Return a picture of an image and its prediction.
+
+    Raises DataError for an unsuitable file.
+    """
+    if path.suffix.lower() not in SUFFIXES:
+        raise DataError(f"{path}: not of {KNOWN}")
+    image = torch.from_numpy(read_image(path, task.facts["in_channels"]))[None]
     try:
-        return image, task.predict(torch.from_numpy(image.copy())[None])[0].numpy()
+        return task.pictures(image)[0], task.predict(image, tile)[0].numpy()
     except ValueError as error:
         raise DataError(f"{path}: {error}") from error
 
@@ -93,7 +126,11 @@ def write(task: Task, images: Arrays, predictions: Arrays, out: Path) -> None:
     """Write the files for the kind of task to the output folder."""
     if isinstance(task, SegmentationTask):
         save(out / "labels", predictions)
-        overlays = {name: overlay(images[name], predictions[name]) for name in images}
+        background = has_background(task.classes)
+        overlays = {
+            name: overlay(images[name], predictions[name], background=background)
+            for name in images
+        }
         save(out / "overlays", overlays)
     elif isinstance(task, ClassificationTask):
         out.mkdir(parents=True)
@@ -105,7 +142,8 @@ def write(task: Task, images: Arrays, predictions: Arrays, out: Path) -> None:
     else:
         depths = {name: depth[0] for name, depth in predictions.items()}
         millimetres = {
-            n: (1000 * d).round().astype(np.uint16) for n, d in depths.items()
+            n: (1000 * d).round().clip(0, 65535).astype(np.uint16)
+            for n, d in depths.items()
         }
         save(out / "depths", millimetres)
         save(out / "colours", coloured(depths))
@@ -123,4 +161,4 @@ def coloured(depths: Arrays) -> Arrays:
 def save(folder: Path, arrays: Arrays) -> None:
     folder.mkdir(parents=True)
     for name, array in arrays.items():
-        Image.fromarray(array).save(folder / name)
+        Image.fromarray(array).save(folder / f"{Path(name).stem}.png")

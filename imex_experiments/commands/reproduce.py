@@ -4,7 +4,7 @@ Each part has several sweeps over `seeds=[0,1,2]`, in `<out>/<part>/<sweep>`; `o
 selects some of them. A command that was stopped can be repeated: it continues, and finished
 runs are not repeated. At the end, the published numbers and ours are written to
 `page=<file>.md`, by default `<out>/reproduction.md`; `run=false` does only that. All other
-arguments are overrides of train.py, such as `trainer=gpu speed=mixed`. The part nyu needs
+arguments are overrides of a training, such as `trainer=gpu speed=mixed`. The part nyu needs
 `path=<nyu_depth_v2_labeled.mat>`.
 """
 

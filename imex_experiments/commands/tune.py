@@ -1,6 +1,6 @@
 """Search for the best settings: `python scripts/tune.py 'model.alpha=interval(1,100)'`.
 
-Arguments are overrides of train.py. Optuna's TPE searches over overrides with choice(...),
+Arguments are overrides of a training. Optuna's TPE searches over overrides with choice(...),
 range(...) or interval(...) in `trials=20` runs, in outputs/tune/<study>/<number>. A command
 with the same `study=<name>` continues the study, and `trials=40` adds runs to it. The points
 are equal to those of a study that was never stopped.
@@ -15,7 +15,7 @@ from rich.table import Table
 
 from imex_experiments.config.arguments import split_arguments
 from imex_experiments.errors import ConfigError, SweepError
-from imex_experiments.installed import TRAIN
+from imex_experiments.installed import TRAIN, install_line
 
 
 @dataclass
@@ -29,9 +29,7 @@ def main() -> None:
     try:
         from imex_experiments.sweeps.search import TrialState, tune
     except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"{error.name} is missing: pip install -c constraints.txt -e '.[tune]'"
-        ) from error
+        raise ConfigError(f"{error.name} is missing: {install_line('tune')}") from error
     if args.trials < 1:
         raise ConfigError(f"trials must be >= 1, got {args.trials}")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")

@@ -13,11 +13,15 @@ from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import ConfigKeyError, ValidationError
 
 from imex_experiments.errors import ConfigError, nearest
+from imex_experiments.installed import command_line
 
 Arguments = TypeVar("Arguments")
 
 HELP = {"--help", "-h"}
 """Arguments that print the usage and end the command."""
+
+COMMAND = re.compile(r"python scripts/(\w+)\.py")
+"""A command as docstrings name it."""
 
 REWRITTEN = (
     (r"\+{0,2}logger=null", r"logger=none"),
@@ -31,6 +35,11 @@ REWRITTEN = (
     (
         r"~logger\.(_target_|save_dir|name|version|default_hp_metric)(=.*)?",
         r"~logger.tensorboard.\1\2",
+    ),
+    # A pattern of file names whose quotes the shell took: Hydra reads braces as a mapping.
+    (
+        r"(\+{0,2}data\.(?:images|labels|depths))=([^'\"]*\{(?:split|name)\}[^'\"]*)",
+        r"\1='\2'",
     ),
 )
 """Pattern of a whole override -> the override that Hydra reads in its place."""
@@ -121,11 +130,13 @@ def parse_arguments(
 def usage_of(schema: type[Any]) -> str:
     """Return the usage of a command: its purpose, and its keys with their defaults.
 
-    The purpose is the docstring of the module that defines the dataclass.
+    The purpose is the docstring of the module that defines the dataclass. It names commands
+    as in a checkout.
     """
     defaults: Any = OmegaConf.to_container(OmegaConf.structured(schema))
     lines = [f"  {key}={_written(value)}" for key, value in defaults.items()]
     about = inspect.getdoc(sys.modules[schema.__module__]) or ""
+    about = COMMAND.sub(lambda found: command_line(found[1]), about)
     return "\n".join([about, "", "keys and their defaults:", *lines])
 
 

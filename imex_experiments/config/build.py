@@ -3,7 +3,7 @@
 import inspect
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
@@ -42,9 +42,26 @@ KWARGS_READERS = {
         "lightning_fabric.utilities.throughput.Throughput",
         *("available_flops", "world_size"),
     ),
+    "pytorch_lightning.strategies.ddp.DDPStrategy": (
+        "torch.nn.parallel.DistributedDataParallel",
+        *("module", "device_ids"),
+    ),
+    "pytorch_lightning.strategies.fsdp.FSDPStrategy": (
+        "torch.distributed.fsdp.FullyShardedDataParallel",
+        *("module", "process_group", "device_id"),
+    ),
+    "pytorch_lightning.profilers.pytorch.PyTorchProfiler": ("torch.profiler.profile",),
+    "hydra_plugins.hydra_submitit_launcher.submitit_launcher.LocalLauncher": (
+        "hydra_plugins.hydra_submitit_launcher.config.LocalQueueConf",
+        "_target_",
+    ),
+    "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher": (
+        "hydra_plugins.hydra_submitit_launcher.config.SlurmQueueConf",
+        "_target_",
+    ),
 }
 """Class with `**kwargs` -> the callable that receives them, and its parameters that the
-class passes itself."""
+class passes itself. Every other class with `**kwargs` takes its named parameters alone."""
 
 IGNORED = {"torch.optim.lr_scheduler.OneCycleLR": ("epochs", "steps_per_epoch")}
 """Class -> parameters without effect beside those that this package passes."""
@@ -285,19 +302,23 @@ def _parameters(target: Callable[..., Any]) -> tuple[set[str], bool]:
     """Return the names of all parameters, and True if any other name is accepted.
 
     For a class of KWARGS_READERS they include the parameters of the callable that it passes its
-    `**kwargs` to, if that is installed.
+    `**kwargs` to. Any other name is accepted where that callable is not installed.
     """
-    parameters = inspect.signature(target).parameters
-    names = {p.name for p in parameters.values() if p.kind is not p.VAR_KEYWORD}
-    if len(names) == len(parameters):
+    parameters = inspect.signature(target).parameters.values()
+    names = {
+        p.name for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
+    }
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters):
         return names, False
     for path in map(_path, inspect.getmro(target) if inspect.isclass(target) else ()):
         if path in KWARGS_READERS:
             reader, *taken = KWARGS_READERS[path]
-            with suppress(Exception):  # a package that is not installed
+            try:
                 passed, variadic = _parameters(hydra.utils.get_object(reader))
-                return names | passed - set(taken), variadic
-    return names, True
+            except Exception:  # a package that is not installed
+                return names, True
+            return names | passed - set(taken), variadic
+    return names, False
 
 
 def _path(target: Callable[..., Any]) -> str:

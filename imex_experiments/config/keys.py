@@ -61,7 +61,8 @@ class Experiment:
     resume: Any
     resume_changed: bool
     check: bool
-    weights: Any
+    weights: str | None
+    freeze: list[str]
     test: bool
     allow: Any
     sweep: Mapping[str, Any]

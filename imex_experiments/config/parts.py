@@ -9,10 +9,10 @@ from omegaconf import DictConfig
 from torch import nn
 
 from imex_experiments.config.allow import allowed_by
-from imex_experiments.config.build import TRAINING, build
+from imex_experiments.config.build import TRAINING, build, refusing
 from imex_experiments.errors import ConfigError
 from imex_experiments.facts import DataModule
-from imex_experiments.tasks import Task
+from imex_experiments.tasks import Task, freeze
 
 
 @dataclass
@@ -54,9 +54,12 @@ def build_data(cfg: DictConfig, base: Sequence[str] = TRAINING) -> DataModule:
 
 
 def build_seeded_network(cfg: DictConfig, data: DataModule) -> nn.Module:
-    """Build the network, with initial weights drawn from `cfg.seed`."""
+    """Build the network, with initial weights drawn from `cfg.seed`, and freeze some."""
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
-    return build_network(cfg, data.in_channels, data.out_channels)
+    network = build_network(cfg, data.in_channels, data.out_channels)
+    with refusing("freeze"):
+        freeze(network, cfg.freeze)
+    return network
 
 
 def build_network(

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Hashable
+from pathlib import Path
 
 import torch
 from omegaconf import DictConfig
@@ -11,7 +12,7 @@ from imex_experiments.config.build import refusing
 from imex_experiments.config.keys import CHANGED, check_keys
 from imex_experiments.config.parts import Parts, build_parts
 from imex_experiments.config.trainer import check_own_keys, check_trainer
-from imex_experiments.errors import ConfigError
+from imex_experiments.errors import CheckpointError, ConfigError
 from imex_experiments.facts import DataModule
 from imex_experiments.networks.structure import structure
 
@@ -19,8 +20,9 @@ from imex_experiments.networks.structure import structure
 def preflight(cfg: DictConfig) -> Parts:
     """Check every class, key and type, build all parts, and try them; return the parts.
 
-    Raises ConfigError with key and value for the first thing that cannot work. No data are
-    read: the batch that is tried has the size that the configuration gives.
+    Raises ConfigError with key and value for the first thing that cannot work, and
+    CheckpointError for `weights` that are not there. No data are read: the batch that is
+    tried has the size that the configuration gives.
     """
     check_keys(cfg)
     check_seed(cfg.seed)
@@ -29,6 +31,8 @@ def preflight(cfg: DictConfig) -> Parts:
     _refuse_missing_callbacks(cfg)
     if cfg.sweep.resume is not None:  # train.py takes the word before Hydra does
         raise ConfigError("sweep.resume: give it without +, as sweep.resume=<sweep>")
+    if cfg.weights is not None and not Path(cfg.weights).exists():
+        raise CheckpointError(f"weights={cfg.weights}: no such run or file")
     parts = build_parts(cfg)
     try_batch(parts.network, parts.data)
     with refusing("optimizer"):

@@ -43,19 +43,23 @@ def cached(
     parameters: Mapping[str, Any],
     make: Callable[[], Tensors],
     layout: Layout,
+    require_sound: Callable[[Tensors], None] = lambda tensors: None,
 ) -> Tensors:
     """Return the tensors of `make()`, cached in `<folder>/<name>-<key>.safetensors`.
 
     The key is a digest of the parameters, so other parameters have another file. The file
     appears only when it is complete; several processes may write it at once. A file that is
-    damaged or does not match `layout` is renamed with a warning, and made again. If the
-    cache cannot be written, the tensors are returned with a warning.
+    damaged, does not match `layout`, or has values for which `require_sound` raises
+    ValueError is renamed with a warning, and made again. If the cache cannot be written,
+    the tensors are returned with a warning.
     """
     key = _digest(json.dumps(parameters, sort_keys=True).encode())[:16]
     path = folder / f"{name}-{key}.safetensors"
     if path.exists():
         try:
-            return _read(path, layout)
+            tensors = _read(path, layout)
+            require_sound(tensors)
+            return tensors
         except (SafetensorError, OSError, ValueError) as error:
             aside = path.with_suffix(".damaged")
             log.warning("%s is damaged (%s); set aside as %s", path, error, aside.name)

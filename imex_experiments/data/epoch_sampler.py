@@ -48,6 +48,11 @@ class FixedSampler(EpochSampler, SequentialSampler):
         return 0
 
 
+def overfits(trainer: Any) -> bool:
+    """Return True for a trainer that repeats its first batches."""
+    return trainer is not None and trainer.overfit_batches > 0
+
+
 class EpochLoader(DataLoader):
     """A loader of batches in the order of an EpochSampler, with a position to restore.
 

@@ -1,7 +1,7 @@
 """data=qtips: Q-tips, generated or read from a folder in the published layout."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from imex_experiments.data.cache import cached
-from imex_experiments.data.image_folder import read_image_folder
+from imex_experiments.data.folder.published import read_image_folder
 from imex_experiments.data.qtips import (
     CLASSES,
     SPLITS,
@@ -22,6 +22,7 @@ from imex_experiments.data.qtips import (
 from imex_experiments.data.tensor_data import TensorData
 from imex_experiments.errors import DataError
 from imex_experiments.facts import Facts
+from imex_experiments.installed import command_line
 
 log = logging.getLogger(__name__)
 
@@ -123,6 +124,7 @@ class QtipsData(TensorData):
                     "images": ("U8", number, 1, side, side),
                     "labels": ("U8", number, side, side),
                 },
+                _require_classes,
             )
         return made
 
@@ -132,8 +134,8 @@ class QtipsData(TensorData):
             return self._split(read_image_folder(self.root, self.out_channels))
         if not self.root.is_dir():
             raise DataError(
-                f"{self.root}: no such folder; write one with scripts/make_qtips.py, or "
-                "leave data.root out to generate the data"
+                f"{self.root}: no such folder; write one with "
+                f"{command_line('make_qtips')}, or leave data.root out to generate the data"
             )
         if not (self.root / "train").is_dir():
             raise DataError(
@@ -181,3 +183,9 @@ class QtipsData(TensorData):
             "dtype": "uint8",
             "class_frequency": (counts / counts.sum()).tolist(),
         }
+
+
+def _require_classes(found: Mapping[str, Tensor]) -> None:
+    """Raise ValueError unless all labels are classes."""
+    if int(found["labels"].max()) >= len(CLASSES):
+        raise ValueError(f"labels are in 0 ... {int(found['labels'].max())}")

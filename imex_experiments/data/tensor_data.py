@@ -13,6 +13,7 @@ from imex_experiments.data.epoch_sampler import (
     EpochLoader,
     EpochSampler,
     FixedSampler,
+    overfits,
 )
 from imex_experiments.facts import DataModule
 
@@ -66,7 +67,7 @@ class TensorData(DataModule):
                 "the last batch would hold one image; it is dropped (batch norm)"
             )
         self._seed = torch.initial_seed()
-        sampler = FixedSampler if self._overfitting() else EpochSampler
+        sampler = FixedSampler if overfits(self.trainer) else EpochSampler
         order = sampler(images, seed=self._seed)
         return EpochLoader(sampler=order, drop_last=odd, **self._options("train"))
 
@@ -75,11 +76,6 @@ class TensorData(DataModule):
 
     def test_dataloader(self) -> DataLoader:
         return DataLoader(**self._options("test"))
-
-    def _overfitting(self) -> bool:
-        """Return True in a training that repeats its first batches."""
-        trainer: Any = self.trainer
-        return trainer is not None and trainer.overfit_batches > 0
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Augment a batch of the training loop; return any other batch unchanged."""
@@ -91,7 +87,7 @@ class TensorData(DataModule):
             return batch
         images, *targets, numbers = batch
         of = len(self.splits["train"])
-        epoch = 0 if self._overfitting() else self.trainer.current_epoch
+        epoch = 0 if overfits(self.trainer) else self.trainer.current_epoch
         return [self.augmentation(images, numbers, of, self._seed, epoch), *targets]
 
     def _with_numbers(self, split: str) -> TensorDataset:

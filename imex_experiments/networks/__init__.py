@@ -1,5 +1,12 @@
-"""Networks: blocks of integrated layers, connectors, heads, and a U-Net as baseline."""
+"""Networks: blocks of integrated layers, connectors, heads, a U-Net, and networks of others."""
 
+from imex_experiments.networks.backbones import (
+    Imexified,
+    MonaiSegResNet,
+    MonaiUNet,
+    Smp,
+    TorchvisionSegmentation,
+)
 from imex_experiments.networks.dynamic_block import DynamicBlock
 from imex_experiments.networks.dynamic_net import DynamicNet
 from imex_experiments.networks.refine import refine_knots, refine_steps
@@ -11,6 +18,11 @@ __all__ = [
     "FIRST_H",
     "DynamicBlock",
     "DynamicNet",
+    "Imexified",
+    "MonaiSegResNet",
+    "MonaiUNet",
+    "Smp",
+    "TorchvisionSegmentation",
     "UNet",
     "refine_knots",
     "refine_steps",

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
+from itertools import pairwise
 from statistics import fmean
 from typing import Any, Literal, cast
 
@@ -87,40 +88,28 @@ class DynamicNet(nn.Module):
         closing: int | None = None,
     ) -> None:
         super().__init__()
-        self.checkpoint_blocks = checkpoint_blocks
-        padding = boundary if padding is None else padding
-        learns_h = h == "learned"
-        self.first_h = FIRST_H if isinstance(h, str) else float(h)
-        self.time_penalty = time_penalty
         _check(widths, closing, time_penalty, pool, head)
+        self.checkpoint_blocks, self.time_penalty = checkpoint_blocks, time_penalty
+        self.first_h = FIRST_H if isinstance(h, str) else float(h)
+        padding = boundary if padding is None else padding
         diffusion = _fixed("diffusion", diffusion, alpha=alpha, boundary=boundary)
         diffusion(1)  # checks alpha and boundary, even if no step uses L
         connect = partial(
             Connector, padding=padding, norm=norm, activation=activation, bias=bias
         )
         stages: list[nn.Module] = []
-        for narrow, wide, make_layer, number in zip(
-            [in_channels, *widths[:-1]],
-            widths,
-            _per_block(layer, "layer", len(widths)),
-            _per_block(steps, "steps", len(widths)),
-            strict=True,
-        ):
-            grid = (
-                TimeGrid.geometric(self.first_h, number, ratio)
-                if times is None
-                else TimeGrid(tuple(times))
-            )
-            f = _fixed("layer", make_layer, padding=padding)
-            first = not stages
-            stages.append(
-                connect(narrow, wide, opening)
-                if first
-                else connect(narrow, wide, connector, pool=pool)
-            )
+        layers = _per_block(layer, "layer", len(widths))
+        numbers = _per_block(steps, "steps", len(widths))
+        ends = pairwise([in_channels, *widths])
+        for (narrow, wide), make, number in zip(ends, layers, numbers, strict=True):
+            grid = _grid(self.first_h, number, ratio, times)
+            f = _fixed("layer", make, padding=padding)
+            size, halved = (connector, pool) if stages else (opening, "none")
+            stages.append(connect(narrow, wide, size, pool=halved))
             stages.append(
                 DynamicBlock(
-                    wide, grid, integrator, f, diffusion, interpolation, knots, learns_h
+                    *(wide, grid, integrator, f, diffusion, interpolation, knots),
+                    learns_time_scale=h == "learned",
                 )
             )
             if constraint is not None:
@@ -229,6 +218,15 @@ def _check(
         raise ValueError(f"head must be one of {', '.join(HEADS)}, got {head!r}")
     if pool != "none" and head == "dense":
         raise ValueError(f"pool={pool}: a dense head needs the resolution of the input")
+
+
+def _grid(
+    h: float, steps: int, ratio: float, times: Sequence[float] | None
+) -> TimeGrid:
+    """Return the time points of a block: those given, or `steps` steps of mean size h."""
+    return (
+        TimeGrid.geometric(h, steps, ratio) if times is None else TimeGrid(tuple(times))
+    )
 
 
 def _fixed(name: str, make: Callable[..., Any], **arguments: Any) -> Callable[..., Any]:

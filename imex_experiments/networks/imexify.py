@@ -5,9 +5,10 @@ A residual block Y + f(Y) is a forward Euler step. `imexify` turns it into an IM
 
 import copy
 import operator
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any
 
 import torch
@@ -45,7 +46,8 @@ def imexify(
     Source: IMEXnet eq. 6.
     """
     changed = copy.deepcopy(module)
-    additions, opaque = 0, []
+    make_step = partial(ImplicitConv2d, h=h, alpha=alpha, boundary=boundary)
+    found, opaque = False, []
     for name, part in list(changed.named_modules()):
         if not fnmatchcase(name, where) or not list(part.children()):
             continue
@@ -54,25 +56,16 @@ def imexify(
         except Exception as error:  # foreign code may raise anything on a proxy
             opaque.append(f"{name or 'the module itself'} ({type(error).__name__})")
             continue
-        residuals = list(_residuals(graph, part))
-        if residuals:
-            _refuse_second_step(part, name)
-        for index, (node, branch, channels) in enumerate(residuals):
-            if channels is None:
-                raise ValueError(
-                    f"{name or type(part).__name__}: the channels of its residual are "
-                    "unknown, no convolution or norm precedes the sum"
-                )
-            step = ImplicitConv2d(channels, h, alpha, boundary=boundary)
-            _insert(graph, part, node, branch, f"implicit{index}", step, h)
-        if residuals:
-            rewritten = fx.GraphModule(part, graph, type(part).__name__)
-            if name:
-                changed.set_submodule(name, rewritten)
-            else:
-                changed = rewritten
-        additions += len(residuals)
-    if additions == 0:
+        residuals = list(_residuals(graph, part, name))
+        if not residuals:
+            continue
+        _refuse_second_step(part, name)
+        found, rewritten = True, _rewritten(part, graph, residuals, make_step, h)
+        if name:
+            changed.set_submodule(name, rewritten)
+        else:
+            changed = rewritten
+    if not found:
         unread = f"; not traceable: {', '.join(opaque)}" if opaque else ""
         raise ValueError(
             f"no residual addition in {type(module).__name__}, where={where!r}{unread}"
@@ -109,11 +102,12 @@ class _Past:
 
 
 def _residuals(
-    graph: fx.Graph, part: nn.Module
-) -> Iterator[tuple[fx.Node, fx.Node, int | None]]:
+    graph: fx.Graph, part: nn.Module, name: str
+) -> Iterator[tuple[fx.Node, fx.Node, int]]:
     """Yield each residual sum, its summand f(Y), and the number of channels of f(Y).
 
     Nodes come in the order of execution, so one pass sees every node after its sources.
+    Raises ValueError with the name of the module if the channels are unknown.
     """
     past: dict[fx.Node, _Past] = {}
     for node in graph.nodes:
@@ -127,7 +121,12 @@ def _residuals(
         longer = first.operations - second.operations
         if longer and first.inputs & second.inputs:
             branch = summands[0] if longer > 0 else summands[1]
-            yield node, branch, past[branch].channels
+            if (channels := past[branch].channels) is None:
+                raise ValueError(
+                    f"{name or type(part).__name__}: the channels of its residual are "
+                    "unknown, no convolution or norm precedes the sum"
+                )
+            yield node, branch, channels
 
 
 def _past(node: fx.Node, sources: list[_Past], part: nn.Module) -> _Past:
@@ -170,19 +169,22 @@ def _summands(node: fx.Node) -> tuple[fx.Node, fx.Node] | None:
     return first, second
 
 
-def _insert(
-    graph: fx.Graph,
+def _rewritten(
     part: nn.Module,
-    node: fx.Node,
-    branch: fx.Node,
-    name: str,
-    step: ImplicitConv2d,
+    graph: fx.Graph,
+    residuals: list[tuple[fx.Node, fx.Node, int]],
+    make_step: Callable[[int], ImplicitConv2d],
     h: float,
-) -> None:
-    """Replace f(Y) by h (I + h L)^-1 f(Y) in this sum, not in other uses of f(Y)."""
-    part.add_module(name, step)
-    with graph.inserting_before(node):
-        solved: Any = graph.call_module(name, (branch,))
-        if h != 1:
-            solved = graph.call_function(operator.mul, (h, solved))
-    node.replace_input_with(branch, solved)
+) -> fx.GraphModule:
+    """Return a module with h (I + h L)^-1 f(Y) in its residual sums.
+
+    Other uses of f(Y) are not changed.
+    """
+    for index, (node, branch, channels) in enumerate(residuals):
+        part.add_module(f"implicit{index}", make_step(channels))
+        with graph.inserting_before(node):
+            solved: Any = graph.call_module(f"implicit{index}", (branch,))
+            if h != 1:
+                solved = graph.call_function(operator.mul, (h, solved))
+        node.replace_input_with(branch, solved)
+    return fx.GraphModule(part, graph, type(part).__name__)

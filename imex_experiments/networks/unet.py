@@ -21,8 +21,8 @@ class UNet(nn.Module):
 
     Shapes: (B, in_channels, H, W) to (B, out_channels, H, W). `widths` has one entry per
     level. h and alpha have no effect; they exist so that a sweep can set them for every
-    model. Raises ValueError for fewer than two widths, and in `forward` for an image whose
-    sides are not divisible by 2^(levels - 1).
+    model. `multiple` is 2^(levels - 1). Raises ValueError for fewer than two widths, and in
+    `forward` for an image whose sides are not divisible by it.
     """
 
     def __init__(
@@ -42,6 +42,8 @@ class UNet(nn.Module):
             raise ValueError(
                 f"widths must be two or more positive integers, got {list(widths)}"
             )
+
+        self.multiple = 2 ** (len(widths) - 1)
 
         def double(narrow: int, wide: int) -> nn.Module:
             return nn.Sequential(
@@ -64,10 +66,10 @@ class UNet(nn.Module):
         self.head = Head(widths[0], out_channels)
 
     def forward(self, y: Tensor) -> Tensor:
-        factor = 2 ** (len(self.encoders) - 1)
-        if y.shape[-2] % factor or y.shape[-1] % factor:
+        if y.shape[-2] % self.multiple or y.shape[-1] % self.multiple:
             raise ValueError(
-                f"image sides must be divisible by {factor}, got {tuple(y.shape[-2:])}"
+                f"image sides must be divisible by {self.multiple}, got "
+                f"{tuple(y.shape[-2:])}"
             )
         *skipped, y = self._encode(y)
         for skip, reduce, decode in zip(

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from imex_experiments.plots.curves import COLOURS
@@ -24,51 +25,51 @@ def costs_figure(
     """
     figure = Figure(figsize=(11, 4), layout="constrained")
     ratios, growing = figure.subplots(1, 2)
-    places = np.arange(len(shapes))
-    shown = [name for name in SHOWN if all(name in s[DIRECTION] for s in shapes)]
-    width = 0.8 / len(shown)
+    _draw_ratios(ratios, [s[DIRECTION] for s in shapes])
+    names = ["x".join(map(str, s["shape"])) for s in shapes]
+    ratios.set_xticks(range(len(shapes)), names, rotation=20)
+    _draw_growth(growing, growth)
+    return figure
+
+
+def _draw_ratios(axes: Axes, times: Sequence[Mapping[str, Any]]) -> None:
+    """Draw a group of bars per shape; `times[i]` holds "median" and "spread" by layer."""
+    shown = [name for name in SHOWN if all(name in layers for layers in times)]
+    width, middle = 0.8 / len(shown), (len(shown) - 1) / 2
+    base = np.array([layers["ResNet block"]["median"] for layers in times])
     for index, name in enumerate(shown):
-        base = np.array([s[DIRECTION]["ResNet block"]["median"] for s in shapes])
         median, spread = (
-            np.array([s[DIRECTION][name][key] for s in shapes]) / base
+            np.array([layers[name][key] for layers in times]) / base
             for key in ("median", "spread")
         )
-        ratios.bar(
-            places + (index - (len(shown) - 1) / 2) * width,
-            median,
-            width,
-            yerr=spread,
-            color=COLOURS[index],
-            label=name,
-        )
-    ratios.axhline(1, color="black", linewidth=0.8)
-    ratios.set_yscale("log")
-    ratios.set_xticks(
-        places, ["x".join(map(str, s["shape"])) for s in shapes], rotation=20
-    )
-    ratios.set_xlabel("batch x channels x height x width")
-    ratios.set_ylabel("time / time of a ResNet block [1]")
-    ratios.legend(
+        places = np.arange(len(times)) + (index - middle) * width
+        axes.bar(places, median, width, yerr=spread, color=COLOURS[index], label=name)
+    axes.axhline(1, color="black", linewidth=0.8)
+    axes.set_yscale("log")
+    axes.set_xlabel("batch x channels x height x width")
+    axes.set_ylabel("time / time of a ResNet block [1]")
+    axes.legend(
         fontsize="small", ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0)
     )
+
+
+def _draw_growth(
+    axes: Axes, growth: Mapping[str, Sequence[Mapping[str, float]]]
+) -> None:
+    """Draw a line per backend, and the law of the FFT."""
     for (backend, points), marker, colour in zip(
         growth.items(), "os^", COLOURS, strict=False
     ):
         sides = np.array([p["side"] for p in points])
         milliseconds = 1e3 * np.array([p["median"] for p in points])
-        growing.loglog(sides, milliseconds, marker + "-", color=colour, label=backend)
+        axes.loglog(sides, milliseconds, marker + "-", color=colour, label=backend)
         if backend == "fft":
             law = sides**2 * np.log2(sides)
-            growing.loglog(
-                sides,
-                law * milliseconds[-1] / law[-1],
-                "k:",
-                label="n² log n, through the last point",
-            )
-    growing.set_xticks(sides, [str(side) for side in sides])
-    growing.minorticks_off()
-    growing.set_xlabel("side n of the image [pixels]")
-    growing.set_ylabel(f"a solve, {DIRECTION} [ms]")
-    growing.grid(alpha=0.3)
-    growing.legend(fontsize="small")
-    return figure
+            law *= milliseconds[-1] / law[-1]
+            axes.loglog(sides, law, "k:", label="n² log n, through the last point")
+    axes.set_xticks(sides, [str(side) for side in sides])
+    axes.minorticks_off()
+    axes.set_xlabel("side n of the image [pixels]")
+    axes.set_ylabel(f"a solve, {DIRECTION} [ms]")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")

@@ -1,6 +1,6 @@
 """Sheets of true and predicted depths and their errors, on shared colour scales.
 
-Shapes: images (N, 3, H, W) uint8; truth and prediction (N, H, W) in metres, truth 0 where
+Shapes: images (N, 1 or 3, H, W) uint8; truth and prediction (N, H, W) in metres, truth 0 where
 it is unknown.
 """
 
@@ -9,14 +9,13 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from imex_experiments.plots.sheet import ColourBar, Pixels, as_rgb, draw_sheet
-
-UNKNOWN = np.array([128, 128, 128], dtype=np.uint8)
-"""The colour of pixels without a known depth: grey."""
+from imex_experiments.plots.sheet import NEUTRAL, ColourBar, Pixels, as_rgb, draw_sheet
 
 
 def depth_sheet(
-    images: Pixels, truth: NDArray[np.floating], prediction: NDArray[np.floating]
+    images: Pixels,
+    truth: NDArray[np.floating],
+    prediction: NDArray[np.floating],
 ) -> Pixels:
     """Draw image | depth | prediction | error, one row per sample."""
     return depth_comparison_sheet(images, truth, {"prediction": prediction})
@@ -29,19 +28,20 @@ def depth_comparison_sheet(
 ) -> Pixels:
     """Draw image | depth | prediction and error of each network, one row per sample.
 
+    Pixels without a known depth are grey in the truth and in the errors.
     `predictions` has a title per network. All depths share one scale, all errors another,
     which ends at the 98th percentile.
     """
     known = truth > 0
     errors = [np.abs(prediction - truth) for prediction in predictions.values()]
-    furthest = float(np.ceil(truth.max()))
+    furthest = max(1.0, float(np.ceil(truth.max())))
     seen = np.concatenate([error[known] for error in errors])
     worst = float(np.ceil(np.percentile(seen, 98) * 10) / 10) if seen.size else 1.0
     depth_scale = ColourBar("depth", 0, furthest, "viridis", "m")
     error_scale = ColourBar("|error|", 0, worst, "magma", "m")
 
     def panels(scale: ColourBar, values: NDArray[np.floating]) -> Pixels:
-        return np.where(known[..., None], scale.colours(values), UNKNOWN)
+        return np.where(known[..., None], scale.colours(values), NEUTRAL)
 
     titles = ["image", "depth"]
     columns = [[as_rgb(image) for image in images], panels(depth_scale, truth)]

@@ -25,6 +25,7 @@ from imex_experiments.errors import (
     one_line,
     root_cause,
 )
+from imex_experiments.installed import install_line
 from imex_experiments.process.allocator import keep_freed_memory
 from imex_experiments.process.console import lenient_console
 from imex_experiments.process.interrupts import INTERRUPTS
@@ -35,8 +36,6 @@ ALLOW_MORE = "HYDRA_INSTANTIATE_ALLOWLIST_OVERRIDE"
 
 PLUGINS = {"ray": "hydra-ray-launcher", "submitit_slurm": "hydra-submitit-launcher"}
 """Launchers of other packages, and the packages to install."""
-
-INSTALL_CLUSTER = "pip install -c constraints.txt -e '.[cluster]'"
 
 
 def run_command(main: Callable[[], object]) -> NoReturn:
@@ -56,7 +55,7 @@ def run_command(main: Callable[[], object]) -> NoReturn:
             with INTERRUPTS.raised():
                 main()
         except BaseException as caught:
-            error = _reported(caught)
+            error = reported(caught)
             if isinstance(error, KeyboardInterrupt):
                 error = INTERRUPTS.pending or error  # Ray turns SIGTERM into a Ctrl-C
             if isinstance(error, SystemExit):
@@ -87,16 +86,17 @@ def hush_lightning() -> None:
         ".*does not have many workers.*",
         ".*smaller than the logging interval.*",
         ".*LeafSpec.*",
+        ".*in eval mode at the start of training.*",  # frozen norms
         ".*sync_dist=True.*",
         ".*`srun` command is available.*",
     ):
         warnings.filterwarnings("ignore", pattern)
 
 
-def _reported(error: BaseException) -> BaseException:
+def reported(error: BaseException) -> BaseException:
     """Return the error that is reported for an error that was caught."""
     if isinstance(error, SystemExit) and isinstance(error.__cause__, Exception):
-        return _reported(error.__cause__)
+        return reported(error.__cause__)
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         return ConfigError(_hydra_message(error))
     return root_cause(error)
@@ -127,7 +127,7 @@ def _hydra_message(error: Exception) -> str:
     first = (str(error) or str(cause)).splitlines()[0]
     absent = [plugin for name, plugin in PLUGINS.items() if f"/{name}'" in first]
     if absent and "Could not load 'hydra/launcher/" in first:
-        return f"hydra/launcher: {absent[0]} is missing: {INSTALL_CLUSTER}"
+        return f"hydra/launcher: {absent[0]} is missing: {install_line('cluster')}"
     if isinstance(error, MissingConfigException) and error.options:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
         known = ", ".join(error.options)

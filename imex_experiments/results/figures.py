@@ -16,7 +16,7 @@ from imex_experiments.plots.sweep import (
 from imex_experiments.results.comparison import IDLE, Comparison
 from imex_experiments.results.statistics import summarise
 from imex_experiments.results.table import FINISHED
-from imex_experiments.results.tables import network_names, setting_names
+from imex_experiments.results.text_tables import network_names, setting_names
 from imex_experiments.runs.load import read_history
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from imex_experiments.results.comparison import Comparison
 from imex_experiments.results.figures import NEEDS, pictures
 from imex_experiments.results.sources import commands
 from imex_experiments.results.table import FINISHED, metric_columns, varied
-from imex_experiments.results.tables import best, differences, failures, settings
+from imex_experiments.results.text_tables import best, differences, failures, settings
 
 COUNTS = ("parameters", "flops")
 """Prefixes of metrics that are integers."""

@@ -6,13 +6,14 @@ from pathlib import Path
 import pandas as pd
 
 from imex_experiments.files import write_text
+from imex_experiments.installed import command_line
 from imex_experiments.plots.sweep import cost_figure, learning_curves_figure
 from imex_experiments.results.comparison import Comparison, compare
 from imex_experiments.results.figures import Picture, curves
 from imex_experiments.results.published import PARTS, TARGETS, Sweep
 from imex_experiments.results.sources import commands, is_sweep
 from imex_experiments.results.table import FINISHED, runs_table
-from imex_experiments.results.tables import (
+from imex_experiments.results.text_tables import (
     TextTable,
     failures,
     mean,
@@ -22,19 +23,19 @@ from imex_experiments.results.tables import (
 )
 from imex_experiments.runs.status import read_status
 
-HEAD = """# The published experiments
+HEAD = f"""# The published experiments
 
-This page is written by `scripts/reproduce.py`. Each command can be stopped with Ctrl-C and
-given again: it continues, and finished runs are not repeated. Overrides of `train.py` may be
-added: `trainer=gpu speed=mixed`, or `check=true` for an estimate of the cost. At the published
-size an epoch takes minutes on a CPU, so use a GPU. With `hydra/launcher=ray_gpu
-hydra.launcher.ray.remote.num_gpus=0.25` four runs share one.
+This page is written by `{command_line("reproduce")}`. Each command can be stopped with
+Ctrl-C and given again: it continues, and finished runs are not repeated. Overrides of a
+training may be added: `trainer=gpu speed=mixed`, or `check=true` for an estimate of the cost.
+At the published size an epoch takes minutes on a CPU, so use a GPU. With
+`hydra/launcher=ray_gpu hydra.launcher.ray.remote.num_gpus=0.25` four runs share one.
 
 ```bash
-python scripts/reproduce.py table1
-python scripts/reproduce.py smallest
-python scripts/reproduce.py nyu path=<nyu_depth_v2_labeled.mat>
-python scripts/reproduce.py all run=false page=<file>.md
+{command_line("reproduce")} table1
+{command_line("reproduce")} smallest
+{command_line("reproduce")} nyu path=<nyu_depth_v2_labeled.mat>
+{command_line("reproduce")} all run=false page=<file>.md
 ```
 
 Scores are of the kept checkpoint (best on validation), mean ± standard deviation over the

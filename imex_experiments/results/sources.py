@@ -4,9 +4,10 @@ import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from shlex import join
+from shlex import quote
 
 from imex_experiments.errors import CheckpointError
+from imex_experiments.installed import command_line
 from imex_experiments.runs.layout import HYDRA, OVERRIDES, SWEEP, sweep_file
 from imex_experiments.runs.plain import check_folder, read_yaml
 
@@ -89,4 +90,4 @@ def _command(source: Path) -> str | None:
 
 
 def _shell(arguments: Iterable[object]) -> str:
-    return join(["python", "train.py", *map(str, arguments)])
+    return " ".join([command_line("train"), *(quote(str(word)) for word in arguments)])

@@ -5,6 +5,7 @@ from pathlib import Path
 from shlex import join
 
 from imex_experiments.config.overrides import hydra_quoted
+from imex_experiments.installed import command_line
 
 HYDRA = Path(".hydra")
 CONFIG = Path(".hydra/config.yaml")
@@ -43,4 +44,4 @@ def sweep_file(folder: Path) -> Path:
 
 def resume_command(run: Path, more: Sequence[str] = ()) -> str:
     """Return the shell command that resumes a run, with more arguments."""
-    return join(["python", "train.py", f"resume={hydra_quoted(run)}", *more])
+    return f"{command_line('train')} {join([f'resume={hydra_quoted(run)}', *more])}"

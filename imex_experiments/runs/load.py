@@ -3,18 +3,20 @@
 import csv
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
 from omegaconf import DictConfig
+from torch import Tensor
 
 from imex_experiments.config.allow import allowed_by, check_packages
 from imex_experiments.config.build import REBUILDING, build, check
 from imex_experiments.config.keys import PARTS
 from imex_experiments.config.parts import build_data, build_network
 from imex_experiments.errors import CheckpointError, ConfigError
-from imex_experiments.facts import DataModule, complete
+from imex_experiments.facts import DataModule, Facts, complete
 from imex_experiments.files import read_regular
 from imex_experiments.runs.checkpoint_io import read_checkpoint
 from imex_experiments.runs.layout import CONFIG, HISTORY, LAST, METRICS
@@ -44,7 +46,12 @@ def load_config(run: str | Path, allow: Sequence[str] = ()) -> DictConfig:
         raise CheckpointError(f"{run}: not a run folder, it has no {CONFIG}")
     check_folder(Path(run))
     config = own_config(read_yaml(path), Path(run), path, allow)
-    for key in ("data", "model", "task"):
+    return checked(config, "data", "model", "task")
+
+
+def checked(config: DictConfig, *parts: str) -> DictConfig:
+    """Return a configuration whose parts may be rebuilt. Raises ConfigError if not."""
+    for key in parts:
         check(config.get(key), key, PARTS[key], allowed_by(config, REBUILDING))
     return config
 
@@ -71,23 +78,39 @@ def load_run(
         if path == Path(run) / LAST or not (Path(run) / LAST).is_file():
             raise
         raise CheckpointError(f"{error}; checkpoint=last is the run's end") from error
-    try:
+    with fitting(path, str(Path(run) / CONFIG)):
         facts = complete(state["hyper_parameters"]["facts"])
-        channels = facts["in_channels"], facts["out_channels"]
-        with no_more_weights(state["state_dict"]):
-            build_network(cfg, *channels, REBUILDING)
-        network = build_network(cfg, *channels, REBUILDING)
-        allowed = allowed_by(cfg, REBUILDING)
-        task = build(cfg.task, "task", allowed, network=network, facts=facts)
-        task.load_state_dict(state["state_dict"])
+        task = rebuilt(cfg, facts, state["state_dict"])
+    if not isinstance(task, kind):
+        raise ConfigError(f"{run}: a run of {type(task).__name__}, not {kind.__name__}")
+    return task
+
+
+def rebuilt(cfg: DictConfig, facts: Facts, weights: Mapping[str, Tensor]) -> Task:
+    """Build the task of a checked configuration with its weights, in evaluation mode.
+
+    No network is built that has many more weights than are given.
+    """
+    channels = facts["in_channels"], facts["out_channels"]
+    with no_more_weights(weights):
+        build_network(cfg, *channels, REBUILDING)
+    network = build_network(cfg, *channels, REBUILDING)
+    allowed = allowed_by(cfg, REBUILDING)
+    task: Task = build(cfg.task, "task", allowed, network=network, facts=facts)
+    task.load_state_dict(weights)
+    return task.eval()
+
+
+@contextmanager
+def fitting(path: Path, configuration: str) -> Iterator[None]:
+    """Turn errors of building a task in the body into a CheckpointError."""
+    try:
+        yield
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(
-            f"{path}: does not fit {Path(run) / CONFIG} ({reason})"
+            f"{path}: does not fit {configuration} ({reason})"
         ) from error
-    if not isinstance(task, kind):
-        raise ConfigError(f"{run}: a run of {type(task).__name__}, not {kind.__name__}")
-    return task.eval()
 
 
 def load_dense(

@@ -3,6 +3,8 @@
 import json
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,34 +27,54 @@ LARGEST = 2**63
 def read_yaml(path: Path) -> Any:
     """Return the plain content of a YAML file, with interpolations unresolved.
 
-    Raises CheckpointError for a file that is not regular, too large or nested too deeply,
-    for aliases and tags, and for values other than text, numbers, booleans and null.
+    Raises CheckpointError for a file that is not regular, and as `yaml_in` does.
     """
-    try:
-        text = read_regular(path, MOST_YAML).decode()
-        _measure(text)
-        content = yaml.load(text, get_yaml_loader())  # a SafeLoader
-        _plain(content)
-    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
-        raise _unreadable(path, error) from error
-    return content
+    with _reading(path):
+        return yaml_in(read_regular(path, MOST_YAML).decode(), path)
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """Return the object in a JSON file. Raises CheckpointError for anything else."""
-    try:
-        content = json.loads(read_regular(path, MOST_JSON))
-        if not isinstance(content, dict):
-            raise ValueError("not an object")
+    with _reading(path):
+        return json_in(read_regular(path, MOST_JSON).decode(), path)
+
+
+def yaml_in(text: str, source: Path) -> Any:
+    """Return the plain content of YAML text, with interpolations unresolved.
+
+    Raises CheckpointError, which names the source, for text that is too large or nested
+    too deeply, for aliases and tags, and for values other than text, numbers, booleans
+    and null.
+    """
+    with _reading(source):
+        if len(text) > MOST_YAML:
+            raise ValueError(f"YAML of more than {MOST_YAML:,} characters")
+        _measure(text)
+        content = yaml.load(text, get_yaml_loader())  # a SafeLoader
         _plain(content)
-    except (OSError, ValueError, RecursionError) as error:
-        raise _unreadable(path, error) from error
     return content
 
 
-def _unreadable(path: Path, error: Exception) -> CheckpointError:
-    reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-    return CheckpointError(f"{path}: not readable ({reason[:200]})")
+def json_in(text: str, source: Path) -> dict[str, Any]:
+    """Return the object in JSON text. Raises CheckpointError for anything else."""
+    with _reading(source):
+        if len(text) > MOST_JSON:
+            raise ValueError(f"JSON of more than {MOST_JSON:,} characters")
+        content = json.loads(text)
+        if not isinstance(content, dict):
+            raise ValueError("not an object")
+        _plain(content)
+    return content
+
+
+@contextmanager
+def _reading(source: Path) -> Iterator[None]:
+    """Turn errors of reading a file in the body into a CheckpointError."""
+    try:
+        yield
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise CheckpointError(f"{source}: not readable ({reason[:200]})") from error
 
 
 def _measure(text: str) -> None:
@@ -73,8 +95,8 @@ def _measure(text: str) -> None:
 def _plain(node: Any) -> None:
     """Raise ValueError for values other than text, numbers, booleans and null."""
     if isinstance(node, dict):
-        if not all(isinstance(key, str) for key in node):
-            raise ValueError("a key that is no text")
+        if not all(isinstance(key, str | int) for key in node):
+            raise ValueError("a key that is no text and no number")
         node = list(node.values())
     if isinstance(node, list):
         for item in node:

@@ -47,8 +47,8 @@ def resumed_arguments(arguments: list[str]) -> list[str]:
         raise CheckpointError(
             f"resume={run}: no checkpoint to go on from; start a new run"
         )
-    before = taken_words(read_yaml(run / OVERRIDES), run / OVERRIDES, arguments)
-    before = [word for word in before if word.partition("=")[0] not in OWN]
+    words, ours = read_yaml(run / OVERRIDES), {"data.cache_dir", *OWN}
+    before = taken_words(words, run / OVERRIDES, arguments, dropped=ours)
     place = [f"hydra.run.dir={hydra_quoted(run)}", "hydra.output_subdir=null"]
     return [*before, *place, *arguments]
 

@@ -25,6 +25,7 @@ from imex_experiments.errors import (
     root_cause,
 )
 from imex_experiments.files import as_json, staying, sync_folder, write_json, write_text
+from imex_experiments.installed import INSTALLED
 from imex_experiments.operators.kernels import cpp
 from imex_experiments.process.interrupts import INTERRUPTS
 from imex_experiments.process.rank import is_first_process
@@ -180,6 +181,8 @@ def _version(package: str) -> str:
 
 def _git_commit() -> str | None:
     """Return the git commit of this code, with a + if the working tree differs."""
+    if INSTALLED:  # perhaps in the checkout of another project
+        return None
     command = [
         "git",
         "-C",

@@ -8,7 +8,7 @@ described in docs/reliability.md.
 
 import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from shlex import join, quote
 from typing import Any
@@ -27,6 +27,7 @@ from imex_experiments.config.interpolations import (
     flat,
 )
 from imex_experiments.errors import CheckpointError, ConfigError
+from imex_experiments.installed import command_line
 from imex_experiments.runs.plain import MOST_DEPTH
 
 MOST_PIXELS = 2**30
@@ -81,7 +82,7 @@ def own_config(
         config["data"]["cache_dir"] = CACHE
     trainer = content.get("trainer")
     theirs = trainer if isinstance(trainer, dict) else {}
-    ours = {key: theirs[key] for key in TRAINER if _is_setting(theirs.get(key))}
+    ours = {k: theirs[k] for k in TRAINER if k in theirs and _is_setting(theirs[k])}
     config["trainer"] = {"_target_": "pytorch_lightning.Trainer", **ours}
     return OmegaConf.create({**config, "run_dir": str(run), ALLOW: list(allow)})
 
@@ -99,7 +100,7 @@ def _check_text(text: str, source: Path) -> None:
         )
 
 
-COUNTS = {"train", "val", "test", "points", "batch_size"}
+COUNTS = {"train", "val", "test", "points", "batch_size", "invalid"}
 PROCESSES = {"data.num_workers": 64, "trainer.devices": 64, "trainer.num_nodes": 1}
 RENDERED = 640 * 480
 """Pixels of each of the `data.frames` frames."""
@@ -192,11 +193,16 @@ def _allows(said: str, source: Path, packages: Any, command: str) -> ConfigError
     )
 
 
-def taken_words(words: Any, source: Path, given: Sequence[str]) -> list[str]:
+def taken_words(
+    words: Any,
+    source: Path,
+    given: Sequence[str],
+    dropped: Collection[str] = ("data.cache_dir", ALLOW),
+) -> list[str]:
     """Return the overrides of a folder that may be added to the arguments `given`.
 
-    Overrides of the cache and of `allow` are dropped. A refused override may be given on
-    the command line instead. Classes may be of the packages that `given` allows. Raises
+    Overrides of the keys in `dropped` are left out. A refused override may be given on the
+    command line instead. Classes may be of the packages that `given` allows. Raises
     CheckpointError for settings of Hydra, resolvers, foreign classes, paths outside of the
     run folder, and counts over their limits; ConfigError for packages that the folder
     itself allows.
@@ -207,12 +213,13 @@ def taken_words(words: Any, source: Path, given: Sequence[str]) -> list[str]:
     for word in words:
         if _key(word) == ALLOW and ALLOW not in now:
             packages = allowed_at_keyboard([word])
-            raise _allows(word, source, packages, join(["python", "train.py", *given]))
+            command = f"{command_line('train')} {join(given)}"
+            raise _allows(word, source, packages, command)
     taken: list[str] = []
     data: dict[str, int] = {}
     points = 1
     for word in words:
-        if _key(word) in ("data.cache_dir", ALLOW):
+        if _key(word) in dropped:
             continue
         try:
             alternatives = check_word(word, source, allow)

@@ -40,11 +40,7 @@ def gmres(
         active = ~(residual <= tol)
         if not active.any():
             break
-        w = A(M(basis[j]))
-        column = []
-        for v in basis:
-            column.append(dot(w, v))
-            w = w - scale(column[-1], v)
+        w, column = _orthogonalised(A(M(basis[j])), basis)
         length = norm(w)
         basis.append(_normalised(w, length))
         for i, (c, s) in enumerate(rotations):
@@ -59,6 +55,15 @@ def gmres(
         iterations += active
     x = _combine(basis, _back_substitute(columns, right), b)
     return M(x), SolveInfo(residual, iterations, residual <= tol)
+
+
+def _orthogonalised(w: Tensor, basis: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    """Return w without its parts along the vectors of the basis, and their coefficients."""
+    coefficients = []
+    for v in basis:
+        coefficients.append(dot(w, v))
+        w = w - scale(coefficients[-1], v)
+    return w, coefficients
 
 
 def _back_substitute(columns: list[list[Tensor]], right: list[Tensor]) -> list[Tensor]:

@@ -15,6 +15,7 @@ from imex_experiments.config.allow import at_keyboard
 from imex_experiments.config.overrides import hydra_quoted
 from imex_experiments.config.preflight import preflight
 from imex_experiments.errors import SweepError, exit_code
+from imex_experiments.installed import command_line
 from imex_experiments.process.interrupts import INTERRUPTS
 from imex_experiments.runs.folder import alone_in, claim, make_private, require_room
 from imex_experiments.runs.resume import is_finished, refuse_changes
@@ -86,7 +87,7 @@ def end_sweep(sweep: Path, config: DictConfig) -> None:
     from imex_experiments.results.comparison import compare
     from imex_experiments.results.report import write_report
     from imex_experiments.results.table import FINISHED, runs_table
-    from imex_experiments.results.tables import print_report
+    from imex_experiments.results.text_tables import print_report
 
     runs = runs_table(sweep, allow=config.allow)
     failed = int((runs["state"] != FINISHED).sum())
@@ -96,10 +97,11 @@ def end_sweep(sweep: Path, config: DictConfig) -> None:
         print_report(comparison)
         print(f"written     {sweep}/summary.md, results.csv, pictures")
     if failed:
+        more = at_keyboard(config, config.hydra)
         again = f"sweep.resume={hydra_quoted(Path(os.path.relpath(sweep)))}"
         raise SweepError(
             f"{failed} of {len(runs)} jobs have no result; run only those with: "
-            f"{join(['python', 'train.py', again, *at_keyboard(config, config.hydra)])}"
+            f"{command_line('train')} {join([again, *more])}"
         )
 
 

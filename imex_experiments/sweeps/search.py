@@ -19,6 +19,7 @@ from optuna.trial import BaseTrial, FixedTrial, TrialState
 from imex_experiments.config.allow import allowed_by
 from imex_experiments.config.build import REBUILDING, locate
 from imex_experiments.errors import ConfigError, NumericsError
+from imex_experiments.installed import CONF
 from imex_experiments.runs.folder import alone_in
 from imex_experiments.sweeps.jobs import run_in_child, score_of
 
@@ -47,7 +48,7 @@ def tune(script: Path, folder: Path, words: Sequence[str], trials: int) -> optun
         study = optuna.create_study(
             study_name=folder.name,
             storage=f"sqlite:///{folder.resolve()}/study.db",
-            direction=direction(script, fixed),
+            direction=direction(fixed),
             load_if_exists=True,
         )
         cut_off = study.get_trials(states=[TrialState.RUNNING])
@@ -85,9 +86,9 @@ def suggest(trial: BaseTrial, override: Override) -> str:
     return f"{key}={choice}"
 
 
-def direction(script: Path, words: Sequence[str]) -> str:
+def direction(words: Sequence[str]) -> str:
     """Return Optuna's word for the mode of the configured task: maximize or minimize."""
-    with initialize_config_dir(str(script.parent / "conf"), version_base="1.3"):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("train", overrides=list(words))
     task: Any = locate(cfg.task._target_, "task", allowed_by(cfg, REBUILDING))
     return {"max": "maximize", "min": "minimize"}[task.mode]

@@ -2,6 +2,7 @@
 
 from imex_experiments.tasks.classification import ClassificationTask
 from imex_experiments.tasks.depth import DepthTask
+from imex_experiments.tasks.freezing import freeze
 from imex_experiments.tasks.optimisation import MultiStep
 from imex_experiments.tasks.regression import RegressionTask
 from imex_experiments.tasks.segmentation import SegmentationTask
@@ -14,4 +15,5 @@ __all__ = [
     "RegressionTask",
     "SegmentationTask",
     "Task",
+    "freeze",
 ]

@@ -16,9 +16,9 @@ from torchmetrics import MeanMetric, SumMetric
 from imex_experiments.facts import Facts
 from imex_experiments.plots.depth import depth_comparison_sheet, depth_sheet
 from imex_experiments.tasks.depth_metrics import (
-    FURTHEST,
-    NEAREST,
     SCORES,
+    VALID,
+    Range,
     depth_scores,
     valid_pixels,
 )
@@ -32,6 +32,7 @@ class DepthTask(Task):
     depth = depth_mean + depth_std x output, mean and standard deviation of the training
     depths from `facts`. `loss` is l2 (as published), l1, huber or silog. Scores are means
     over images. Images without a valid pixel are left out; `<split>/empty` counts them.
+    `facts["depth_range"]` is the range of valid depths; predictions are clamped to it.
     `eigen_crop` restricts the scores to the central part of the image. Raises ValueError
     for an unknown loss.
     """
@@ -63,6 +64,8 @@ class DepthTask(Task):
         super().__init__(network, facts, optimizer, scheduler, undecayed)
         self.loss_name = require_loss(loss)
         self.eigen_crop = eigen_crop
+        nearest, farthest = facts.get("depth_range", VALID)
+        self.limits: Range = nearest, farthest
         mean, std = float(facts["depth_mean"]), float(facts["depth_std"])
         self.register_buffer("depth_mean", torch.tensor(mean), persistent=False)
         self.register_buffer("depth_std", torch.tensor(std), persistent=False)
@@ -81,17 +84,19 @@ class DepthTask(Task):
     def loss(self, output: Tensor, targets: Tensor) -> Tensor:
         """Return the named loss over all valid pixels of the batch."""
         depth = self._in_metres(output)
-        return depth_loss(self.loss_name, depth, targets, valid_pixels(targets))
+        valid = valid_pixels(targets, limits=self.limits)
+        return depth_loss(self.loss_name, depth, targets, valid, self.limits)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
         images, truth = batch
-        depth, valid = self.depth(images), valid_pixels(truth, self.eigen_crop)
+        depth = self._in_metres(self.whole(images))
+        valid = valid_pixels(truth, self.eigen_crop, self.limits)
         pixels = int(valid.sum())
         if pixels:
-            loss = depth_loss(self.loss_name, depth, truth, valid)
+            loss = depth_loss(self.loss_name, depth, truth, valid, self.limits)
             self.mean_loss.update(loss, weight=pixels)
         self.empty.update((~valid.flatten(1).any(1)).sum())
-        for name, values in depth_scores(depth, truth, valid).items():
+        for name, values in depth_scores(depth, truth, valid, self.limits).items():
             cast(MeanMetric, self.metrics[name]).update(values)
 
     def _scores(self) -> dict[str, float]:
@@ -110,12 +115,12 @@ class DepthTask(Task):
 
     def _scores_of(self, output: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """Return the scores of each image, name -> (B,)."""
-        valid = valid_pixels(targets, self.eigen_crop)
-        return depth_scores(self._in_metres(output), targets, valid)
+        valid = valid_pixels(targets, self.eigen_crop, self.limits)
+        return depth_scores(self._in_metres(output), targets, valid, self.limits)
 
     def _decide(self, output: Tensor) -> Tensor:
         """Return depths in metres, clamped to the valid range, (B, 1, H, W) float32."""
-        return self._in_metres(output).float().clamp(NEAREST, FURTHEST)
+        return self._in_metres(output).float().clamp(*self.limits)
 
     def figures(self, images: Tensor, targets: Tensor) -> dict[str, np.ndarray]:
         prediction = self.predict(images)[:, 0].cpu().numpy()

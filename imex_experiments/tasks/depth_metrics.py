@@ -6,8 +6,10 @@ Shapes: prediction and truth (B, 1, H, W), metres; every score (B,).
 import torch
 from torch import Tensor
 
-NEAREST, FURTHEST = 1e-3, 10.0
-"""The valid range in metres: a pixel is valid if NEAREST < truth < FURTHEST."""
+Range = tuple[float, float]
+
+VALID: Range = (1e-3, 10.0)
+"""The valid range in metres unless the data state another: nearest < truth < farthest."""
 
 EIGEN_CROP = (0.09375, 0.98125, 0.0640625, 0.9390625)
 """Top, bottom, left and right as shares of the image: rows 45 to 471 of 480, columns 41
@@ -21,9 +23,11 @@ SCORES = (
 )
 
 
-def valid_pixels(truth: Tensor, eigen_crop: bool = False) -> Tensor:
+def valid_pixels(
+    truth: Tensor, eigen_crop: bool = False, limits: Range = VALID
+) -> Tensor:
     """Return a mask (B, 1, H, W): the truth is in the valid range (and in Eigen's crop)."""
-    valid = (truth > NEAREST) & (truth < FURTHEST)
+    valid = (truth > limits[0]) & (truth < limits[1])
     if eigen_crop:
         height, width = truth.shape[-2:]
         top, bottom, left, right = EIGEN_CROP
@@ -34,7 +38,9 @@ def valid_pixels(truth: Tensor, eigen_crop: bool = False) -> Tensor:
     return valid
 
 
-def depth_scores(prediction: Tensor, truth: Tensor, valid: Tensor) -> dict[str, Tensor]:
+def depth_scores(
+    prediction: Tensor, truth: Tensor, valid: Tensor, limits: Range = VALID
+) -> dict[str, Tensor]:
     """Return the scores of each image, name -> (B,); NaN if no pixel is valid.
 
     d is the prediction, c is d clamped to the valid range, z the truth, e = ln c - ln z.
@@ -49,7 +55,7 @@ def depth_scores(prediction: Tensor, truth: Tensor, valid: Tensor) -> dict[str, 
     """
     d = prediction.double()
     z = torch.where(valid, truth, torch.ones_like(truth)).double()
-    c = d.clamp(NEAREST, FURTHEST)
+    c = d.clamp(*limits)
     count = valid.flatten(1).sum(1)
 
     def mean(values: Tensor) -> Tensor:

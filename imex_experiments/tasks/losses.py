@@ -9,7 +9,7 @@ from collections.abc import Callable
 from torch import Tensor
 from torch.nn import functional as F
 
-from imex_experiments.tasks.depth_metrics import FURTHEST, NEAREST
+from imex_experiments.tasks.depth_metrics import VALID, Range
 
 HUBER_DELTA = 0.5
 """The error in metres at which the Huber loss turns from quadratic to linear."""
@@ -28,9 +28,11 @@ def huber(prediction: Tensor, truth: Tensor) -> Tensor:
     return F.huber_loss(prediction, truth, delta=HUBER_DELTA)
 
 
-def scale_invariant_log(prediction: Tensor, truth: Tensor) -> Tensor:
+def scale_invariant_log(
+    prediction: Tensor, truth: Tensor, limits: Range = VALID
+) -> Tensor:
     """Return mean e^2 - 0.85 (mean e)^2, e = log d - log z (Eigen et al. 2014, eq. 4)."""
-    e = prediction.clamp(NEAREST, FURTHEST).log() - truth.log()
+    e = prediction.clamp(*limits).log() - truth.log()
     return e.square().mean() - SILOG_VARIANCE_FOCUS * e.mean().square()
 
 
@@ -42,10 +44,17 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
-def depth_loss(name: str, prediction: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
-    """Return the named loss; 0 with a zero gradient if no pixel is valid."""
+def depth_loss(
+    name: str, prediction: Tensor, truth: Tensor, valid: Tensor, limits: Range = VALID
+) -> Tensor:
+    """Return the named loss; 0 with a zero gradient if no pixel is valid.
+
+    `limits` is the range to which logarithms are clamped, in metres.
+    """
     if not valid.any():
         return (prediction * 0).sum()
+    if name == "silog":
+        return scale_invariant_log(prediction[valid], truth[valid], limits)
     return LOSSES[name](prediction[valid], truth[valid])
 
 

@@ -9,6 +9,9 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+PUBLISHED_CLASSES = ("background", "white-white", "white-black", "black-black")
+"""The classes of Q-tips, in the order for which PublishedIoU is defined."""
+
 
 class PublishedIoU(Metric):
     """The IoU of the released IMEXnet code: mean over images of sum(a & b) / sum(a | b).
@@ -40,23 +43,29 @@ class PublishedIoU(Metric):
         return self.ratios / self.images
 
 
+def has_background(classes: Sequence[str]) -> bool:
+    """Return True if class 0 is a background, which its name says."""
+    return classes[0].lower() == "background"
+
+
 def segmentation_scores(confusion: Tensor, classes: Sequence[str]) -> dict[str, float]:
     """Return IoU, Dice and accuracy from a confusion matrix of pixel counts.
 
-    - iou/<class> = TP / (TP + FP + FN); NaN for a class neither true nor predicted
-    - miou = mean of the IoUs that are not NaN; object_iou = that mean without class 0
-    - dice = mean of 2 TP / (2 TP + FP + FN)
+    - iou/<class> = TP / (TP + FP + FN); NaN for a class without a true pixel
+    - miou = mean of the IoUs that are not NaN
+    - object_iou = that mean without class 0, if class 0 is a background
+    - dice = mean of 2 TP / (2 TP + FP + FN), over the same classes as miou
     - accuracy = share of correct pixels
     """
     confusion = confusion.double()
-    hits = confusion.diag()
-    union = confusion.sum(0) + confusion.sum(1) - hits
-    iou = hits / union
+    hits, true = confusion.diag(), confusion.sum(1)
+    union = confusion.sum(0) + true - hits
+    iou = torch.where(true > 0, hits / union, torch.nan)
     dice = 2 * hits / (union + hits)
     scores = {
         "miou": iou.nanmean(),
-        "object_iou": iou[1:].nanmean(),
-        "dice": dice.nanmean(),
+        **({"object_iou": iou[1:].nanmean()} if has_background(classes) else {}),
+        "dice": torch.where(true > 0, dice, torch.nan).nanmean(),
         "accuracy": hits.sum() / confusion.sum(),
         **{f"iou/{name}": value for name, value in zip(classes, iou, strict=True)},
     }

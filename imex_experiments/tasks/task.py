@@ -6,7 +6,7 @@ H = W = 1; outputs and targets (B, ...), as each task defines them.
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import pytorch_lightning as pl
@@ -17,7 +17,12 @@ from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import Metric
 
 from imex_experiments.facts import Facts, complete
+from imex_experiments.tasks.freezing import frozen_norms
 from imex_experiments.tasks.optimisation import undecayed_norms
+from imex_experiments.tasks.whole import in_parts, padded, tiled
+
+MOST_PIXELS = 2**20
+"""Most pixels that are evaluated at a time, unless a single image has more."""
 
 
 class Task(pl.LightningModule):
@@ -67,6 +72,15 @@ class Task(pl.LightningModule):
         for name, values in (("mean", facts["mean"]), ("std", facts["std"])):
             value = torch.tensor(values, dtype=torch.float32)
             self.register_buffer(name, value.view(1, -1, 1, 1), persistent=False)
+        for norm in frozen_norms(network):
+            norm.eval()
+
+    def train(self, mode: bool = True) -> Self:
+        """Set training or evaluation mode; frozen norms stay in evaluation mode."""
+        super().train(mode)
+        for norm in frozen_norms(self):
+            norm.eval()
+        return self
 
     @property
     def scales(self) -> dict[str, float | None]:
@@ -84,9 +98,27 @@ class Task(pl.LightningModule):
         """Return the input of the network: (images - mean) / std, per channel."""
         return (images.float() - self.mean) / self.std
 
-    def predict(self, images: Tensor) -> Tensor:
-        """Return the prediction for inputs as in `evaluated`; its form is the task's."""
-        return self._decide(self.evaluated(images))
+    def whole(self, images: Tensor) -> Tensor:
+        """Return the network's output for images of any size.
+
+        Images are continued by their reflection to a multiple of `network.multiple`, if
+        the network has it.
+        """
+        return padded(self.network, self.normalised(images), self.multiple)
+
+    @property
+    def multiple(self) -> int:
+        """Return the number of which the sides of the network's images are a multiple."""
+        return getattr(self.network, "multiple", 1)
+
+    def predict(self, images: Tensor, tile: int | None = None) -> Tensor:
+        """Return the prediction for inputs as in `evaluated`; its form is the task's.
+
+        With `tile`, the outputs of tiles of this size are blended, see `whole.tiled`.
+        """
+        if tile is None:
+            return self._decide(self.evaluated(images))
+        return self._decide(tiled(self.evaluated, images, tile, multiple=self.multiple))
 
     def evaluated(self, images: Tensor) -> Tensor:
         """Return the network's output for inputs (B, C, H, W), in evaluation mode.
@@ -108,7 +140,7 @@ class Task(pl.LightningModule):
         training = self.training
         self.eval()
         with torch.inference_mode():
-            output = self(images.to(self.device))
+            output = in_parts(self.whole, images.to(self.device), MOST_PIXELS)
         self.train(training)
         return output
 
@@ -207,7 +239,10 @@ class Task(pl.LightningModule):
         raise ValueError(f"{type(self).__name__} has no picture that compares networks")
 
     def new_optimizer(self) -> Optimizer:
-        """Return a new optimizer of the network's weights, as configured."""
+        """Return a new optimizer of the network's weights, as configured.
+
+        It has the frozen ones too, which have no gradient, so that it leaves them alone.
+        """
         assert self.make_optimizer is not None, (
             "this task was built without an optimizer"
         )

@@ -2,7 +2,6 @@
 
 import logging
 from logging.handlers import BufferingHandler
-from pathlib import Path
 
 from omegaconf import DictConfig
 from torch import nn
@@ -13,8 +12,8 @@ from imex_experiments.config.preflight import try_batch
 from imex_experiments.errors import ConfigError, DataError
 from imex_experiments.facts import DataModule, Facts
 from imex_experiments.process.rank import is_first_on_machine
-from imex_experiments.runs.checkpoint_io import load_weights
 from imex_experiments.runs.resume import refuse_unfit
+from imex_experiments.runs.transfer import start_from
 from imex_experiments.tasks import Task
 
 MOST_RECORDS = 1000
@@ -28,8 +27,8 @@ def prepare(cfg: DictConfig, parts: Parts) -> None:
 
     Log records are kept too, because the log file of the run does not exist yet. Raises
     DataError for data that cannot be used or that are not as the data module states,
-    ConfigError for images that the network refuses, and for a resumed run the errors of
-    `refuse_unfit`.
+    ConfigError for images that the network refuses, for a resumed run the errors of
+    `refuse_unfit`, and for `weights` those of `start_from`.
     """
     data, channels = parts.data, _channels(parts.data)
     root, kept = logging.getLogger(), BufferingHandler(MOST_RECORDS)
@@ -40,18 +39,18 @@ def prepare(cfg: DictConfig, parts: Parts) -> None:
         if is_first_on_machine():
             data.prepare_data()
         data.setup()
+        if _channels(data) != channels:  # the files have other channels
+            parts.network = build_seeded_network(cfg, data)
+        try_batch(parts.network, data)
+        task = build_task(cfg, parts)
+        check_samples(data, task.facts)
+        if cfg.resume is not None:
+            refuse_unfit(cfg, task)
+        elif cfg.weights is not None:
+            start_from(task, cfg.weights)
     finally:
         root.removeHandler(kept)
         root.setLevel(level)
-    if _channels(data) != channels:  # the files have other channels
-        parts.network = build_seeded_network(cfg, data)
-    try_batch(parts.network, data)
-    task = build_task(cfg, parts)
-    check_samples(data, task.facts)
-    if cfg.resume is not None:
-        refuse_unfit(cfg, task)
-    elif cfg.weights is not None:
-        load_weights(task, Path(cfg.weights))
     _waiting[:] = [(data, task, kept.buffer)]
 
 

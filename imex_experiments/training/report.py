@@ -12,6 +12,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from imex_experiments.files import write_json
+from imex_experiments.installed import command_line
 from imex_experiments.networks.cost import count_flops, count_parameters, parts
 from imex_experiments.process.rank import is_first_process
 from imex_experiments.runs.layout import (
@@ -26,7 +27,7 @@ from imex_experiments.tasks import Task
 def show_network(
     network: nn.Module, image_shape: tuple[int, int, int]
 ) -> dict[str, int]:
-    """Print the parts of a network with parameters and FLOPs; return the totals."""
+    """Print the parts of a network with trained parameters and FLOPs; return the totals."""
     flops = count_flops(network, image_shape)
     counts = count_parameters(network)
     table = Table(
@@ -37,7 +38,7 @@ def show_network(
     table.add_column("parameters", justify="right")
     table.add_column("MFLOP per image", justify="right")
     for name, part in parts(network).items():
-        weights = sum(p.numel() for p in part.parameters())
+        weights = sum(p.numel() for p in part.parameters() if p.requires_grad)
         table.add_row(
             name, type(part).__name__, f"{weights:,}", f"{flops[name] / 1e6:.2f}"
         )
@@ -91,8 +92,8 @@ def show_next_commands(run: Path, more: Sequence[str] = ()) -> None:
     dashboards = f"dashboards  tensorboard --logdir {quote(str(run.parent.parent))}\n"
     Console().print(
         f"\nresults     {where}/{METRICS}, figures in {where}/{FIGURES}/\n"
-        f"evaluate    python scripts/evaluate.py run={where}{allow}\n"
-        f"predict     python scripts/predict.py run={where} images=<folder> out=<folder>"
+        f"evaluate    {command_line('evaluate')} run={where}{allow}\n"
+        f"predict     {command_line('predict')} run={where} images=<folder> out=<folder>"
         f"{allow}\n"
         f"{dashboards if (run / TENSORBOARD).is_dir() else ''}"
         f"resume      {resume_command(run, more)}",

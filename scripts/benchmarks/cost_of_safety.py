@@ -38,10 +38,9 @@ from imex_experiments.config.arguments import parse_arguments
 from imex_experiments.config.build import build
 from imex_experiments.config.parts import build_parts, build_task
 from imex_experiments.config.preflight import preflight
+from imex_experiments.installed import CONF
 from imex_experiments.process.command import run_command
 from imex_experiments.runs.checkpoint_io import VerifiedCheckpointIO
-
-CONF = Path(__file__).parents[2] / "conf"
 
 
 @dataclass

@@ -37,13 +37,13 @@ from torch import nn
 from imex_experiments.config.arguments import parse_arguments
 from imex_experiments.config.build import build
 from imex_experiments.files import write_table
+from imex_experiments.installed import CONF
 from imex_experiments.integrators import ForwardEuler, Imex, TimeGrid
 from imex_experiments.networks import DynamicBlock
 from imex_experiments.plots.scaling import Line, Panel, scaling_figure
 from imex_experiments.process.command import run_command
 from imex_experiments.terms import DoubleLayer, GramDiffusion, ImplicitConv2d
 
-CONF = Path(__file__).parents[2] / "conf"
 BASE = {"side": 64, "channels": 32, "batch": 4}
 """Sizes of the measured blocks; one of them is varied at a time."""
 

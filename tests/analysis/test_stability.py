@@ -42,6 +42,8 @@ from imex_experiments.terms import (
 def test_minimal_alpha_is_exact_for_ten_thousand_spectra() -> None:
     """At the value no eigenvalue is amplified; just below it one is."""
     rng = np.random.default_rng(0)
+    # Six roundings of alpha, of weight 2 lr / |lambda| <= 2, and four of a term of size 2.
+    one = 1 + rounding(torch.float64, 6 * 2 + 4 * 2)
     sharp = 0
     for _ in range(10_000):
         number, h = rng.integers(1, 8), 10 ** rng.uniform(-1.5, 1.5)
@@ -49,11 +51,11 @@ def test_minimal_alpha_is_exact_for_ten_thousand_spectra() -> None:
         angle = np.pi + rng.uniform(-0.49, 0.49, number) * np.pi
         values = size * np.exp(1j * angle)
         alpha = minimal_alpha(values, h)
-        assert growth(values, h, alpha).max() <= 1 + 1e-9
+        assert growth(values, h, alpha).max() <= one
         if alpha > 0:
             sharp += 1
             below = alpha - 1e-3 * (alpha + 1 / h)
-            assert growth(values, h, below).max() > 1 + 1e-9
+            assert growth(values, h, below).max() > one
     assert sharp > 3000
 
 
@@ -74,7 +76,8 @@ def test_minimal_alpha_of_known_spectra() -> None:
 def test_explicit_limit_is_where_no_alpha_is_needed() -> None:
     for values in ([-2.0], [-1 + 2j, -0.5], [-3 - 1j]):
         limit = explicit_limit(values)
-        assert minimal_alpha(values, limit) == pytest.approx(0, abs=1e-12)
+        # The difference of |lambda|^2 / (2 lr) and 1 / h, which are equal.
+        assert minimal_alpha(values, limit) <= rounding(torch.float64, 6, 1 / limit)
         assert minimal_alpha(values, 1.01 * limit) > 0
     assert explicit_limit([1j]) == 0.0
     assert explicit_limit([]) == math.inf
@@ -98,21 +101,25 @@ def test_spectra_are_those_of_the_formed_jacobian(layer_and_jacobian: tuple) -> 
     )
     np.testing.assert_allclose(operator @ v, J @ v, rtol=0, atol=atol)
     np.testing.assert_allclose(operator.rmatvec(v), J.T @ v, rtol=0, atol=atol)
-    exact = np.linalg.eigvals(J)
+    exact, vectors = np.linalg.eig(J)
     found = np.sort(np.abs(eigenvalues(operator, 4)))[::-1][:4]
     np.testing.assert_allclose(found, np.sort(np.abs(exact))[::-1][:4], rtol=2e-3)
-    assert spectral_norm(operator) == pytest.approx(np.linalg.norm(J, 2), rel=1e-3)
+    assert spectral_norm(operator) == pytest.approx(np.linalg.norm(J, 2), rel=1e-4)
     # Ritz values lie in the field of values, and as many as there are unknowns are exact.
     assert np.abs(ritz_values(operator, 20)).max() <= np.linalg.norm(J, 2)
     outline = np.abs(ritz_values(operator, len(v))).max()
-    assert outline == pytest.approx(np.abs(exact).max(), rel=1e-6)
+    # Bauer and Fike: the condition of the eigenvectors times the error of J.
+    condition = float(np.linalg.cond(vectors) * np.linalg.norm(J, 2))
+    atol = rounding(torch.float64, len(v), condition)
+    assert outline == pytest.approx(np.abs(exact).max(), rel=0, abs=atol)
 
 
 def test_few_unknowns_have_all_their_eigenvalues() -> None:
     A = torch.tensor([[0.0, 2.0], [-2.0, 0.0]]).double()
     operator = jacobian_operator(lambda y: y @ A, torch.zeros(1, 2).double())
     np.testing.assert_allclose(sorted(eigenvalues(operator).imag), [-2, 2])
-    np.testing.assert_allclose(sorted(ritz_values(operator).imag), [-2, 2], atol=1e-9)
+    found, atol = sorted(ritz_values(operator).imag), rounding(torch.float64, 8, 2)
+    np.testing.assert_allclose(found, [-2, 2], rtol=0, atol=atol)
     assert spectral_norm(operator) == pytest.approx(2)
 
 
@@ -221,6 +228,9 @@ def test_atlas_of_a_linear_equation_is_known() -> None:
     alphas, hs = [0.0, 1.0, 3.0], [0.1, 0.5, 2.0]
     grown = growth_atlas(lambda v: -c * v, y, alphas, hs, steps=10)
     exact = [[abs(1 - h * c / (1 + h * a)) ** 10 for a in alphas] for h in hs]
-    np.testing.assert_allclose(grown, exact, rtol=1e-6)
+    # Changes of 1e-6, three roundings a step: of |Y| (1 + z) where (1 - z) |Y| is left,
+    # z = h c / (1 + h alpha), at most 15 times as much.
+    rtol = rounding(torch.float64, 3 * 10, 1e6 * 15)
+    np.testing.assert_allclose(grown, exact, rtol=rtol)
     on_limit = growth_atlas(lambda v: -c * v, y, [minimal_alpha([-c], 2.0)], [2.0])
-    assert float(on_limit[0, 0]) == pytest.approx(1, rel=1e-6)
+    assert float(on_limit[0, 0]) == pytest.approx(1, rel=rtol)

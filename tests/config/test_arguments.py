@@ -35,6 +35,22 @@ def test_paths_and_pairs_mix() -> None:
     assert args == Arguments([path, "c d", "a", "b"], "there")
 
 
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("data.images={split}", "data.images='{split}'"),
+        ("data.labels={split}annot", "data.labels='{split}annot'"),
+        ("++data.depths=d/{name}_d", "++data.depths='d/{name}_d'"),
+        ("data.images='{split}'", "data.images='{split}'"),
+        ("data.label_map={0: 1}", "data.label_map={0: 1}"),
+        ("data.images=images", "data.images=images"),
+    ],
+)
+def test_patterns_are_quoted_for_hydra(given: str, expected: str) -> None:
+    """The shell has taken the quotes, and Hydra would read a mapping."""
+    assert rewritten([given]) == [expected]
+
+
 def test_a_list_of_one_needs_no_brackets() -> None:
     assert parse_arguments(Arguments, ["runs=a/b"]).runs == ["a/b"]
     assert parse_arguments(Arguments, ["c", "runs=a/b"], "runs").runs == ["c", "a/b"]

@@ -1,6 +1,9 @@
 """From configuration to objects: what is refused, and in which words."""
 
+import inspect
 import re
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -141,6 +144,9 @@ def test_a_type_that_only_type_checkers_import_leaves_the_other_checks() -> None
         ("callbacks.WeightAveraging", "multi_avg_fn", "avg_fnn"),
         ("callbacks.EMAWeightAveraging", "decay", "decai"),
         ("callbacks.ThroughputMonitor", "window_size", "windowsize"),
+        ("callbacks.ModelSummary", "max_depth", "max_dept"),
+        ("strategies.DDPStrategy", "static_graph", "static_graf"),
+        ("profilers.PyTorchProfiler", "record_shapes", "record_shape"),
     ],
 )
 def test_keys_that_a_class_passes_on_are_those_of_their_reader(
@@ -151,3 +157,21 @@ def test_keys_that_a_class_passes_on_are_those_of_their_reader(
     check(OmegaConf.create({**node, known: "???"}), "x", Part(object))
     with pytest.raises(ConfigError, match=f"x.{unknown}: unknown key, "):
         check(OmegaConf.create({**node, unknown: "???"}), "x", Part(object))
+
+
+ABSENT = {"WandbLogger": "wandb", "CometLogger": "comet_ml"}
+"""Loggers whose keys are read by a package, which may not be installed."""
+
+
+@pytest.mark.parametrize(
+    "module", ["callbacks", "loggers", "loggers.neptune", "profilers", "strategies"]
+)
+def test_no_class_of_lightning_takes_a_key_that_nobody_reads(module: str) -> None:
+    """Nor one that says so of all its keys, `**kwargs`, and ignores them."""
+    module = f"pytorch_lightning.{module}"
+    for name, target in inspect.getmembers(import_module(module), inspect.isclass):
+        own = target.__module__.startswith("pytorch_lightning.")
+        if own and (name not in ABSENT or find_spec(ABSENT[name])):
+            node = OmegaConf.create({"_target_": f"{module}.{name}", "invented": 1})
+            with pytest.raises(ConfigError, match=r"x\.invented: unknown key, "):
+                check(node, "x", Part(object))

@@ -8,15 +8,23 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from nyu_files import ended, make, write_subset
+from safetensors.torch import load_file
 
+from imex_experiments.data.cache import _write
 from imex_experiments.data.nyu.conversion import (
     averaging,
     mask_depth,
     resize_depth,
     resize_image,
 )
-from imex_experiments.data.nyu.data_module import NyuData, NyuSampleData
+from imex_experiments.data.nyu.data_module import (
+    NyuData,
+    NyuSampleData,
+    _require_frames,
+)
 from imex_experiments.data.nyu.file import read_frames
 from imex_experiments.errors import DataError
 
@@ -185,6 +193,52 @@ def test_cached_tensors_are_mapped_not_copied(sample: Path, tmp_path: Path) -> N
         data.setup()
     name = next(tmp_path.glob("*.safetensors")).name
     assert name in Path("/proc/self/maps").read_text()
+
+
+FORGED: dict[str, dict[str, object]] = {
+    "too few": {"sizes": [1, 1, 1]},
+    "too many": {"sizes": [50, 1, 1]},
+    "negative": {"sizes": [7, -2, 1]},
+    "an empty split": {"sizes": [5, 1, 0]},
+    "a sum that wraps": {"sizes": [2**62, 2**62, -(2**63) + 6]},
+    "another type": {"sizes": [4.0, 1.0, 1.0]},
+    "two splits": {"sizes": [5, 1]},
+    "fewer depths": {"depths": torch.ones(5, 1, 6, 8)},
+    "fewer frames": {"frames": torch.arange(5)},
+    "NaN": {"depths": torch.full((6, 1, 6, 8), torch.nan)},
+    "infinite": {"depths": torch.full((6, 1, 6, 8), torch.inf)},
+    "behind the camera": {"depths": -torch.ones(6, 1, 6, 8)},
+}
+"""What differs from a cache of six frames, four of them for training."""
+
+
+@pytest.mark.parametrize("forged", FORGED.values(), ids=[*FORGED])
+def test_a_forged_cache_is_made_anew(
+    forged: dict[str, object], small: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its checksum is right: somebody else wrote it under this name."""
+    expected = make(small).splits["train"].tensors
+    (path,) = (small.parent / "cache").iterdir()
+    others = {name: torch.as_tensor(value) for name, value in forged.items()}
+    _write(path, (cached := load_file(path)) | others)
+    assert cached["sizes"].tolist() == [4, 1, 1]
+    found = make(small).splits["train"].tensors
+    assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
+    assert f"{path} is damaged" in caplog.text
+
+
+integers = st.integers(-(2**63), 2**63 - 1) | st.integers(-2, 9)
+
+
+@given(st.tuples(integers, integers, integers))
+def test_sizes_that_are_taken_split_the_frames(sizes: tuple[int, int, int]) -> None:
+    found = {name: torch.ones(8) for name in ("images", "depths", "frames")}
+    try:
+        _require_frames({**found, "sizes": torch.tensor(sizes)})
+    except ValueError:
+        assert sum(sizes) != 8 or min(sizes) < 1
+    else:
+        assert [len(part) for part in torch.ones(8).split(sizes)] == [*sizes]
 
 
 def test_too_few_training_frames_tell_both_numbers(small: Path, tmp_path: Path) -> None:

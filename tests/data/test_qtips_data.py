@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 import pytorch_lightning as pl
 import torch
+from safetensors.torch import load_file
 
 from imex_experiments.data import QtipsData
+from imex_experiments.data.cache import _write
 
 
 def make(cache: Path, **options: object) -> QtipsData:
@@ -33,6 +35,17 @@ def test_splits_differ(cache: Path) -> None:
     assert not torch.equal(
         data.splits["val"].tensors[0], data.splits["train"].tensors[0][:8]
     )
+
+
+def test_a_forged_cache_with_labels_that_are_no_class_is_made_anew(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its checksum is right: somebody else wrote it under this name."""
+    expected = make(tmp_path).splits["val"].tensors[1]
+    (path,) = tmp_path.glob("qtips-val-*")
+    _write(path, load_file(path) | {"labels": torch.full_like(expected, 4)})
+    assert torch.equal(make(tmp_path).splits["val"].tensors[1], expected)
+    assert f"{path} is damaged (labels are in 0 ... 4)" in caplog.text
 
 
 def test_facts_are_those_of_the_training_split(cache: Path) -> None:

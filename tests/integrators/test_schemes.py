@@ -134,11 +134,13 @@ SCHEMES: list[tuple[Integrator, str]] = [
 
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_problem_is_solved_by_its_closed_form(name: str) -> None:
-    problem, d = PROBLEMS[name], 1e-5  # errors d^2 |Y'''| / 6 and eps |Y| / d
+    problem, d = PROBLEMS[name], 1e-5
+    # Errors d^2 |Y'''| / 6 and eps |Y| / d; |Y| and |Y'''| are below 10 in all problems.
+    atol = 10 * (d**2 / 6 + rounding(torch.float64, 2) / d)
     for t in (0.1, 0.7):
         slope = (problem.exact(t + d) - problem.exact(t - d)) / (2 * d)
         torch.testing.assert_close(
-            slope, problem.derivative(t, problem.exact(t)), atol=1e-9, rtol=0
+            slope, problem.derivative(t, problem.exact(t)), atol=atol, rtol=0
         )
 
 
@@ -276,17 +278,22 @@ def test_without_l_the_schemes_are_explicit(scheme: Integrator) -> None:
     stages = d * f(0, y) + (1 - d) * f(0, y + G * h * f(0, y))
     euler = y + h * f(0, y)
     expected = y + h * stages if isinstance(scheme, ARS222) else euler
-    torch.testing.assert_close(once, expected, rtol=0, atol=1e-14)
+    atol = rounding(torch.float64, 8, 2)  # eight terms of at most 2
+    torch.testing.assert_close(once, expected, rtol=0, atol=atol)
     if isinstance(scheme, SBDF2):
         twice = integrate(scheme, problem, TimeGrid((0.0, h, 2 * h)), y)
         difference = 3 * twice - 4 * euler + y - 2 * h * (2 * f(0, euler) - f(0, y))
-        torch.testing.assert_close(difference, 0 * y, rtol=0, atol=1e-13)
+        atol = rounding(torch.float64, 8, 3 * 17 / 3)  # the largest is 3 x 17/3
+        torch.testing.assert_close(difference, 0 * y, rtol=0, atol=atol)
 
 
 def test_phi_and_its_derivative_near_and_far_from_zero() -> None:
     """Against their power series, summed in exact fractions."""
     z = torch.tensor([0.0, 1e-12, 1e-4, 0.5, 0.999, 1.0, 3.0, 20.0], **torch_double)
     z.requires_grad_()
+    # 18 terms of a quotient, a product and a difference. The slope passes through them
+    # twice; from z = 1 on it is the difference of two quotients that are 4 times as large.
+    rel = rounding(torch.float64, 18 * 3)
     value = phi(z)
     (slope,) = torch.autograd.grad(value.sum(), z)
     for x, v, s in zip(z.tolist(), value.tolist(), slope.tolist(), strict=True):
@@ -298,8 +305,8 @@ def test_phi_and_its_derivative_near_and_far_from_zero() -> None:
             Fraction(k + 1) * Fraction(-x) ** k / math.factorial(k + 2)
             for k in range(120)
         )
-        assert v == pytest.approx(exact, rel=1e-14)
-        assert s == pytest.approx(float(derivative), rel=1e-13)
+        assert v == pytest.approx(exact, rel=rel)
+        assert s == pytest.approx(float(derivative), rel=2 * 4 * rel)
 
 
 @pytest.mark.parametrize("L", [L_identity, L_laplacian, L_gram])

@@ -1,16 +1,15 @@
 """What the YAML files of conf/model build."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from torch import nn
 
 from imex_experiments.config.build import build
+from imex_experiments.errors import ConfigError
+from imex_experiments.installed import CONF
 from imex_experiments.networks.cost import count_parameters
 
-CONF = Path(__file__).parents[2] / "conf"
 MODELS = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
 
 
@@ -22,7 +21,12 @@ def make(model: str, in_channels: int = 1, *overrides: str) -> nn.Module:
 
 @pytest.mark.parametrize("model", MODELS)
 def test_every_model_has_h_and_alpha_and_keeps_the_image_size(model: str) -> None:
-    network = make(model, 3, "model.h=0.5", "model.alpha=2")
+    try:
+        network = make(model, 3, "model.h=0.5", "model.alpha=2")
+    except ConfigError as error:
+        if model not in ("smp", "torchvision_segmentation"):
+            raise
+        pytest.skip(str(error))  # with the reason: not installed, or for another torch
     assert network.h == 0.5
     assert network.alpha in (0.0, 2.0)
     shape = (2, 1) if model == "rk4_classifier" else (2, 1, 32, 24)

@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from conftest import rounding
 from torch import Tensor, nn
 
 from imex_experiments.integrators import (
@@ -121,7 +122,8 @@ def test_rk4_with_linear_knots_uses_the_mean_in_the_middle() -> None:
             for m, q in zip(middle.parameters(), right.parameters(), strict=True):
                 m.copy_((m + q) / 2)
         weights.append([left, middle, right])
-    torch.testing.assert_close(network(y), rk4_loop(weights, y), rtol=0, atol=1e-13)
+    # Weights that were float32: their differences and means are exact in float64.
+    assert torch.equal(network(y), rk4_loop(weights, y))
 
 
 def test_knots_of_their_own_have_their_own_number_of_weights() -> None:
@@ -181,7 +183,14 @@ def test_more_knots_leave_the_output_alone(
     network = net(interpolation=interpolation, integrator=integrator).double().eval()
     finer = refine_knots(network, 3)
     y = torch.randn(2, 1, 6, 6, dtype=torch.float64)
-    torch.testing.assert_close(finer(y), network(y), rtol=0, atol=1e-12)
+    if interpolation == "linear" and isinstance(integrator, ClassicRK4):
+        # The middle stages alone fall between knots. Four steps of four layers, each with
+        # two kernels of 9 taps over 4 channels and two norms that make ten times as much
+        # of an error at most.
+        atol = rounding(torch.float64, 4 * 4 * 2 * (4 * 9 + 2), 10)
+        torch.testing.assert_close(finer(y), network(y), rtol=0, atol=atol)
+    else:
+        assert torch.equal(finer(y), network(y))
     layers = network.blocks[0].layers
     assert finer.blocks[0].layers.knots[::3] == layers.knots
     assert len(finer.blocks[0].layers) > len(layers)

@@ -17,7 +17,7 @@ from imex_experiments.results.comparison import Comparison, compare
 from imex_experiments.results.figures import pictures
 from imex_experiments.results.statistics import summarise
 from imex_experiments.results.table import CONFIGURED, ENDED
-from imex_experiments.results.tables import best, differences, shown
+from imex_experiments.results.text_tables import best, differences, shown
 
 T_975 = {1: 12.706204736432095, 2: 4.302652729911275}
 """Quantiles of Student's t, from a printed table: degrees of freedom -> t."""

@@ -1,9 +1,11 @@
 """Checkpoints: verified or refused, the one before is kept, and no code is run."""
 
+import hashlib
 import io
 import math
 import os
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -140,6 +142,23 @@ def test_a_history_that_lacks_something_is_no_checkpoint_to_go_on_from(
         write_checkpoint({**content(9), "callbacks": {"History": state}}, run / path)
     with pytest.raises(CheckpointError, match=rf"History is not .*{key}"):
         newest_verified(run)
+
+
+def test_a_compressed_checkpoint_is_none(run: Path) -> None:
+    """A thousandth of its size on the disk; no run writes one."""
+    large = io.BytesIO()
+    with (
+        zipfile.ZipFile(run / LAST) as source,
+        zipfile.ZipFile(large, "w", zipfile.ZIP_DEFLATED) as target,
+    ):
+        for name in source.namelist():
+            target.writestr(name, source.read(name))
+    for path in (LAST, PREVIOUS, BEST):
+        (run / path).write_bytes(large.getvalue())
+        digest = hashlib.sha256(large.getvalue()).hexdigest()
+        checksum_of(run / path).write_text(f"{digest}  {path.name}\n")
+    with pytest.raises(CheckpointError, match="compressed, which no run writes"):
+        read_checkpoint(run / LAST)
 
 
 def test_urls_are_refused() -> None:

@@ -87,6 +87,11 @@ DEFECTS: dict[str, tuple[Callable[[Path], object], type[RunError], str]] = {
         CheckpointError,
         "does not fit",
     ),
+    "a larger network": (
+        lambda r: replace(r, "- 16", "- 999"),
+        CheckpointError,
+        "the configuration is of a larger network than the checkpoint",
+    ),
     "foreign class": (
         lambda r: replace(r, "imex_experiments.networks.DynamicNet", "os.system"),
         ConfigError,

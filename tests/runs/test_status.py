@@ -117,7 +117,7 @@ class LastBatch(Dataset):
             time.sleep(0.2)  # the first is in the queue
             resource_sharer.stop()
             self.closed.touch()
-            time.sleep(0.3)
+            time.sleep(1)  # alive until it is missed, on a busy machine too
             os.kill(os.getpid(), signal.SIGKILL)
         return torch.ones(1)
 

@@ -47,6 +47,29 @@ def test_what_a_user_writes_is_taken(word: str) -> None:
     assert taken_words([word], SOURCE, []) == [word]
 
 
+THEIRS = {
+    "a class": (
+        ["optimizer._target_=subprocess.Popen"],
+        "none of the classes of a run",
+    ),
+    "weights": (["weights=/elsewhere"], "a run starts from weights of yours alone"),
+    "a reference to a node": (["logger=${callbacks.history}"], "cannot be checked"),
+    "a count": (["data.train=1e8"], "at most 1,048,576"),
+    "pixels": (["data.train=1000000", "data.image_size=9999"], "pixels are not taken"),
+    "points": (
+        ["seed=range(0,200)", "model.h=range(1,100)"],
+        "a sweep of 19,800 points",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", THEIRS)
+def test_what_a_stranger_writes_is_not(kind: str) -> None:
+    words, reason = THEIRS[kind]
+    with pytest.raises(CheckpointError, match=reason):
+        taken_words(words, SOURCE, [])
+
+
 def test_what_is_refused_may_be_given_anew() -> None:
     word = "logger.save_dir=/elsewhere"
     with pytest.raises(CheckpointError, match="give it on the command line"):
@@ -99,7 +122,8 @@ PIECES = (
 def test_no_override_that_is_taken_resolves_to_a_secret(value: str) -> None:
     """However it is escaped, quoted or nested: what Hydra makes of it has no secret."""
     whole = "${oc.env:SECRET}"
-    for word in (f"x={value}", f"x={value}{whole}", f"x={whole}{value}"):
+    for text in (value, value + whole, whole + value):
+        word = f"{NOTE}={text}"
         try:
             taken_words([word], SOURCE, [])
         except CheckpointError:

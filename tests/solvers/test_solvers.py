@@ -28,8 +28,10 @@ def test_gmres_solves_every_sample_to_its_tolerance() -> None:
     b = torch.randn(3, 6, **double)
     x, info = gmres(lambda v: times(A, v), b, 1e-10, 20)
     residual = (b - times(A, x)).norm(dim=1) / b.norm(dim=1)
-    assert (residual <= 1.01e-10).all()
-    torch.testing.assert_close(info.residual, residual, rtol=1e-3, atol=1e-13)
+    # It is not formed but updated, by at most six products with six terms each.
+    updated = rounding(torch.float64, 6 * 6, float(torch.linalg.cond(A).max()))
+    assert (residual <= 1e-10 + updated).all()
+    torch.testing.assert_close(info.residual, residual, rtol=0, atol=updated)
     assert info.converged.all()
     assert info.iterations[0] < info.iterations[2] <= 6
     torch.testing.assert_close(x, torch.linalg.solve(A, b))

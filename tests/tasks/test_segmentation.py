@@ -3,13 +3,19 @@
 import math
 from collections.abc import Mapping
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torchmetrics.functional.classification import multiclass_jaccard_index
 
+from imex_experiments.data.qtips import CLASSES as QTIPS
 from imex_experiments.tasks import SegmentationTask
-from imex_experiments.tasks.metrics import PublishedIoU, segmentation_scores
+from imex_experiments.tasks.metrics import (
+    PUBLISHED_CLASSES,
+    PublishedIoU,
+    segmentation_scores,
+)
 
 CLASSES = ("background", "white-white", "white-black", "black-black")
 FACTS: Mapping[str, object] = {
@@ -157,6 +163,94 @@ def test_training_loss_takes_what_the_network_asks_for() -> None:
         losses.append(task.training_step(batch, 0))
     difference = 3 * task.network.weight.square().sum()
     torch.testing.assert_close(losses[0] - losses[1], difference)
+
+
+STREETS: Mapping[str, object] = {
+    "classes": ["sky", "road", "car", "tree"],
+    "in_channels": 1,
+    "out_channels": 4,
+    "mean": [0.0],
+    "std": [1.0],
+    "dtype": "uint8",
+    "class_frequency": [0.25] * 4,
+    "ignore_label": 255,
+}
+
+
+class Given(nn.Module):
+    """A network whose output is given, whatever it sees."""
+
+    def __init__(self, logits: torch.Tensor) -> None:
+        super().__init__()
+        self.logits = logits
+
+    def forward(self, y: torch.Tensor) -> torch.Tensor:
+        return self.logits[: len(y)]
+
+
+def test_ignored_pixels_are_in_no_score_and_no_loss() -> None:
+    """Against a confusion matrix counted pixel by pixel in NumPy, over two batches."""
+    rng = np.random.default_rng(0)
+    logits = rng.standard_normal((3, 4, 8, 9)).astype(np.float32)
+    labels = rng.integers(0, 3, (3, 8, 9))  # no pixel is a tree
+    labels[rng.random(labels.shape) < 0.3] = 255
+    labels[2] = 255  # an image of which nothing counts
+    task = SegmentationTask(Given(torch.from_numpy(logits)), STREETS).eval()
+    truth = torch.from_numpy(labels.astype(np.uint8))
+    for part in (slice(0, 2), slice(2, 3)):
+        task.network.logits = torch.from_numpy(logits[part])
+        batch = torch.zeros(len(truth[part]), 1, 8, 9).byte(), truth[part]
+        task.validation_step(batch, 0)
+    confusion, losses = np.zeros((4, 4), int), []
+    for n, i, j in np.ndindex(labels.shape):
+        if labels[n, i, j] != 255:
+            pixel = logits[n, :, i, j].astype(float)
+            confusion[labels[n, i, j], pixel.argmax()] += 1
+            losses.append(np.log(np.exp(pixel).sum()) - pixel[labels[n, i, j]])
+    scores = task._scores()
+    assert task.confusion.compute().tolist() == confusion.tolist()
+    hits, either = confusion.diagonal(), confusion.sum(0) + confusion.sum(1)
+    iou = hits[:3] / (either - hits)[:3]
+    assert scores["miou"] == pytest.approx(iou.mean())
+    assert scores["accuracy"] == pytest.approx(hits.sum() / confusion.sum())
+    assert scores["dice"] == pytest.approx((2 * hits / either)[:3].mean())
+    assert scores["iou/car"] == pytest.approx(iou[2])
+    assert math.isnan(scores["iou/tree"])  # guessed, but never true
+    assert confusion[:, 3].sum() > 0
+    assert scores["loss"] == pytest.approx(np.mean(losses), rel=1e-5)
+    assert task.score(torch.from_numpy(logits), truth) == pytest.approx(iou.mean())
+    each = task.sample_losses(torch.from_numpy(logits), truth)
+    assert float(each[2]) == 0
+    counts = (truth != 255).sum((1, 2))
+    assert float((each * counts).sum()) == pytest.approx(sum(losses), rel=1e-5)
+
+
+def test_a_batch_of_ignored_pixels_has_no_gradient() -> None:
+    task = SegmentationTask(nn.Identity(), STREETS)
+    logits = torch.randn(1, 4, 3, 3, requires_grad=True)
+    loss = task.loss(logits, torch.full((1, 3, 3), 255).byte())
+    loss.backward()
+    assert float(loss.detach()) == 0
+    assert float(logits.grad.abs().max()) == 0
+
+
+def test_scores_follow_the_data() -> None:
+    """Objects need a background, and the published IoU is for Q-tips alone."""
+    confusion = torch.ones(4, 4)
+    assert "object_iou" not in segmentation_scores(confusion, STREETS["classes"])
+    assert "object_iou" in segmentation_scores(confusion, ["Background", *"abc"])
+    assert PUBLISHED_CLASSES == QTIPS
+    for facts, published in ((STREETS, False), (FACTS, True)):
+        task = SegmentationTask(Given(torch.randn(1, 4, 2, 2)), facts)
+        task.validation_step(
+            (torch.zeros(1, 1, 2, 2).byte(), torch.ones(1, 2, 2).byte()), 0
+        )
+        scores = task._scores()
+        charts = {tag for tags in task.curves.values() for tag in tags}
+        assert ("published_iou" in scores) is published
+        assert ("object_iou" in scores) is published
+        logged = {f"val/{name}" for name in scores} | {"train/loss"}
+        assert charts <= logged
 
 
 def test_score_and_losses_of_outputs() -> None:

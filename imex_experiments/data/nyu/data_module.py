@@ -3,7 +3,7 @@
 import logging
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +136,8 @@ class NyuData(TensorData):
             mat_version(self.splits_file)
         if self.verify:
             require_published(self.path)
-        return cached(self.cache_dir, "nyu", self._key(), self._convert, self._layout())
+        given = (self._key(), self._convert, self._layout(), _require_frames)
+        return cached(self.cache_dir, "nyu", *given)
 
     def _key(self) -> dict[str, Any]:
         """Return all parameters on which the tensors depend, and the identity of the files."""
@@ -267,6 +268,17 @@ class NyuSampleData(NyuData):
         if not self.path.exists():
             make_nyu_sample(self.path, self.frames, self.seed)
         return super()._frames()
+
+
+def _require_frames(found: Mapping[str, Tensor]) -> None:
+    """Raise ValueError unless all splits have frames, and all frames depths in metres."""
+    sizes = found["sizes"].tolist()
+    for name in ("images", "depths", "frames"):
+        if min(sizes) < 1 or sum(sizes) != len(found[name]):
+            raise ValueError(f"splits of {sizes} for {len(found[name])} {name}")
+    least, largest = map(float, found["depths"].aminmax())
+    if not 0 <= least <= largest < math.inf:
+        raise ValueError(f"depths are in {least} ... {largest} m")
 
 
 def _mean_and_std(values: Tensor) -> tuple[float, float]:

@@ -1,6 +1,6 @@
-"""Read and write folders of 8-bit grey PNGs: `images/`, `labels/` and `filenames.txt`.
+"""Read and write the published layout: `images/`, `labels/` and `filenames.txt`.
 
-The published Q-tips data have this layout.
+The published Q-tips data have this layout, all in 8-bit grey PNGs.
 
 Shapes: images (N, 1, H, W) uint8, labels (N, H, W) uint8.
 """
@@ -9,48 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
+from imex_experiments.data.folder.pictures import read_image
 from imex_experiments.errors import DataError
-from imex_experiments.files import open_regular, read_regular
+from imex_experiments.files import read_regular
 
-MODES = {1: ("L", "grey"), 3: ("RGB", "colour")}
-"""Channels -> mode of Pillow, and its name in errors."""
-
-FOREIGN = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
-"""Errors of Pillow for bytes that are not a PNG."""
-
-MOST_PIXELS = 2**26
 MOST_NAMES = 2**26
-"""Most pixels of an image, and most bytes of filenames.txt."""
-
-
-def read_image(path: Path, channels: int) -> np.ndarray:
-    """Return an 8-bit image (C, H, W), C = 1 or 3. Raises DataError for anything else."""
-    mode, kind = MODES[channels]
-    try:
-        # For other formats, such as EPS, Pillow starts programs.
-        with open_regular(path) as file, Image.open(file, formats=["PNG"]) as image:
-            if image.width * image.height > MOST_PIXELS:
-                raise DataError(
-                    f"{path}: {image.width} x {image.height} pixels, at most "
-                    f"{MOST_PIXELS:,} are read"
-                )
-            if image.mode != mode:
-                raise DataError(
-                    f"{path}: expected an 8-bit {kind} image, got mode {image.mode}; "
-                    f"convert it to 8-bit {kind}"
-                )
-            pixels = np.array(image)
-            return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such image") from error
-    except UnidentifiedImageError as error:
-        raise DataError(f"{path}: not a readable image (no PNG)") from error
-    except FOREIGN as error:
-        reason = getattr(error, "strerror", None) or error
-        raise DataError(f"{path}: not a readable image ({reason})") from error
+"""Most bytes of filenames.txt."""
 
 
 def read_image_folder(folder: Path, classes: int) -> dict[str, Tensor]:
@@ -64,7 +31,7 @@ def read_image_folder(folder: Path, classes: int) -> dict[str, Tensor]:
     names = _names(folder)
     images, labels = (
         _stack(
-            [read_image(folder / kind / name, 1)[0] for name in names],
+            [_read_grey(folder / kind / name) for name in names],
             names,
             folder / kind,
         )
@@ -82,6 +49,14 @@ def read_image_folder(folder: Path, classes: int) -> dict[str, Tensor]:
             f"0 ... {classes - 1}"
         )
     return {"images": images[:, None], "labels": labels}
+
+
+def _read_grey(path: Path) -> np.ndarray:
+    """Return an 8-bit grey image (H, W). Raises DataError for any other."""
+    pixels = read_image(path, channels=1)[0]
+    if pixels.dtype != np.uint8:
+        raise DataError(f"{path}: more than 8 bits; convert it to 8-bit grey")
+    return pixels
 
 
 def _names(folder: Path) -> list[str]:

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from imex_experiments.data import QtipsData
-from imex_experiments.data.image_folder import read_image_folder, write_image_folder
+from imex_experiments.data.folder.published import read_image_folder, write_image_folder
 from imex_experiments.data.qtips import QtipsRecipe, make_qtips
 from imex_experiments.errors import DataError
 
@@ -47,11 +47,11 @@ DEFECTS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "colour": (
         lambda f: save(f / "images/000001.png", np.zeros((64, 64, 3), np.uint8)),
-        "000001.png: expected an 8-bit grey image, got mode RGB",
+        "000001.png: expected a grey image, got a colour one",
     ),
     "16 bit": (
         lambda f: save(f / "images/000001.png", np.zeros((64, 64), np.uint16)),
-        "000001.png: expected an 8-bit grey image, got mode I;16",
+        "000001.png: more than 8 bits; convert it to 8-bit grey",
     ),
     "text": (
         lambda f: (f / "images/000001.png").write_text("<html>"),
@@ -75,7 +75,7 @@ DEFECTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "empty list": (lambda f: (f / "filenames.txt").write_text("\n"), "lists no images"),
     "unknown name": (
         lambda f: (f / "filenames.txt").write_text("nothere.png\n"),
-        "nothere.png: no such image",
+        "nothere.png: no such file",
     ),
     "path out of the folder": (
         lambda f: (f / "filenames.txt").write_text("../../etc/passwd\n"),
@@ -118,7 +118,7 @@ def test_missing_and_foreign_roots(tmp_path: Path) -> None:
         QtipsData(cache_dir=str(tmp_path), root=str(root)).setup()
 
     with pytest.raises(
-        DataError, match=r"no such folder; write one with scripts/make_qtips\.py"
+        DataError, match=r"no such folder; write one with python scripts/make_qtips\.py"
     ):
         setup(tmp_path / "nowhere")
     with pytest.raises(DataError, match="neither images/ nor train/ in it"):

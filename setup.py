@@ -1,0 +1,16 @@
+"""Put conf/ into the package; all else of the build is in pyproject.toml."""
+
+from setuptools import find_namespace_packages, setup
+
+CONF = "imex_experiments.conf"
+
+setup(
+    packages=[
+        *find_namespace_packages(
+            include=["imex_experiments*"], exclude=["*__pycache__"]
+        ),
+        CONF,
+        *(f"{CONF}.{group}" for group in find_namespace_packages("conf")),
+    ],
+    package_dir={CONF: "conf"},
+)
