@@ -76,6 +76,22 @@ def test_trains_again_and_again_also_after_an_error(
     assert train(resume=run.folder).folder == run.folder  # which is finished
 
 
+def test_classes_of_your_own_train_where_they_are_allowed(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IMEX_CACHE", str(cache))
+    monkeypatch.syspath_prepend(tmp_path)
+    code = "from imex_experiments.integrators import ForwardEuler\n\n\n"
+    (tmp_path / "my_scheme.py").write_text(f"{code}class Mine(ForwardEuler): pass\n")
+    own = {"model": "resnet", "model__integrator___target_": "my_scheme.Mine"}
+    own["hydra__run__dir"] = str(tmp_path / "run")
+    with pytest.raises(ConfigError, match=r"my_scheme\.Mine"):
+        train(**TINY, **own)
+    run = train(**TINY, **own, allow=["my_scheme"])
+    scheme = run.task.network.blocks[0].integrator
+    assert type(scheme).__module__ == "my_scheme"
+
+
 def test_what_only_the_command_can_do_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="trains on one device"):
         train(trainer="ddp", hydra__run__dir=tmp_path / "run")

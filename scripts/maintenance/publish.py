@@ -7,6 +7,11 @@ the folder imex_experiments/pretrained. The card has the data, the recipe and th
 run; `limits` says what the network is not good for. Paths of this machine are left out.
 """
 
+from imex_experiments.process.interrupts import end_at_once
+
+if __name__ == "__main__":
+    end_at_once()  # until the imports are done, which takes seconds
+
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
