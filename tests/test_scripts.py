@@ -115,6 +115,7 @@ def test_help_is_the_usage(name: str, forked: Command, tmp_path: Path) -> None:
         ("evaluate", ["outputs/x"], 2, "expected key=value; usage"),
         ("evaluate", ["run=/no/where"], 4, "/no/where: not a run folder"),
         ("predict", ["run=x", "images=/no/where", "out=y"], 3, "no such folder"),
+        ("predict", ["run=x", "images=.", "out=y", "tile=2"], 2, "at least 8"),
         ("compare", [], 2, "runs: missing; usage: runs=... out=... metric=..."),
         ("compare", ["."], 4, ".: an empty folder; give a run's or a sweep's"),
         ("make_qtips", ["out=o", "train=many"], 2, "train: "),

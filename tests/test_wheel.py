@@ -10,7 +10,7 @@ from conftest import ROOT
 from imex_experiments import installed
 from imex_experiments.commands import entry, evaluate
 from imex_experiments.config.arguments import usage_of
-from imex_experiments.data.image_folder import write_image_folder
+from imex_experiments.data.folder.published import write_image_folder
 from imex_experiments.data.qtips import QtipsRecipe, make_qtips
 from imex_experiments.runs.layout import resume_command
 

@@ -56,6 +56,10 @@ class Arguments:
 
 def main() -> None:
     args = parse_arguments(Arguments)
+    if args.tile is not None and args.tile < SMALLEST_TILE:
+        raise ConfigError(
+            f"tile={args.tile}: expected null or at least {SMALLEST_TILE}"
+        )
     folder, out = Path(args.images), Path(args.out)
     if not folder.is_dir():
         raise DataError(f"images={folder}: no such folder")
@@ -63,10 +67,6 @@ def main() -> None:
     if not files:
         raise DataError(f"images={folder}: no images in it")
     require_empty(out)
-    if args.tile is not None and args.tile < SMALLEST_TILE:
-        raise ConfigError(
-            f"tile={args.tile}: expected null or at least {SMALLEST_TILE}"
-        )
     task = chosen(args)
     facts = task.hparams["facts"]
     if "range" in facts:
