@@ -48,7 +48,7 @@ ALLOWED: dict[str, set[str]] = {
     "commands": {
         *("sweeps", "results", "training", "callbacks", "runs", "config", "tasks"),
         *("data", "analysis", "networks", "integrators", "terms", "process", "files"),
-        *("plots", "installed", "errors"),
+        *("plots", "installed", "errors", "facts"),
     },
     "interactive": {
         *("commands", "sweeps", "runs", "config", "tasks", "process", "installed"),

@@ -6,7 +6,7 @@ to compare, by default the test score of the monitored metric. Paths may also be
 `runs=[<path>,...]`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from omegaconf import MISSING
@@ -25,6 +25,7 @@ class Arguments:
     runs: list[str] = MISSING
     out: str | None = None
     metric: str | None = None
+    allow: list[str] = field(default_factory=list)
 
 
 def main() -> None:
@@ -33,7 +34,7 @@ def main() -> None:
         raise ConfigError("runs: give one sweep or run, or several")
     own = len(args.runs) == 1 and is_sweep(Path(args.runs[0]))
     out = Path(args.out or (args.runs[0] if own else "comparison"))
-    comparison = compare(runs_table(*args.runs), args.metric)
+    comparison = compare(runs_table(*args.runs, allow=args.allow), args.metric)
     write_report(comparison, args.runs, out)
     print_report(comparison)
     print(f"written     {out / 'summary.md'}, {out / 'results.csv'}, pictures")

@@ -16,7 +16,6 @@ from torch.nn import functional as F
 from imex_experiments.installed import install_line
 from imex_experiments.networks.imexify import imexify
 
-MONAI = install_line("backbones")
 TORCHVISION = (
     f"{install_line('vision')}, with the torchvision that is built for your torch, from the "
     "same index"
@@ -74,7 +73,7 @@ class MonaiUNet(Backbone):
                 "expected two or more positive widths and units >= 0, got "
                 f"widths={list(widths)}, units={units}"
             )
-        network = _imported("monai.networks.nets", MONAI).UNet(
+        network = _imported("monai.networks.nets", install_line("backbones")).UNet(
             spatial_dims=2,
             in_channels=in_channels,
             out_channels=out_channels,
@@ -115,7 +114,7 @@ class MonaiSegResNet(Backbone):
                 "down must have one level more than up, and every level a block, got "
                 f"down={list(down)}, up={list(up)}"
             )
-        network = _imported("monai.networks.nets", MONAI).SegResNet(
+        network = _imported("monai.networks.nets", install_line("backbones")).SegResNet(
             spatial_dims=2,
             init_filters=width,
             in_channels=in_channels,

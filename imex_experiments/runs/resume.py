@@ -5,6 +5,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from imex_experiments.config.allow import ALLOW
 from imex_experiments.config.interpolations import dotted
 from imex_experiments.config.keys import CHANGED
 from imex_experiments.config.overrides import hydra_quoted, single_value
@@ -22,7 +23,7 @@ from imex_experiments.runs.status import status_if_readable
 from imex_experiments.runs.strangers import taken_words
 from imex_experiments.tasks import Task
 
-OWN = {"resume", CHANGED, "check", "weights"}
+OWN = {"resume", CHANGED, "check", "weights", ALLOW}
 FREE = {"data.num_workers", "data.cache_dir", "trainer.accelerator", "trainer.devices"}
 """Keys that a resumed run may change, because they do not change its results."""
 

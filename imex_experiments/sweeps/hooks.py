@@ -4,13 +4,14 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
-from shlex import quote
+from shlex import join
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+from imex_experiments.config.allow import at_keyboard
 from imex_experiments.config.overrides import hydra_quoted
 from imex_experiments.config.preflight import preflight
 from imex_experiments.errors import SweepError, exit_code
@@ -58,7 +59,7 @@ class Hooks(Callback):
             prepare(config, parts)
             make_private(*place)
             if config.resume is None:
-                claim(place[0])
+                claim(place[0], at_keyboard(config, config.hydra))
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         sweep = Path(config.hydra.sweep.dir)
@@ -77,10 +78,10 @@ class Hooks(Callback):
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         with _ending(), _held:
-            end_sweep(Path(config.hydra.sweep.dir))
+            end_sweep(Path(config.hydra.sweep.dir), config)
 
 
-def end_sweep(sweep: Path) -> None:
+def end_sweep(sweep: Path, config: DictConfig) -> None:
     """Write and print the report of a sweep; SweepError if not all jobs finished."""
     # A single run starts without what only a sweep's end needs: pandas, scipy, figures.
     from imex_experiments.results.comparison import compare
@@ -88,7 +89,7 @@ def end_sweep(sweep: Path) -> None:
     from imex_experiments.results.table import FINISHED, runs_table
     from imex_experiments.results.text_tables import print_report
 
-    runs = runs_table(sweep)
+    runs = runs_table(sweep, allow=config.allow)
     failed = int((runs["state"] != FINISHED).sum())
     if failed < len(runs):
         comparison = compare(runs)
@@ -96,10 +97,11 @@ def end_sweep(sweep: Path) -> None:
         print_report(comparison)
         print(f"written     {sweep}/summary.md, results.csv, pictures")
     if failed:
-        again = quote(f"sweep.resume={hydra_quoted(Path(os.path.relpath(sweep)))}")
+        more = at_keyboard(config, config.hydra)
+        again = f"sweep.resume={hydra_quoted(Path(os.path.relpath(sweep)))}"
         raise SweepError(
-            f"{failed} of {len(runs)} jobs have no result; "
-            f"run only those with: {command_line('train')} {again}"
+            f"{failed} of {len(runs)} jobs have no result; run only those with: "
+            f"{command_line('train')} {join([again, *more])}"
         )
 
 
