@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from imex_experiments.commands import train as command
+from imex_experiments.config.allow import allowed_at_keyboard
 from imex_experiments.config.arguments import keep_hooks, rewritten
 from imex_experiments.config.overrides import override, single_value
 from imex_experiments.errors import ConfigError
@@ -34,6 +35,8 @@ class TrainedRun:
     """A finished run; each part is read from its folder on first use."""
 
     folder: Path
+    allow: Sequence[str] = ()
+    """Packages of the user's own, whose classes the run may name."""
 
     @cached_property
     def metrics(self) -> dict[str, float]:
@@ -55,7 +58,7 @@ class TrainedRun:
     @cached_property
     def task(self) -> Task:
         """The trained task of the kept checkpoint; `task.predict(images)` applies it."""
-        return load_run(self.folder)
+        return load_run(self.folder, allow=self.allow)
 
 
 def train(*overrides: str, **settings: Any) -> TrainedRun:
@@ -78,7 +81,7 @@ def train(*overrides: str, **settings: Any) -> TrainedRun:
         try:
             with initialize_config_dir(str(CONF), "train", version_base="1.3"):
                 _refuse_several_devices(compose("train", words))
-                return TrainedRun(_run(words))
+                return TrainedRun(_run(words), allowed_at_keyboard(words))
         except (Exception, SystemExit) as caught:
             failure = reported(caught)
     if isinstance(failure, SystemExit) and not failure.code:  # there is nothing to do
@@ -162,4 +165,5 @@ def _finished(words: list[str]) -> TrainedRun:
     folders = [word for word in words if word.startswith("hydra.run.dir=")]
     if not any(word.startswith("resume=") for word in words):
         raise ConfigError("check=true: this can be run; without it, it is")
-    return TrainedRun(Path(single_value(folders[-1])))
+    run = Path(single_value(folders[-1]))
+    return TrainedRun(run, allowed_at_keyboard(words))

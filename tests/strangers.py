@@ -79,6 +79,10 @@ WORDS = (
     f"data._target_={OURS}.RunLogger",
     "model._target_=imex_experiments.data.NyuSampleData",
     "model.layer._target_=torch.hub.load",
+    "model._target_=torch.nn.Sequential",
+    "allow=[os]",
+    "++allow=[subprocess]",
+    "+data@allow=qtips",
     # what is read
     f"{NOTE}=${{oc.env:SECRET}}",
     f"{NOTE}=$\\{{oc.env\\:SECRET\\}}",
@@ -129,6 +133,7 @@ CONFIGS: dict[str, tuple[str, str]] = {
     "a resolver for a class": ("DynamicNet", "${oc.env:SECRET}"),
     "a command for a task": ("imex_experiments.tasks.SegmentationTask", "os.system"),
     "a writer for a layer": ("imex_experiments.terms.DoubleLayer", f"{OURS}.RunLogger"),
+    "a package for itself": ("allow: []", "allow: [os]"),
     "data for a layer": (
         "imex_experiments.terms.DoubleLayer",
         "imex_experiments.data.NyuSampleData",

@@ -49,6 +49,9 @@ SET_UP = ("python3 -m venv", "pip install")
 """Lines that make the environment in which this very test runs: `make setup` runs them."""
 
 
+OWN_PACKAGE = {"PYTHONPATH": f"{ROOT}:{ROOT / 'docs/example_package'}"}
+"""In place of the installation of the example package."""
+
 OWN_SCHEMES = {"ralston": "README.md", "heun": "docs/integrators.md"}
 """Integrators that a page adds to the package: run where they have been added."""
 
@@ -119,6 +122,18 @@ def depth_run(python: Command, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 @pytest.fixture(scope="module")
+def own_run(python: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run where the documentation says <own run>."""
+    cwd = tmp_path_factory.mktemp("own")
+    conf = f"--config-dir={ROOT}/docs/example_package/conf"
+    words = [str(ROOT / "train.py"), conf, "experiment=blobs", *TINY]
+    done = python(*words, cwd=cwd, **OWN_PACKAGE)
+    assert done.returncode == 0, done.stderr
+    (run,) = (cwd / "outputs/blobs/split_net").iterdir()
+    return run
+
+
+@pytest.fixture(scope="module")
 def sweep(python: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A sweep where the documentation says <sweep>."""
     cwd = tmp_path_factory.mktemp("sweep")
@@ -158,6 +173,9 @@ def test_command(
     if "<depth run>" in command:
         run = request.getfixturevalue("depth_run")
         command = command.replace("<depth run>", str(run))
+    if "<own run>" in command:
+        command = command.replace("<own run>", str(request.getfixturevalue("own_run")))
+    command = command.replace("docs/example", f"{ROOT}/docs/example")
     if "<nyu_depth_v2_labeled.mat>" in command:
         path = nyu_sample_path(tmp_path, 24, 0)
         make_nyu_sample(path, 24, 0)
@@ -244,7 +262,8 @@ def test_command(
         words = [*(w for w in words if not w.startswith("images=")), "images=[0,1]"]
     if "screenshot" in words[0] and not any(map(shutil.which, CHROMIUM)):
         pytest.skip("no Chromium: apt-get install chromium")
-    done = python(str(ROOT / words[0]), *words[1:], cwd=tmp_path, WANDB_MODE="offline")
+    env = {**OWN_PACKAGE, "WANDB_MODE": "offline"}
+    done = python(str(ROOT / words[0]), *words[1:], cwd=tmp_path, **env)
     assert done.returncode == 0, done.stderr
 
 

@@ -12,12 +12,14 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
+EXAMPLE = "docs/example_package"
 RUNS, CALLBACKS = "imex_experiments/runs", "imex_experiments/callbacks"
 DATA = "imex_experiments/data"
 
 EVERY_STEP = "tests/test_resume.py::test_resume_at_every_step_is_exact[0 workers]"
 SIXTY = "tests/test_malicious.py::test_sixty"
 WORDS = "tests/runs/test_strangers_words.py::test"
+OWN = "tests/test_own_classes.py::test"
 IO = "tests/runs/test_checkpoint_io.py::test"
 PLAIN = "tests/runs/test_plain.py::test"
 
@@ -152,13 +154,13 @@ GUARDS = {
     ),
     "the resolved object is checked": Guard(
         "imex_experiments/config/build.py",
-        "if not inspect.isclass(target) or not permitted(target.__module__):",
+        "if not inspect.isclass(target) or not lies_in(target.__module__, allowed):",
         "if not inspect.isclass(target):",
         "tests/config/test_build.py::test_only_classes",
     ),
     "the name is checked before its import": Guard(
         "imex_experiments/config/build.py",
-        "if not isinstance(path, str) or not permitted(path):",
+        "if not isinstance(path, str) or not lies_in(path, allowed):",
         "if not isinstance(path, str):",
         "tests/config/test_build.py::test_foreign_module",
     ),
@@ -182,6 +184,24 @@ GUARDS = {
         "if not LAUNCH.fullmatch(word):",
         "if False:",
         SIXTY,
+    ),
+    "no folder allows packages": Guard(
+        f"{RUNS}/strangers.py",
+        "if content.get(ALLOW) and not allow:",
+        "if False:",
+        f"{OWN}_a_run_of_own_classes_is_refused",
+    ),
+    "no override of a folder does": Guard(
+        f"{RUNS}/strangers.py",
+        "if _key(word) == ALLOW and ALLOW not in now:",
+        "if False:",
+        f"{OWN}_no_folder_allows_anything[+allow=[os]]",
+    ),
+    "nor does one that sets an item": Guard(
+        f"{RUNS}/strangers.py",
+        "if group == ALLOW:",
+        "if False:",
+        f"{OWN}_no_folder_adds_to_what_the_keyboard_allows[allow.0=os]",
     ),
     "no resolver from a folder": Guard(
         f"{RUNS}/strangers.py",
@@ -209,8 +229,8 @@ GUARDS = {
     ),
     "a resume is checked before it changes anything": Guard(
         "imex_experiments/training/prepared.py",
-        "if cfg.resume is not None:",
-        "if False:",
+        "refuse_unfit(cfg, task)",
+        "pass",
         "tests/test_resume.py::test_a_resume_that",
     ),
     "changes are honoured": Guard(
@@ -398,7 +418,7 @@ GUARDS = {
     ),
     "a class of a run": Guard(
         f"{RUNS}/strangers.py",
-        'if not re.fullmatch(PACKAGES.get(group, ""), str(value)):',
+        "if not _may_be_named(group, value, allow):",
         "if False:",
         f"{WORDS}_what_a_stranger_writes_is_not[a class]",
     ),
@@ -536,7 +556,7 @@ def test_the_guard_is_where_it_is_looked_for(name: str) -> None:
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("mutant")
-    for name in ("imex_experiments", "conf", "tests", "scripts"):
+    for name in ("imex_experiments", "conf", "tests", "scripts", EXAMPLE):
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / name, folder / name, ignore=ignored)
     for name in ("train.py", "pyproject.toml"):

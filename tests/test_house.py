@@ -23,7 +23,7 @@ ALLOWED: dict[str, set[str]] = {
     "process": {"errors", "installed"},
     "terms": {"operators"},
     "integrators": {"solvers"},
-    "networks": {"terms", "integrators"},
+    "networks": {"installed", "terms", "integrators"},
     "analysis": {"operators", "solvers", "terms", "integrators", "networks"},
     "data": {"errors", "installed", "facts", "files"},
     "tasks": {"facts", "plots"},
@@ -48,7 +48,7 @@ ALLOWED: dict[str, set[str]] = {
     "commands": {
         *("sweeps", "results", "training", "callbacks", "runs", "config", "tasks"),
         *("data", "analysis", "networks", "integrators", "terms", "process", "files"),
-        *("plots", "installed", "errors"),
+        *("plots", "installed", "errors", "facts"),
     },
     "interactive": {
         *("commands", "sweeps", "runs", "config", "tasks", "process", "installed"),

@@ -3,15 +3,17 @@
 `python scripts/export.py run=<run> format=onnx out=<file>.onnx`
 
 `format=onnx` is for onnxruntime, `format=torch` for `torch.export.load` (<file>.pt2). The
-model takes uint8 images (N, C, H, W), normalises them, and returns the output of the network:
-logits, or depths. N is free, and so are H and W if the network allows it; otherwise they are
-fixed to the size of the run's data. The command prints which. Before it ends, it runs the file
-on random images of several sizes and compares the output with that of the network.
+model takes images (N, C, H, W) of the type of the training images (uint8 as a rule),
+normalises them, and returns the output of the network: logits, or depths. N is free, and so
+are H and W if the network allows it; otherwise they are fixed to the size of the run's data.
+The command prints which. Before it ends, it runs the file on random images of several sizes
+and compares the output with that of the network. A run with classes of your own needs
+`allow=[<package>]` again.
 """
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +48,7 @@ class Arguments:
     format: str = MISSING
     out: str = MISSING
     checkpoint: str = "best"
+    allow: list[str] = field(default_factory=list)
 
 
 def main() -> None:
@@ -59,18 +62,18 @@ def main() -> None:
         )
     if args.format == "onnx":
         require_onnx()
-    task: Task = load_run(args.run, args.checkpoint)
+    task: Task = load_run(args.run, args.checkpoint, allow=args.allow)
     for module in task.modules():
         if isinstance(module, Diffusion):
             module.backend = "gemm"  # the backend that both formats support
-    shape = load_data(args.run).image_shape
+    shape = load_data(args.run, args.allow).image_shape
     write = {"onnx": write_onnx, "torch": write_torch}[args.format]
     try:
         report = export(task, write, out, trials(task, shape), FREE)
         sides = "are free"
     except Exception as error:  # exporters refuse a graph in many ways
         log.debug("height and width cannot be free", exc_info=error)
-        report = export(task, write, out, random_images([shape]), FIXED)
+        report = export(task, write, out, random_images(task, [shape]), FIXED)
         sides = f"are fixed at {shape[1]} x {shape[2]}"
     print(f"{out}: {report}; height and width {sides}")
 
@@ -80,13 +83,16 @@ def trials(task: Task, shape: tuple[int, int, int]) -> list[Tensor]:
     channels, height, width = shape
     wide, tall = (channels, height, 2 * width), (channels, 2 * height, width)
     odd = channels, height + 1, width + 1
-    first, *images = random_images([shape, wide, tall, odd])
+    first, *images = random_images(task, [shape, wide, tall, odd])
     return [first, *(batch for batch in images if accepts(task, batch))]
 
 
-def random_images(shapes: Iterable[tuple[int, int, int]]) -> list[Tensor]:
-    """Return three uint8 images of each shape (C, H, W), from a fixed seed."""
+def random_images(task: Task, shapes: Iterable[tuple[int, int, int]]) -> list[Tensor]:
+    """Return three random inputs of each shape (C, H, W), from a fixed seed."""
     generator = torch.Generator().manual_seed(0)
+    if task.facts["dtype"] == "float32":
+        noise = [torch.randn(3, *shape, generator=generator) for shape in shapes]
+        return [task.mean + task.std * images for images in noise]
     return [
         torch.randint(0, 256, (3, *shape), generator=generator).to(torch.uint8)
         for shape in shapes

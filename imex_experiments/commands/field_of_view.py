@@ -54,6 +54,7 @@ class Arguments:
     alpha: float = 10.0
     seeds: int = 5
     images: int = 16
+    allow: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -138,12 +139,12 @@ def at_part(path: list[Field], part: float) -> EnergyMap:
     return EnergyMap(f"after step {step}", path[step])
 
 
-def draw_fields(out: Path, runs: list[str], names: list[str], images: int) -> None:
+def draw_fields(out: Path, args: Arguments) -> None:
     rows: list[dict[str, object]] = []
     shown: dict[str, list[EnergyMap]] = {}
-    for run, name in named(runs, names):
-        task, data = load_dense(run), load_data(run)
-        samples, *_ = data.samples("val", images)
+    for run, name in named(args.run, args.names):
+        task, data = load_dense(run, allow=args.allow), load_data(run, args.allow)
+        samples, *_ = data.samples("val", args.images)
         panels = []
         for part, seen in effective_fields(
             task.network, task.normalised(samples)
@@ -168,9 +169,9 @@ def main() -> None:
         )
     out = Path(args.out)
     for run in args.run:
-        load_dense(run)  # refused before a folder is made
+        load_dense(run, allow=args.allow)  # refused before a folder is made
     out.mkdir(parents=True, exist_ok=True)
     if args.run:
-        draw_fields(out, args.run, args.names, args.images)
+        draw_fields(out, args)
     else:
         draw_impulses(out, args.alpha, args.seeds)

@@ -17,11 +17,12 @@ the bits of the training images, it writes
 Images are resized as the training images were, and predictions back to the size of the image.
 With `tile=512` large images are predicted in overlapping tiles of 512 x 512 pixels, which
 takes less memory. The output folder must be new or empty. A file that is no such image, or
-has a size that the network refuses, is skipped and named at the end.
+has a size that the network refuses, is skipped and named at the end. A run with classes of
+your own needs `allow=[<package>]` again.
 """
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,7 @@ class Arguments:
     out: str = MISSING
     checkpoint: str = "best"
     tile: int | None = None
+    allow: list[str] = field(default_factory=list)
 
 
 def main() -> None:
@@ -70,10 +72,12 @@ def main() -> None:
         raise DataError(f"images={folder}: no images in it")
     require_empty(out)
     task = chosen(args)
-    facts = task.hparams["facts"]
-    if "range" in facts:
+    facts = task.facts
+    if facts["dtype"] != "uint8":
         trained = args.run or args.pretrained
-        raise ConfigError(f"run={trained}: it was trained on points, not on images")
+        points = "range" in facts
+        kind = "points, not on images" if points else "floats, not on 8-bit images"
+        raise ConfigError(f"run={trained}: it was trained on {kind}")
     # All images are read and predicted before any file is written.
     images: Arrays = {}
     predictions: Arrays = {}
@@ -103,7 +107,7 @@ def chosen(args: Arguments) -> Task:
             "give either run=<run> or pretrained=<name>; there are "
             f"{', '.join(pretrained_names())}"
         )
-    return load_run(args.run, args.checkpoint)
+    return load_run(args.run, args.checkpoint, allow=args.allow)
 
 
 def predict(task: Task, path: Path, tile: int | None) -> tuple[np.ndarray, np.ndarray]:

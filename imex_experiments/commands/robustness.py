@@ -58,6 +58,7 @@ class Arguments:
     l2: list[float] = field(default_factory=lambda: [0.0, 0.25, 0.5, 1.0, 2.0])
     steps: int = 10
     restarts: int = 1
+    allow: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -176,12 +177,19 @@ def draw(rows: Sequence[Row], metric: str, path: Path) -> None:
 
 
 def subjects(args: Arguments) -> list[Subject]:
-    tasks = [(run, name, load_dense(run)) for run, name in named(args.run, args.names)]
+    tasks = [
+        (run, name, load_dense(run, allow=args.allow))
+        for run, name in named(args.run, args.names)
+    ]
     for run, _, task in tasks:
+        if task.facts["dtype"] != "uint8":
+            raise ConfigError(
+                f"{run}: trained on floats, sizes here are of 8-bit images"
+            )
         if type(task) is not type(tasks[0][2]):
             kinds = f"{type(task).__name__}, not {type(tasks[0][2]).__name__}"
             raise ConfigError(f"{run}: a run of {kinds}")
-    images, targets = load_data(args.run[0]).samples("test", args.images)
+    images, targets = load_data(args.run[0], args.allow).samples("test", args.images)
     images = images.float() / WHITE
     return [Subject(name, run, task, images, targets) for run, name, task in tasks]
 

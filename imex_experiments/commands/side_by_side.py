@@ -24,6 +24,7 @@ class Arguments:
     runs: list[str] = MISSING
     out: str = MISSING
     images: list[int] = field(default_factory=lambda: [0, 1, 2, 3])
+    allow: list[str] = field(default_factory=list)
 
 
 def main() -> None:
@@ -32,14 +33,14 @@ def main() -> None:
         raise ConfigError(
             "runs=[<run>,...] and images=[<number>,...] must not be empty"
         )
-    tasks: dict[str, Task] = {run: load_run(run) for run in args.runs}
+    tasks: dict[str, Task] = {run: load_run(run, allow=args.allow) for run in args.runs}
     first = tasks[args.runs[0]]
     for run, task in tasks.items():
         if type(task) is not type(first):
             raise ConfigError(
                 f"{run}: a run of {type(task).__name__}, not {type(first).__name__}"
             )
-    data = load_data(args.runs[0])
+    data = load_data(args.runs[0], args.allow)
     images, targets = data.samples("test", 1 + max(map(abs, args.images)))
     if not all(0 <= index < len(images) for index in args.images):
         raise ConfigError(

@@ -39,6 +39,7 @@ from imex_experiments.analysis.trajectory import Step, trajectory
 from imex_experiments.config.arguments import parse_arguments
 from imex_experiments.config.build import refusing
 from imex_experiments.errors import ConfigError
+from imex_experiments.facts import DataModule
 from imex_experiments.files import write_table
 from imex_experiments.networks import DynamicNet
 from imex_experiments.networks.cost import parts
@@ -63,6 +64,7 @@ class Arguments:
     run: str | None = None
     alphas: list[float] = field(default_factory=lambda: [0.0, 1.0, 3.0, 10.0])
     h: float = 1.0
+    allow: list[str] = field(default_factory=list)
 
 
 def draw_regions(out: Path, alphas: list[float], h: float, spectra: Spectra) -> None:
@@ -108,8 +110,8 @@ def draw_random_layer(out: Path, alphas: list[float], h: float) -> None:
         draw_atlas(out, f, y, values)
 
 
-def draw_run(out: Path, run: str, network: DynamicNet, task: Task) -> None:
-    images, *_ = load_data(run).samples("val", 1)
+def draw_run(out: Path, network: DynamicNet, task: Task, data: DataModule) -> None:
+    images, *_ = data.samples("val", 1)
     image = task.normalised(images)
     with torch.no_grad(), refusing("run"):
         steps = list(trajectory(network, image))
@@ -146,7 +148,7 @@ def describe(network: DynamicNet, step: Step, values: NDArray) -> dict[str, obje
     alpha = 0.0
     if block.operators is not None:
         L = block.operators.at(step.t0, step.t1)
-        alpha = float(torch.as_tensor(L.alpha).mean())
+        alpha = float(torch.as_tensor(getattr(L, "alpha", math.nan)).mean())
     f, bound = block.layers.at(step.t0, step.t1), None
     with suppress(ValueError):
         bound = step_bound(step, f) if isinstance(f, nn.Module) else None
@@ -174,9 +176,9 @@ def main() -> None:
         out.mkdir(parents=True, exist_ok=True)
         draw_random_layer(out, args.alphas, args.h)
         return
-    task: Task = load_run(args.run)
+    task: Task = load_run(args.run, allow=args.allow)
     network = task.network
     if not isinstance(network, DynamicNet):
         raise ConfigError(f"{args.run}: a {type(network).__name__} has no time steps")
     out.mkdir(parents=True, exist_ok=True)
-    draw_run(out, args.run, network, task)
+    draw_run(out, network, task, load_data(args.run, args.allow))

@@ -6,7 +6,7 @@ import hydra
 from omegaconf import DictConfig
 
 from imex_experiments.callbacks import History
-from imex_experiments.config.arguments import keep_hooks, rewritten
+from imex_experiments.config.arguments import keep_hooks, options_first, rewritten
 from imex_experiments.installed import CONF, TRAIN
 from imex_experiments.process.rank import is_first_process
 from imex_experiments.process.tied import end_with_parent
@@ -44,7 +44,8 @@ def main() -> None:
     """Hand sys.argv to Hydra; a resumed run or sweep gets those of its first command."""
     end_with_parent()
     if is_first_process():
-        sys.argv[1:] = rewritten(resumed_sweep(resumed_arguments(sys.argv[1:])))
+        given = rewritten(resumed_sweep(resumed_arguments(sys.argv[1:])))
+        sys.argv[1:] = options_first(given)
         keep_hooks(sys.argv[1:])
     application = hydra.main(str(CONF), "train", version_base="1.3")
     application(job(str(TRAIN))(train))()

@@ -8,6 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar, get_origin
 
+from hydra._internal.utils import get_args_parser
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import ConfigKeyError, ValidationError
 
@@ -53,6 +54,16 @@ def rewritten(arguments: list[str]) -> list[str]:
         whole = re.compile(rf"\A(?:{pattern})\Z", re.DOTALL)
         arguments = [whole.sub(replacement, argument) for argument in arguments]
     return arguments
+
+
+def options_first(arguments: list[str]) -> list[str]:
+    """Return the arguments of Hydra with options such as --config-dir before overrides.
+
+    Its parser refuses overrides on both sides of an option.
+    """
+    overrides = get_args_parser().parse_intermixed_args(arguments).overrides
+    options = [argument for argument in arguments if argument not in overrides]
+    return [*options, *overrides]
 
 
 HOOKS = "hydra.callbacks.hooks"

@@ -1,6 +1,7 @@
 """Build objects from configuration nodes: allowed classes only, checked before any call."""
 
 import inspect
+import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,18 +10,22 @@ from types import MappingProxyType
 from typing import Any
 
 import hydra
+from hydra._internal.utils import _locate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from imex_experiments.config.types import check_value
-from imex_experiments.errors import ConfigError, nearest
+from imex_experiments.errors import ConfigError, nearest, one_line
 
 TRAINING = ("imex_experiments", "torch.optim", "pytorch_lightning")
 """Packages whose classes a configuration may name."""
 
 REBUILDING = ("imex_experiments",)
 """Packages whose classes may be named when a network is rebuilt from a run folder."""
+
+OTHERS = {*(name.partition(".")[0] for name in TRAINING), "hydra", "omegaconf"}
+"""Packages that no user has made."""
 
 KWARGS_READERS = {
     "pytorch_lightning.loggers.wandb.WandbLogger": ("wandb.init",),
@@ -200,23 +205,47 @@ def locate(path: Any, key: str, allowed: Sequence[str]) -> type:
     the allowed packages.
     """
 
-    def permitted(name: str) -> bool:
-        return any(
-            name == package or name.startswith(f"{package}.") for package in allowed
-        )
-
     refusal = ConfigError(
         f"{key}={path!r}: only classes of {', '.join(allowed)} may be named here"
+        f"{hint_of_allow(path)}"
     )
-    if not isinstance(path, str) or not permitted(path):
+    if not isinstance(path, str) or not lies_in(path, allowed):
         raise refusal
     try:
-        target = hydra.utils.get_object(path)
+        target = _locate(path)  # hydra.utils.get_object logs what we report
     except Exception as error:
-        raise ConfigError(f"{key}={path!r}: there is no such class") from error
-    if not inspect.isclass(target) or not permitted(target.__module__):
+        reason = _reason(path, error)
+        raise ConfigError(f"{key}={path!r}: there is no such class{reason}") from error
+    if not inspect.isclass(target) or not lies_in(target.__module__, allowed):
         raise refusal
     return target
+
+
+def lies_in(path: str, packages: Iterable[str]) -> bool:
+    """Return True if a dotted path is one of the packages, or in one of them."""
+    return any(path == name or path.startswith(f"{name}.") for name in packages)
+
+
+def hint_of_allow(path: Any) -> str:
+    """Return the remedy for the path of a class in a package of the user's own."""
+    package = str(path).partition(".")[0]
+    if not package.isidentifier() or not may_be_own(package):
+        return ""
+    return f"; if {package} is a package of yours, give allow=[{package}]"
+
+
+def may_be_own(path: str) -> bool:
+    """Return False for a path in Python's library or in a package of this program."""
+    return path.partition(".")[0] not in OTHERS | sys.stdlib_module_names
+
+
+def _reason(path: str, error: Exception) -> str:
+    """Return why a module with a class could not be imported, if it is there."""
+    cause = error.__cause__ or error
+    absent = isinstance(cause, ModuleNotFoundError) and lies_in(
+        path, [cause.name or ""]
+    )
+    return "" if absent else f" ({one_line(cause)})"
 
 
 def check_arguments(

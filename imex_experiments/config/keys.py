@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,8 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from imex_experiments.config.build import TRAINING, Part, check, check_arguments, locate
+from imex_experiments.config.allow import allowed_by, check_packages
+from imex_experiments.config.build import Part, check, check_arguments, locate
 from imex_experiments.config.interpolations import check_unfolding, dotted
 from imex_experiments.config.trainer import OWN_KEYS
 from imex_experiments.errors import ConfigError, nearest
@@ -63,6 +64,7 @@ class Experiment:
     weights: str | None
     freeze: list[str]
     test: bool
+    allow: Any
     sweep: Mapping[str, Any]
     run_dir: str
     data: Mapping[str, Any]
@@ -97,22 +99,24 @@ def check_keys(cfg: DictConfig) -> None:
     }
     check_arguments(Experiment, plain, "")
     check_arguments(SweepKeys, plain["sweep"], "sweep")
+    check_packages(plain["allow"])
+    allowed = allowed_by(plain)
     for key, part in PARTS.items():
-        check(cfg.get(key), key, part)
+        check(cfg.get(key), key, part, allowed)
     for group in NAMED:
         for name, value in (plain.get(group) or {}).items():
-            _check_named(group, name, value)
+            _check_named(group, name, value, allowed)
     _check_references(dotted(plain))
     check_unfolding(plain)
 
 
-def _refuse_absent(path: str, key: str) -> None:
+def _refuse_absent(path: str, key: str, allowed: Sequence[str]) -> None:
     """Raise ConfigError, with the command that installs it, for a logger without its package.
 
     The module of the logger has a RequirementCache for the package. Lightning checks it
     when the logger is built, which is after the run folder is made.
     """
-    module = inspect.getmodule(locate(path, key, TRAINING))
+    module = inspect.getmodule(locate(path, key, allowed))
     found = [
         requirement
         for requirement in vars(module).values()
@@ -122,12 +126,12 @@ def _refuse_absent(path: str, key: str) -> None:
         raise ConfigError(f"{key}={path}: {found[0]}")
 
 
-def _check_named(group: str, name: str, value: Any) -> None:
+def _check_named(group: str, name: str, value: Any, allowed: Sequence[str]) -> None:
     key = f"{group}.{name}"
     if isinstance(value, dict) and "_target_" in value:
-        check(value, key, NAMED[group])
+        check(value, key, NAMED[group], allowed)
         if group == "logger":
-            _refuse_absent(value["_target_"], f"{key}._target_")
+            _refuse_absent(value["_target_"], f"{key}._target_", allowed)
     elif name not in (known := _known_names(group)):
         raise ConfigError(f"{key}: unknown key, {nearest(name, known)}")
     elif value is not None:

@@ -8,6 +8,7 @@ import pytorch_lightning as pl
 from omegaconf import DictConfig
 from torch import nn
 
+from imex_experiments.config.allow import allowed_by
 from imex_experiments.config.build import TRAINING, build, refusing
 from imex_experiments.errors import ConfigError
 from imex_experiments.facts import DataModule
@@ -33,14 +34,17 @@ def build_parts(cfg: DictConfig) -> Parts:
     return Parts(
         data,
         build_seeded_network(cfg, data),
-        build(cfg.optimizer, "optimizer"),
-        build(cfg.get("scheduler"), "scheduler"),
+        build(cfg.optimizer, "optimizer", allowed_by(cfg)),
+        build(cfg.get("scheduler"), "scheduler", allowed_by(cfg)),
     )
 
 
-def build_data(cfg: DictConfig, allowed: Sequence[str] = TRAINING) -> DataModule:
-    """Build the data module. Raises ConfigError if it lacks an attribute of all of them."""
-    data: DataModule = build(cfg.data, "data", allowed)
+def build_data(cfg: DictConfig, base: Sequence[str] = TRAINING) -> DataModule:
+    """Build the data module. Raises ConfigError if it lacks an attribute of all of them.
+
+    Its classes are of the packages `base`, and of those that the configuration allows.
+    """
+    data: DataModule = build(cfg.data, "data", allowed_by(cfg, base))
     for name in ("batch_size", "in_channels", "out_channels"):
         if not hasattr(data, name):
             raise ConfigError(
@@ -62,11 +66,11 @@ def build_network(
     cfg: DictConfig,
     in_channels: int,
     out_channels: int,
-    allowed: Sequence[str] = TRAINING,
+    base: Sequence[str] = TRAINING,
 ) -> nn.Module:
-    """Build the network with the numbers of channels of its data."""
+    """Build the network with the numbers of channels of its data, as `build_data`."""
     channels = {"in_channels": in_channels, "out_channels": out_channels}
-    return build(cfg.model, "model", allowed, **channels)
+    return build(cfg.model, "model", allowed_by(cfg, base), **channels)
 
 
 def build_task(cfg: DictConfig, parts: Parts) -> Task:
@@ -74,6 +78,7 @@ def build_task(cfg: DictConfig, parts: Parts) -> Task:
     return build(
         cfg.task,
         "task",
+        allowed_by(cfg),
         network=parts.network,
         facts=parts.data.facts,
         optimizer=parts.optimizer,

@@ -56,7 +56,8 @@ def count_flops(
         shadow(torch.empty(1, *image_shape, device="meta"))
     by_module = counter.get_flop_counts()
     root = type(network).__name__
-    flops = {name: sum(by_module[f"{root}.{name}"].values()) for name in parts(network)}
+    own = {name: by_module.get(f"{root}.{name}", {}) for name in parts(network)}
+    flops = {name: sum(counts.values()) for name, counts in own.items()}
     return {**flops, "total": counter.get_total_flops()}
 
 

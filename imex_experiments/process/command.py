@@ -130,7 +130,11 @@ def _hydra_message(error: Exception) -> str:
         return f"hydra/launcher: {absent[0]} is missing: {install_line('cluster')}"
     if isinstance(error, MissingConfigException) and error.options:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
-        return f"{group}={name}: no such choice; known: {', '.join(error.options)}"
+        known = ", ".join(error.options)
+        return (
+            f"{group}={name}: no such choice; known: {known} "
+            "(those of your own need --config-dir=<folder>)"
+        )
     if match := ABSENT.match(first):
         return f"{match[1]}: unknown key, {_nearest_key(match[1], error)}"
     if match := PRESENT.match(first):

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,7 @@ NO_REASON = {
 """State -> reason for a run that is not finished and recorded no reason."""
 
 
-def runs_table(*sources: str | Path) -> pd.DataFrame:
+def runs_table(*sources: str | Path, allow: Sequence[str] = ()) -> pd.DataFrame:
     """Return one row for each run of the sweep folders and run folders given.
 
     The index is the name of the run, in natural order. The columns are
@@ -68,12 +68,15 @@ def runs_table(*sources: str | Path) -> pd.DataFrame:
     - the metrics of metrics.json as floats. All are NaN unless the state is "finished".
 
     A run with a file that cannot be read has the state "unreadable"; a warning names it.
-    Raises CheckpointError for a folder that is neither a sweep nor a run.
+    `allow` are packages of the user's own, whose classes the runs may name. Raises
+    CheckpointError for a folder that is neither a sweep nor a run.
     """
     folders = run_folders(sources)
     given = {name: _overrides(folder) for name, folder in folders.items()}
     keys = sorted({key for overrides in given.values() for key in overrides} - OWN)
-    read = [_read_run(folder, given[name], keys) for name, folder in folders.items()]
+    read = [
+        _read_run(folder, given[name], keys, allow) for name, folder in folders.items()
+    ]
     columns = [*CONFIGURED, *keys, *ENDED]
     metrics = sorted({name for _, found in read for name in found} - {*columns})
     kinds = {"seed": "Int64"} | dict.fromkeys(["h", "alpha", *metrics], "float64")
@@ -112,7 +115,10 @@ def _overrides(folder: Path) -> dict[str, str]:
 
 
 def _read_run(
-    folder: Path, overrides: Mapping[str, str], keys: Iterable[str]
+    folder: Path,
+    overrides: Mapping[str, str],
+    keys: Iterable[str],
+    allow: Sequence[str],
 ) -> tuple[dict[str, Any], dict[str, float]]:
     """Return the row of a run without its metrics, and its metrics.
 
@@ -125,7 +131,7 @@ def _read_run(
             config = dotted(read_yaml(folder / CONFIG))
             row |= _configured(folder, config, overrides, keys)
         with refusing(str(STATUS)):
-            row |= _ended(folder, config)
+            row |= _ended(folder, config, allow)
         with refusing(str(METRICS)):
             return row, read_metrics(folder) if row["state"] == FINISHED else {}
     except (OSError, RunError) as error:
@@ -166,7 +172,9 @@ def _configured(
     }
 
 
-def _ended(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+def _ended(
+    folder: Path, config: Mapping[str, Any], allow: Sequence[str]
+) -> dict[str, Any]:
     """Return the values in status.json; without one the run ended before writing it."""
     status = read_status(folder)
     state = status.get("state") or "failed"
@@ -175,7 +183,9 @@ def _ended(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     own_h = {} if "model.h" in config else {"h": _number(status.get("h"))}
     return {
         **own_h,
-        "alpha": _number(status["alpha"]) if "alpha" in status else _alpha(config),
+        "alpha": _number(status["alpha"])
+        if "alpha" in status
+        else _alpha(config, allow),
         "state": state,
         "reason": status.get("reason") or NO_REASON.get(state if status else "", ""),
         "monitor": status.get("monitor") or "",
@@ -183,10 +193,10 @@ def _ended(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _alpha(config: Mapping[str, Any]) -> float:
+def _alpha(config: Mapping[str, Any], allow: Sequence[str]) -> float:
     """Return the alpha of a run that ended before it recorded one."""
     path = config.get(INTEGRATOR)
-    scheme = locate(path, INTEGRATOR, REBUILDING) if path else None
+    scheme = locate(path, INTEGRATOR, (*REBUILDING, *allow)) if path else None
     implicit = getattr(scheme, "uses_operator", False)
     return _number(config.get("model.alpha"), FIRST_ALPHA) if implicit else 0.0
 

@@ -3,7 +3,7 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -73,10 +73,11 @@ def alone_in(folder: Path, seconds: float = 30.0, kind: str = "run") -> Iterator
         ) from error
 
 
-def claim(folder: Path) -> None:
+def claim(folder: Path, more: Sequence[str] = ()) -> None:
     """Record in a folder that it has a run. Raises ConfigError if it has one already.
 
-    If two runs claim a folder at once, one of them is refused.
+    If two runs claim a folder at once, one of them is refused. The error has the command
+    that resumes the run, with the arguments `more`.
     """
     if not is_first_process():
         return
@@ -85,7 +86,7 @@ def claim(folder: Path) -> None:
             if not _is_taken(folder):
                 write_json(folder / STATUS, {"state": "running", "started": now()})
                 return
-    again = resume_command(Path(os.path.relpath(folder)))
+    again = resume_command(Path(os.path.relpath(folder)), more)
     way = f"go on with it: {again}, or" if has_checkpoint(folder) else "delete it, or"
     raise ConfigError(
         f"hydra.run.dir={folder}: there is a run in it already; {way} choose another "

@@ -1,7 +1,8 @@
 """Name the files and folders of a run folder."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from shlex import quote
+from shlex import join
 
 from imex_experiments.config.overrides import hydra_quoted
 from imex_experiments.installed import command_line
@@ -41,6 +42,6 @@ def sweep_file(folder: Path) -> Path:
     return hydras if hydras.is_file() and not own.is_file() else own
 
 
-def resume_command(run: Path) -> str:
-    """Return the shell command that resumes a run."""
-    return f"{command_line('train')} {quote(f'resume={hydra_quoted(run)}')}"
+def resume_command(run: Path, more: Sequence[str] = ()) -> str:
+    """Return the shell command that resumes a run, with more arguments."""
+    return f"{command_line('train')} {join([f'resume={hydra_quoted(run)}', *more])}"

@@ -11,6 +11,7 @@ from typing import TypeVar
 from omegaconf import DictConfig
 from torch import Tensor
 
+from imex_experiments.config.allow import allowed_by, check_packages
 from imex_experiments.config.build import REBUILDING, build, check
 from imex_experiments.config.keys import PARTS
 from imex_experiments.config.parts import build_data, build_network
@@ -32,24 +33,26 @@ MOST_HISTORY = 2**26
 Trained = TypeVar("Trained", bound=Task)
 
 
-def load_config(run: str | Path) -> DictConfig:
+def load_config(run: str | Path, allow: Sequence[str] = ()) -> DictConfig:
     """Return the configuration of a run, as far as `strangers.own_config` allows.
 
-    Raises CheckpointError if there is none, or one that no run writes.
+    `allow` are packages of the user's own, whose classes the run may name. Raises
+    CheckpointError if there is no configuration, or one that no run writes, and ConfigError
+    for classes of other packages.
     """
+    check_packages(allow)
     path = Path(run) / CONFIG
     if not path.is_file():
         raise CheckpointError(f"{run}: not a run folder, it has no {CONFIG}")
     check_folder(Path(run))
-    return checked(
-        own_config(read_yaml(path), Path(run), path), "data", "model", "task"
-    )
+    config = own_config(read_yaml(path), Path(run), path, allow)
+    return checked(config, "data", "model", "task")
 
 
 def checked(config: DictConfig, *parts: str) -> DictConfig:
     """Return a configuration whose parts may be rebuilt. Raises ConfigError if not."""
     for key in parts:
-        check(config.get(key), key, PARTS[key], REBUILDING)
+        check(config.get(key), key, PARTS[key], allowed_by(config, REBUILDING))
     return config
 
 
@@ -57,15 +60,17 @@ def load_run(
     run: str | Path,
     checkpoint: str = "best",
     kind: type[Trained] = Task,  # type: ignore[assignment]
+    allow: Sequence[str] = (),
 ) -> Trained:
     """Return the trained task of a run, in evaluation mode on the CPU.
 
     `checkpoint` is "best" (by the monitored validation metric) or "last"; `kind` is the
     class of task that the caller expects. Only classes of imex_experiments are built, and
-    no pickled code is run. Raises CheckpointError if a file is missing, damaged, or of
-    another network than the configuration, and ConfigError for another kind of task.
+    of the packages in `allow`; no pickled code is run. Raises CheckpointError if a file is
+    missing, damaged, or of another network than the configuration, and ConfigError for
+    another kind of task and for classes of other packages.
     """
-    cfg = load_config(run)
+    cfg = load_config(run, allow)
     path = Path(run) / "checkpoints" / f"{checkpoint}.ckpt"
     try:
         state = read_checkpoint(path)
@@ -88,11 +93,10 @@ def rebuilt(cfg: DictConfig, facts: Facts, weights: Mapping[str, Tensor]) -> Tas
     """
     channels = facts["in_channels"], facts["out_channels"]
     with no_more_weights(weights):
-        build_network(cfg, *channels, allowed=REBUILDING)
-    network = build_network(cfg, *channels, allowed=REBUILDING)
-    task: Task = build(
-        cfg.task, "task", allowed=REBUILDING, network=network, facts=facts
-    )
+        build_network(cfg, *channels, REBUILDING)
+    network = build_network(cfg, *channels, REBUILDING)
+    allowed = allowed_by(cfg, REBUILDING)
+    task: Task = build(cfg.task, "task", allowed, network=network, facts=facts)
     task.load_state_dict(weights)
     return task.eval()
 
@@ -109,9 +113,11 @@ def fitting(path: Path, configuration: str) -> Iterator[None]:
         ) from error
 
 
-def load_dense(run: str | Path, checkpoint: str = "best") -> Task:
+def load_dense(
+    run: str | Path, checkpoint: str = "best", allow: Sequence[str] = ()
+) -> Task:
     """Load a task of segmentation or depth. Raises ConfigError for another task."""
-    task: Task = load_run(run, checkpoint)
+    task: Task = load_run(run, checkpoint, allow=allow)
     if not isinstance(task, SegmentationTask | DepthTask):
         raise ConfigError(
             f"{run}: a run of {type(task).__name__}, not of segmentation or depth"
@@ -119,9 +125,9 @@ def load_dense(run: str | Path, checkpoint: str = "best") -> Task:
     return task
 
 
-def load_data(run: str | Path) -> DataModule:
+def load_data(run: str | Path, allow: Sequence[str] = ()) -> DataModule:
     """Return the data module of a run, after its `setup`."""
-    data = build_data(load_config(run), allowed=REBUILDING)
+    data = build_data(load_config(run, allow), REBUILDING)
     data.prepare_data()
     data.setup()
     return data

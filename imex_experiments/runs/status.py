@@ -5,7 +5,7 @@ import os
 import platform
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -67,13 +67,15 @@ def write_command(folder: Path, cfg: DictConfig) -> None:
 
 
 @contextmanager
-def recording(folder: Path, **facts: Any) -> Iterator[dict[str, Any]]:
+def recording(
+    folder: Path, more: Sequence[str] = (), **facts: Any
+) -> Iterator[dict[str, Any]]:
     """Write `<folder>/status.json`: running, then finished, failed or interrupted.
 
     It holds the exit code, the reason, the given facts, versions, the git commit, the
     number of threads, the vector instructions and the device. The body may add to the
     dictionary that it gets, which is written again at the end. In the body, Ctrl-C and
-    SIGTERM raise exceptions.
+    SIGTERM raise exceptions. The command that resumes the run has the arguments `more`.
     """
     if not is_first_process():
         yield {}
@@ -92,17 +94,18 @@ def recording(folder: Path, **facts: Any) -> Iterator[dict[str, Any]]:
         except BaseException as caught:
             error = INTERRUPTS.pending or root_cause(caught)
             with INTERRUPTS.ignored():
-                _write_end(folder, status, error, caught)
+                _write_end(folder, status, more, error, caught)
             if error is caught:
                 raise
             raise error from caught
         with INTERRUPTS.ignored():
-            _write_end(folder, status)
+            _write_end(folder, status, more)
 
 
 def _write_end(
     folder: Path,
     status: dict[str, Any],
+    more: Sequence[str],
     error: BaseException | None = None,
     caught: BaseException | None = None,
 ) -> None:
@@ -112,7 +115,8 @@ def _write_end(
         state = "interrupted" if is_interrupt(error) else "failed"
         log.debug("the run ended early", exc_info=caught)
         if state == "interrupted" and has_checkpoint(folder):
-            log.warning("go on with: %s", resume_command(Path(os.path.relpath(folder))))
+            run = Path(os.path.relpath(folder))
+            log.warning("go on with: %s", resume_command(run, more))
     status |= {"state": state, "exit_code": code, "reason": reason, "finished": now()}
     try:
         write_json(folder / STATUS, status)

@@ -10,6 +10,7 @@ import itertools
 import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from shlex import join, quote
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -17,6 +18,8 @@ from hydra.core.override_parser.types import ChoiceSweep, Glob, RangeSweep, Swee
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
+from imex_experiments.config.allow import ALLOW, NAME, allowed_at_keyboard
+from imex_experiments.config.build import hint_of_allow, lies_in, may_be_own
 from imex_experiments.config.interpolations import (
     KNOWN,
     REFERENCE,
@@ -24,6 +27,7 @@ from imex_experiments.config.interpolations import (
     flat,
 )
 from imex_experiments.errors import CheckpointError, ConfigError
+from imex_experiments.installed import command_line
 from imex_experiments.runs.plain import MOST_DEPTH
 
 MOST_PIXELS = 2**30
@@ -45,15 +49,21 @@ TRAINER = (
 """Keys of the trainer that are used of a folder, since they affect the metrics."""
 
 
-def own_config(content: Any, run: Path, source: Path) -> DictConfig:
+def own_config(
+    content: Any, run: Path, source: Path, allow: Sequence[str] = ()
+) -> DictConfig:
     """Return the part of the configuration of a run that can be rebuilt safely.
 
     `run_dir` is the folder itself, the cache is that of the user, and the trainer has only
-    the precision and the limits of the run. Raises CheckpointError for resolvers and for
-    data or a model over the limits of a folder, and ConfigError for foreign classes.
+    the precision and the limits of the run. `allow` are packages of the user's own, which
+    the person at the keyboard gives. Raises CheckpointError for resolvers, for data or a
+    model over the limits of a folder, and for packages that the folder itself allows;
+    ConfigError for foreign classes.
     """
     if not isinstance(content, dict):
         raise CheckpointError(f"{source}: not the configuration of a run")
+    if content.get(ALLOW) and not allow:
+        raise _allows(f"{ALLOW}={content[ALLOW]}", source, content[ALLOW], "...")
     config = {key: content[key] for key in USED if key in content}
     data = config.get("data")
     cache = isinstance(data, dict) and data.pop("cache_dir", None)
@@ -61,10 +71,10 @@ def own_config(content: Any, run: Path, source: Path) -> DictConfig:
         _check_text(f"{key}={value}", source)
         _check_size(key, value, source)
         group, last = key.partition(".")[0], key.rpartition(".")[2]
-        if last == "_target_" and not re.fullmatch(PACKAGES.get(group, ""), str(value)):
+        if last == "_target_" and not _may_be_named(group, value, allow):
             raise ConfigError(
                 f"{source}: {key}={str(value)[:100]!r}: only classes of imex_experiments "
-                f"for {group} may be named in a folder"
+                f"for {group} may be named in a folder{hint_of_allow(value)}"
             )
     _check_pixels(data, source)
     check_unfolding(config)
@@ -74,7 +84,7 @@ def own_config(content: Any, run: Path, source: Path) -> DictConfig:
     theirs = trainer if isinstance(trainer, dict) else {}
     ours = {k: theirs[k] for k in TRAINER if k in theirs and _is_setting(theirs[k])}
     config["trainer"] = {"_target_": "pytorch_lightning.Trainer", **ours}
-    return OmegaConf.create({**config, "run_dir": str(run)})
+    return OmegaConf.create({**config, "run_dir": str(run), ALLOW: list(allow)})
 
 
 def _is_setting(value: Any) -> bool:
@@ -165,21 +175,46 @@ PACKAGES = {
 """Part -> classes that a folder may name: of this package, and without output files."""
 
 
+def _may_be_named(group: str, path: Any, allow: Sequence[str]) -> bool:
+    """Return True for a class of this package for that part, and for an allowed one."""
+    ours = re.fullmatch(PACKAGES.get(group, ""), str(path))
+    return bool(ours) or (group in PACKAGES and lies_in(str(path), allow))
+
+
+def _allows(said: str, source: Path, packages: Any, command: str) -> ConfigError:
+    """Return the error for a folder that itself allows classes of other packages."""
+    names = packages if isinstance(packages, list) else [packages]
+    names = [str(name)[:100] for name in names[:8]]
+    own = [name for name in names if NAME.fullmatch(name) and may_be_own(name)]
+    again = quote(f"{ALLOW}=[{','.join(own)}]")
+    remedy = f"; if they are yours, give it again: {command} {again}" if own else ""
+    return ConfigError(
+        f"{source}: {said[:100]!r} is not taken from a folder, its classes run code{remedy}"
+    )
+
+
 def taken_words(
     words: Any,
     source: Path,
     given: Sequence[str],
-    dropped: Collection[str] = ("data.cache_dir",),
+    dropped: Collection[str] = ("data.cache_dir", ALLOW),
 ) -> list[str]:
-    """Return the overrides of a folder that may be added to a command line.
+    """Return the overrides of a folder that may be added to the arguments `given`.
 
     Overrides of the keys in `dropped` are left out. A refused override may be given on the
-    command line instead. Raises CheckpointError for settings of Hydra, resolvers, foreign
-    classes, paths outside of the run folder, and counts over their limits.
+    command line instead. Classes may be of the packages that `given` allows. Raises
+    CheckpointError for settings of Hydra, resolvers, foreign classes, paths outside of the
+    run folder, and counts over their limits; ConfigError for packages that the folder
+    itself allows.
     """
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
         raise CheckpointError(f"{source}: not a list of overrides")
-    now = {_key(word) for word in given}
+    now, allow = {_key(word) for word in given}, allowed_at_keyboard(given)
+    for word in words:
+        if _key(word) == ALLOW and ALLOW not in now:
+            packages = allowed_at_keyboard([word])
+            command = f"{command_line('train')} {join(given)}"
+            raise _allows(word, source, packages, command)
     taken: list[str] = []
     data: dict[str, int] = {}
     points = 1
@@ -187,7 +222,7 @@ def taken_words(
         if _key(word) in dropped:
             continue
         try:
-            alternatives = check_word(word, source)
+            alternatives = check_word(word, source, allow)
         except CheckpointError:
             if _key(word) not in now:
                 raise
@@ -204,10 +239,13 @@ def taken_words(
     return taken
 
 
-def check_word(word: str, source: Path) -> list[list[tuple[str, Any]]]:
+def check_word(
+    word: str, source: Path, allow: Sequence[str] = ()
+) -> list[list[tuple[str, Any]]]:
     """Return the dotted keys and values that an override sets, for each point of a sweep.
 
-    Raises CheckpointError for an override that is not allowed in a folder.
+    Classes may be of the packages in `allow`, too. Raises CheckpointError for an override
+    that is not allowed in a folder.
     """
     if NAMES_CODE.match(word):
         raise _not_taken(word, source, "it could run code")
@@ -217,9 +255,12 @@ def check_word(word: str, source: Path) -> list[list[tuple[str, Any]]]:
         group, _, rest = key.partition(".")
         last = key.rpartition(".")[2]
         place = last in PLACES and group not in ("data", "model", "task")
+        if group == ALLOW:
+            raise _not_taken(word, source, "it could run code")
         if last == "_target_":
-            if not re.fullmatch(PACKAGES.get(group, ""), str(value)):
-                raise _not_taken(word, source, "it is none of the classes of a run")
+            if not _may_be_named(group, value, allow):
+                reason = f"it is none of the classes of a run{hint_of_allow(value)}"
+                raise _not_taken(word, source, reason)
         elif SENDING.match(key):
             raise _not_taken(word, source, "a run is reported to places of yours alone")
         elif place and not (value is None and last == "path"):

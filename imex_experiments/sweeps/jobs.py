@@ -19,6 +19,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from imex_experiments.config.allow import again, config_dirs
 from imex_experiments.config.overrides import hydra_quoted
 from imex_experiments.errors import StorageError, exit_code
 from imex_experiments.process.interrupts import INTERRUPTS
@@ -75,7 +76,8 @@ def run_job(script: str) -> float:
         return score_of(folder, status)
     log.info("%s starts", name)
     start = time.perf_counter()
-    status = run_in_child(script, list(hydra.overrides.task), folder)
+    words = [*config_dirs(hydra), *hydra.overrides.task]
+    status = run_in_child(script, words, folder)
     if status["state"] == "finished":
         seconds, score = time.perf_counter() - start, score_of(folder, status)
         log.info("%s: %s %.4f, %.0f s", name, status["monitor"], score, seconds)
@@ -106,7 +108,7 @@ def run_in_child(script: str, words: Sequence[str], folder: Path) -> dict[str, A
             if state == "finished":  # by the process that was waited for
                 return status
             if state in ("running", "interrupted") and has_checkpoint(folder):
-                words = [f"resume={place}"]
+                words = [*again(words), f"resume={place}"]
             else:
                 _clear(folder)
                 words = [*words, f"hydra.run.dir={place}"]

@@ -32,7 +32,7 @@ def resumed_sweep(arguments: list[str]) -> list[str]:
     now = [word for word in arguments if word not in given]
     return [
         *_launch(launch, sweep, now),
-        *taken_words(words, source, now),
+        *taken_words(words, source, arguments),
         f"hydra.sweep.dir={hydra_quoted(sweep)}",
         *now,
     ]

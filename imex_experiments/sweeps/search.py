@@ -16,6 +16,7 @@ from hydra.core.override_parser.types import (
 )
 from optuna.trial import BaseTrial, FixedTrial, TrialState
 
+from imex_experiments.config.allow import allowed_by
 from imex_experiments.config.build import REBUILDING, locate
 from imex_experiments.errors import ConfigError, NumericsError
 from imex_experiments.installed import CONF
@@ -89,7 +90,7 @@ def direction(words: Sequence[str]) -> str:
     """Return Optuna's word for the mode of the configured task: maximize or minimize."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("train", overrides=list(words))
-    task: Any = locate(cfg.task._target_, "task", REBUILDING)
+    task: Any = locate(cfg.task._target_, "task", allowed_by(cfg, REBUILDING))
     return {"max": "maximize", "min": "minimize"}[task.mode]
 
 

@@ -2,6 +2,7 @@
 
 from imex_experiments.terms.constraints import Bounded, SpectralNorm
 from imex_experiments.terms.diffusion import (
+    Diffusion,
     GramDiffusion,
     IdentityDiffusion,
     ImplicitConv2d,
@@ -11,6 +12,7 @@ from imex_experiments.terms.diffusion import (
 from imex_experiments.terms.layers import (
     Bottleneck,
     ContextLayer,
+    Convolution,
     DepthwiseLayer,
     DoubleLayer,
     ReleasedLayer,
@@ -22,7 +24,9 @@ __all__ = [
     "Bottleneck",
     "Bounded",
     "ContextLayer",
+    "Convolution",
     "DepthwiseLayer",
+    "Diffusion",
     "DoubleLayer",
     "GramDiffusion",
     "IdentityDiffusion",

@@ -81,17 +81,22 @@ def show_metrics(metrics: Mapping[str, float], title: str = "kept checkpoint") -
     Console().print(table)
 
 
-def show_next_commands(run: Path) -> None:
-    """Print the commands that evaluate, use, show and resume a finished run."""
+def show_next_commands(run: Path, more: Sequence[str] = ()) -> None:
+    """Print the commands that evaluate, use, show and resume a finished run.
+
+    `more` are arguments that they need, such as allow=[my_package].
+    """
     run = Path(os.path.relpath(run))
     where = quote(str(run))
+    allow = "".join(f" {quote(word)}" for word in more if not word.startswith("-"))
     dashboards = f"dashboards  tensorboard --logdir {quote(str(run.parent.parent))}\n"
     Console().print(
         f"\nresults     {where}/{METRICS}, figures in {where}/{FIGURES}/\n"
-        f"evaluate    {command_line('evaluate')} run={where}\n"
-        f"predict     {command_line('predict')} run={where} images=<folder> out=<folder>\n"
+        f"evaluate    {command_line('evaluate')} run={where}{allow}\n"
+        f"predict     {command_line('predict')} run={where} images=<folder> out=<folder>"
+        f"{allow}\n"
         f"{dashboards if (run / TENSORBOARD).is_dir() else ''}"
-        f"resume      {resume_command(run)}",
+        f"resume      {resume_command(run, more)}",
         highlight=False,
         markup=False,
         soft_wrap=True,

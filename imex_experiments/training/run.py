@@ -1,6 +1,6 @@
 """Enclose a training: lock the run folder, record its end, evaluate and save results."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from imex_experiments.config.allow import at_keyboard
 from imex_experiments.config.keys import CHANGED
 from imex_experiments.facts import DataModule
 from imex_experiments.runs.checkpoint_io import (
@@ -37,6 +38,8 @@ class Run:
     cfg: DictConfig
     folder: Path
     status: dict[str, Any]
+    more: Sequence[str]
+    """Arguments that a command on this run needs again."""
 
     def begin(self, task: Task) -> Path | None:
         """Record the task in the status; return the checkpoint to resume from, if any."""
@@ -66,7 +69,7 @@ class Run:
         if trainer.checkpoint_callback:
             read_checkpoint(self.folder / LAST)  # raises before "finished" is recorded
         show_metrics(kept)
-        show_next_commands(self.folder)
+        show_next_commands(self.folder, self.more)
         return kept[task.monitor]
 
 
@@ -76,7 +79,8 @@ def opened(cfg: DictConfig) -> Iterator[Run]:
     hydra = HydraConfig.get().runtime
     folder, choices = Path(hydra.output_dir), dict(hydra.choices)
     facts = {**{key: choices.get(key) for key in ("model", "data")}, "seed": cfg.seed}
-    with alone_in(folder), recording(folder, **facts) as status:
+    more = at_keyboard(cfg, HydraConfig.get())
+    with alone_in(folder), recording(folder, more, **facts) as status:
         if cfg.resume is None or cfg[CHANGED]:
             write_command(folder, cfg)
-        yield Run(cfg, folder, status)
+        yield Run(cfg, folder, status, more)

@@ -10,6 +10,7 @@ from pytorch_lightning.callbacks import Checkpoint, ProgressBar
 from pytorch_lightning.loggers import Logger
 from torch import nn
 
+from imex_experiments.config.allow import allowed_by
 from imex_experiments.config.build import build
 from imex_experiments.config.trainer import lightning
 from imex_experiments.runs.checkpoint_io import VerifiedCheckpointIO
@@ -30,8 +31,12 @@ def build_loggers(cfg: DictConfig) -> list[Logger]:
 
 
 def _build_named(cfg: DictConfig, group: str) -> list[Any]:
-    nodes = (cfg.get(group) or {}).items()
-    return [build(node, f"{group}.{name}") for name, node in nodes if node is not None]
+    nodes, allowed = cfg.get(group) or {}, allowed_by(cfg)
+    return [
+        build(node, f"{group}.{name}", allowed)
+        for name, node in nodes.items()
+        if node is not None
+    ]
 
 
 def build_trainer(

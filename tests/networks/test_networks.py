@@ -207,6 +207,12 @@ def test_flops_of_convolutions_and_transforms_are_counted() -> None:
         assert added == (4 + 8) * (solve + symbols)
 
 
+def test_parts_that_only_act_pointwise_count_as_none() -> None:
+    network = nn.Sequential(nn.Sequential(nn.Conv2d(1, 2, 1), nn.ReLU()))
+    flops = count_flops(network, (1, 4, 4))
+    assert flops == {"0.0": 2 * 2 * 16, "0.1": 0, "total": 2 * 2 * 16}
+
+
 def test_counting_leaves_the_network_alone() -> None:
     network = make(Imex())
     before = {k: v.clone() for k, v in network.state_dict().items()}
