@@ -23,7 +23,7 @@ ALLOWED: dict[str, set[str]] = {
     "process": {"errors", "installed"},
     "terms": {"operators"},
     "integrators": {"solvers"},
-    "networks": {"terms", "integrators"},
+    "networks": {"installed", "terms", "integrators"},
     "analysis": {"operators", "solvers", "terms", "integrators", "networks"},
     "data": {"errors", "installed", "facts", "files"},
     "tasks": {"facts", "plots"},

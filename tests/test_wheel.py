@@ -136,6 +136,10 @@ def test_wheel_trains_resumes_sweeps_evaluates_and_predicts(
     wheel.imex("predict", f"run={name}", f"images={images}/images", f"out={out}")
     assert len(list((out / "labels").glob("*.png"))) == 2
 
+    shipped = ["pretrained=imexnet-qtips", f"images={images}/images", f"out={out}2"]
+    wheel.imex("predict", *shipped)
+    assert len(list((out.with_name("predicted2") / "labels").glob("*.png"))) == 2
+
     for launcher in ("basic", "ray_cpu"):
         chosen = [f"hydra/launcher={launcher}", f"hydra.sweep.dir=outputs/{launcher}"]
         wheel.imex("train", "-m", "seed=0,1", *chosen, *TINY)
@@ -143,4 +147,4 @@ def test_wheel_trains_resumes_sweeps_evaluates_and_predicts(
         assert "imex train -m" in summary
     wheel.imex("train", "data=nyu_sample", "model=resnet_depth", *ROOMS)
     made = {path.name for path in wheel.cwd.iterdir()}
-    assert made == {"outputs", "images", "predicted"}
+    assert made == {"outputs", "images", "predicted", "predicted2"}

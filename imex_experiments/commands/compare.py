@@ -13,11 +13,9 @@ from omegaconf import MISSING
 
 from imex_experiments.config.arguments import parse_arguments
 from imex_experiments.errors import ConfigError
-from imex_experiments.results.comparison import compare
-from imex_experiments.results.report import write_report
+from imex_experiments.results.report import report
 from imex_experiments.results.sources import is_sweep
 from imex_experiments.results.table import runs_table
-from imex_experiments.results.text_tables import print_report
 
 
 @dataclass
@@ -34,7 +32,4 @@ def main() -> None:
         raise ConfigError("runs: give one sweep or run, or several")
     own = len(args.runs) == 1 and is_sweep(Path(args.runs[0]))
     out = Path(args.out or (args.runs[0] if own else "comparison"))
-    comparison = compare(runs_table(*args.runs, allow=args.allow), args.metric)
-    write_report(comparison, args.runs, out)
-    print_report(comparison)
-    print(f"written     {out / 'summary.md'}, {out / 'results.csv'}, pictures")
+    report(runs_table(*args.runs, allow=args.allow), args.runs, out, args.metric)

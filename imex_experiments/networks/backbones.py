@@ -13,9 +13,9 @@ from typing import Any, Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from imex_experiments.installed import install_line
 from imex_experiments.networks.imexify import imexify
 
-MONAI = "pip install -c constraints.txt -e '.[backbones]'"
 TORCHVISION = "install the one that is built for your torch, from the same index"
 
 
@@ -70,7 +70,7 @@ class MonaiUNet(Backbone):
                 "expected two or more positive widths and units >= 0, got "
                 f"widths={list(widths)}, units={units}"
             )
-        network = _imported("monai.networks.nets", MONAI).UNet(
+        network = _imported("monai.networks.nets", install_line("backbones")).UNet(
             spatial_dims=2,
             in_channels=in_channels,
             out_channels=out_channels,
@@ -111,7 +111,7 @@ class MonaiSegResNet(Backbone):
                 "down must have one level more than up, and every level a block, got "
                 f"down={list(down)}, up={list(up)}"
             )
-        network = _imported("monai.networks.nets", MONAI).SegResNet(
+        network = _imported("monai.networks.nets", install_line("backbones")).SegResNet(
             spatial_dims=2,
             init_filters=width,
             in_channels=in_channels,
@@ -170,7 +170,7 @@ class Smp(Backbone):
     ) -> None:
         smp = _imported(
             "segmentation_models_pytorch",
-            f"pip install segmentation-models-pytorch; of torchvision, {TORCHVISION}",
+            f"{install_line('vision')}; of torchvision, {TORCHVISION}",
         )
         try:
             network = smp.create_model(

@@ -1,4 +1,4 @@
-"""Write the report of a comparison: results.csv, summary.md, and pictures with numbers."""
+"""Write and print the report of a comparison: tables, and pictures with their numbers."""
 
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
@@ -7,14 +7,36 @@ import pandas as pd
 
 from imex_experiments.errors import StorageError
 from imex_experiments.files import write_text
-from imex_experiments.results.comparison import Comparison
+from imex_experiments.results.comparison import Comparison, compare
 from imex_experiments.results.figures import NEEDS, pictures
 from imex_experiments.results.sources import commands
 from imex_experiments.results.table import FINISHED, metric_columns, varied
-from imex_experiments.results.text_tables import best, differences, failures, settings
+from imex_experiments.results.text_tables import (
+    best,
+    differences,
+    failures,
+    print_report,
+    settings,
+)
 
 COUNTS = ("parameters", "flops")
 """Prefixes of metrics that are integers."""
+
+
+def report(
+    runs: pd.DataFrame,
+    sources: Sequence[str | Path],
+    out: Path,
+    metric: str | None = None,
+) -> None:
+    """Compare a table of runs, write the report to `out`, and print its tables.
+
+    Raises the errors of `compare` and `write_report`.
+    """
+    comparison = compare(runs, metric)
+    write_report(comparison, sources, out)
+    print_report(comparison)
+    print(f"written     {out / 'summary.md'}, {out / 'results.csv'}, pictures")
 
 
 def write_report(

@@ -59,7 +59,7 @@ def refuse_changes(cfg: DictConfig) -> None:
     A key that was added to this package after the run has a default without effect. It
     differs only if it is given now. Loggers may differ: they do not change the results.
     """
-    if cfg.resume is None or cfg[CHANGED]:
+    if cfg[CHANGED]:
         return
     before = dotted(read_yaml(Path(cfg.resume) / CONFIG))
     given = [word.lstrip("+").partition("=")[0] for word in cfg.hydra.overrides.task]
@@ -127,8 +127,5 @@ def _restore(state: dict[str, Any], task: Task) -> None:
 
 def is_finished(cfg: DictConfig) -> bool:
     """Return True if the run to resume has finished."""
-    return (
-        cfg.resume is not None
-        and not cfg[CHANGED]
-        and status_if_readable(Path(cfg.resume)).get("state") == "finished"
-    )
+    state = status_if_readable(Path(cfg.resume)).get("state")
+    return not cfg[CHANGED] and state == "finished"

@@ -7,18 +7,15 @@ from pathlib import Path
 from shlex import join
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from imex_experiments.config.allow import at_keyboard
 from imex_experiments.config.overrides import hydra_quoted
-from imex_experiments.config.preflight import preflight
 from imex_experiments.errors import SweepError, exit_code
 from imex_experiments.installed import command_line
 from imex_experiments.process.interrupts import INTERRUPTS
-from imex_experiments.runs.folder import alone_in, claim, make_private, require_room
-from imex_experiments.runs.resume import is_finished, refuse_changes
+from imex_experiments.runs.folder import alone_in, make_private
 from imex_experiments.sweeps.estimate import estimating
 from imex_experiments.sweeps.launch import start_launcher, write_launch
 from imex_experiments.sweeps.plan import (
@@ -27,7 +24,7 @@ from imex_experiments.sweeps.plan import (
     points_of,
     show_plan,
 )
-from imex_experiments.training.prepared import prepare
+from imex_experiments.training.prepared import start, stop_if_only_checking
 
 _held = ExitStack()
 """The lock of the sweep that this process launches. It is no attribute of the hooks, because
@@ -42,24 +39,8 @@ class Hooks(Callback):
     """
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        with _ending():
-            parts = preflight(config)
-            refuse_changes(config)
-        if is_finished(config):
-            print(f"resume={config.resume}: this run is finished, nothing to do")
-            raise SystemExit(0)
-        _stop_if_only_checking(config)
-        HydraConfig.instance().set_config(
-            config
-        )  # its name may hold the choice of model
-        weights = sum(weight.numel() for weight in parts.network.parameters())
-        place = Path(config.hydra.run.dir), "hydra.run.dir", weights
         with _ending(), INTERRUPTS.raised():
-            require_room(*place)
-            prepare(config, parts)
-            make_private(*place)
-            if config.resume is None:
-                claim(place[0], at_keyboard(config, config.hydra))
+            start(config)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         sweep = Path(config.hydra.sweep.dir)
@@ -69,7 +50,7 @@ class Hooks(Callback):
             kinds = check_points(points)
             name_folders_by_swept(config, points)
             show_plan(config, points, kinds, cost)
-        _stop_if_only_checking(config)
+        stop_if_only_checking(config)
         with _ending():
             make_private(sweep, "hydra.sweep.dir")
             _held.enter_context(alone_in(sweep, seconds=1, kind="sweep"))
@@ -84,18 +65,13 @@ class Hooks(Callback):
 def end_sweep(sweep: Path, config: DictConfig) -> None:
     """Write and print the report of a sweep; SweepError if not all jobs finished."""
     # A single run starts without what only a sweep's end needs: pandas, scipy, figures.
-    from imex_experiments.results.comparison import compare
-    from imex_experiments.results.report import write_report
+    from imex_experiments.results.report import report
     from imex_experiments.results.table import FINISHED, runs_table
-    from imex_experiments.results.text_tables import print_report
 
     runs = runs_table(sweep, allow=config.allow)
     failed = int((runs["state"] != FINISHED).sum())
     if failed < len(runs):
-        comparison = compare(runs)
-        write_report(comparison, [sweep], sweep)
-        print_report(comparison)
-        print(f"written     {sweep}/summary.md, results.csv, pictures")
+        report(runs, [sweep], sweep)
     if failed:
         more = at_keyboard(config, config.hydra)
         again = f"sweep.resume={hydra_quoted(Path(os.path.relpath(sweep)))}"
@@ -112,9 +88,3 @@ def _ending() -> Iterator[None]:
         yield
     except Exception as error:
         raise SystemExit(exit_code(error)) from error
-
-
-def _stop_if_only_checking(config: DictConfig) -> None:
-    if config.check:
-        print("check=true: this can be run")
-        raise SystemExit(0)

@@ -1,18 +1,22 @@
-"""Prepare a run before its folder is made, so that bad data leave no folder behind."""
+"""Check and prepare a run before its folder is made: bad data leave no folder behind."""
 
 import logging
 from logging.handlers import BufferingHandler
+from pathlib import Path
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from torch import nn
 
+from imex_experiments.config.allow import at_keyboard
 from imex_experiments.config.arguments import HOOKS
 from imex_experiments.config.parts import Parts, build_seeded_network, build_task
-from imex_experiments.config.preflight import try_batch
+from imex_experiments.config.preflight import preflight, try_batch
 from imex_experiments.errors import ConfigError, DataError
 from imex_experiments.facts import DataModule, Facts
 from imex_experiments.process.rank import is_first_on_machine
-from imex_experiments.runs.resume import refuse_unfit
+from imex_experiments.runs.folder import claim, make_private, require_room
+from imex_experiments.runs.resume import is_finished, refuse_changes, refuse_unfit
 from imex_experiments.runs.transfer import start_from
 from imex_experiments.tasks import Task
 
@@ -20,6 +24,36 @@ MOST_RECORDS = 1000
 
 _waiting: list[tuple[DataModule, Task, list[logging.LogRecord]]] = []
 """Data and task between `prepare` and `prepared`, and the log records kept meanwhile."""
+
+
+def start(cfg: DictConfig) -> None:
+    """Check a run, prepare it, and claim its folder.
+
+    Ends with SystemExit(0) for a run that is finished, and after the checks for
+    `check=true`. Raises the errors of the checks; until they pass nothing is written.
+    """
+    parts = preflight(cfg)
+    if cfg.resume is not None:
+        refuse_changes(cfg)
+        if is_finished(cfg):
+            print(f"resume={cfg.resume}: this run is finished, nothing to do")
+            raise SystemExit(0)
+    stop_if_only_checking(cfg)
+    HydraConfig.instance().set_config(cfg)  # its name may hold the choice of model
+    weights = sum(weight.numel() for weight in parts.network.parameters())
+    place = Path(cfg.hydra.run.dir), "hydra.run.dir", weights
+    require_room(*place)
+    prepare(cfg, parts)
+    make_private(*place)
+    if cfg.resume is None:
+        claim(place[0], at_keyboard(cfg, cfg.hydra))
+
+
+def stop_if_only_checking(cfg: DictConfig) -> None:
+    """End with SystemExit(0) for `check=true`."""
+    if cfg.check:
+        print("check=true: this can be run")
+        raise SystemExit(0)
 
 
 def prepare(cfg: DictConfig, parts: Parts) -> None:

@@ -252,6 +252,7 @@ def test_defects_are_one_line_with_the_file(defect: str, root: Path) -> None:
         ({"groups": "t.csv:a"}, "groups are for data.split"),
         ({"batch_size": 0}, "batch_size must be >= 1"),
         ({"views": 0}, "views must be >= 1"),
+        ({"task": "x.ClassificationTask"}, "give task=segmentation or task=depth"),
     ],
 )
 def test_impossible_values(more: dict, message: str, root: Path) -> None:

@@ -67,6 +67,12 @@ class Augmentation:
         """Return True if pixels have to be interpolated."""
         return self.rotate > 0 or self.scale > 1
 
+    @property
+    def colours(self) -> bool:
+        """Return True if the values of pixels change."""
+        changes = self.jitter, self.blur, self.noise, self.shift, self.cutout
+        return max(changes) > 0
+
 
 @dataclass(frozen=True)
 class Transform:
@@ -89,14 +95,15 @@ class Transform:
         The result depends on the pictures, seed, epoch and index alone, not on earlier
         draws, on the process, or on its number of threads.
         """
-        rng = np.random.default_rng(
-            [seed, epoch, index + 1]
-        )  # [seed, epoch]: the order
+        # [seed, epoch] draws the order of the epoch.
+        rng = np.random.default_rng([seed, epoch, index + 1])
         with one_thread():
             image, target = self._moved(image, target, rng)
+            if not self.augmentation.colours:
+                return image, target
             changed = self._coloured(image.float(), rng)
         if image.dtype == torch.uint8:
-            return changed.round().clamp(0, WHITE).byte(), target
+            changed = changed.round().clamp(0, WHITE).byte()
         return changed, target
 
     def _moved(self, image: Tensor, target: Tensor, rng: Rng) -> tuple[Tensor, Tensor]:

@@ -35,6 +35,9 @@ from imex_experiments.facts import DataModule, Facts
 log = logging.getLogger(__name__)
 
 GIGABYTE = 10**9
+OF_WHOLE_IMAGES = ("ClassificationTask", "RegressionTask")
+"""Tasks whose targets are no pictures."""
+
 UNKNOWN_SIDE = 256
 """Sides of an image in checks that come before any file is read."""
 
@@ -54,8 +57,8 @@ class FolderData(DataModule):
     `depth_scale`, `invalid` and `depth_range` those of `split.DepthUnits`. `resize` is the
     size of all images, `crop` that of training windows, [height, width] or one number. Each
     image gives `views` windows in an epoch. `memory` gigabytes of decoded pictures are
-    kept. `setup` reads all pictures once, unless it finds
-    their survey in `cache_dir`, and raises DataError for whatever is wrong.
+    kept. `setup` reads all pictures once, unless it finds their survey in `cache_dir`, and
+    raises DataError for whatever is wrong.
     """
 
     def __init__(
@@ -93,9 +96,15 @@ class FolderData(DataModule):
         ):
             if value < least:
                 raise ValueError(f"{name} must be >= {least}, got {value}")
+        kind = task.rpartition(".")[2]
+        if kind in OF_WHOLE_IMAGES:
+            raise ValueError(
+                f"task {kind} has one target per image, a folder has one per pixel; give "
+                "task=segmentation or task=depth"
+            )
         self.root = Path(root).expanduser()
         self.cache_dir = Path(cache_dir).expanduser()
-        self.takes_depths = "Depth" in task.rpartition(".")[2]
+        self.takes_depths = "Depth" in kind
         self.patterns = images, depths if self.takes_depths else labels
         self.division = Division(split, fold, folds, seed)
         if groups is not None and not self.division:

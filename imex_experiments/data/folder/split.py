@@ -19,7 +19,7 @@ from imex_experiments.data.epoch_sampler import (
 )
 from imex_experiments.data.folder.augmentation import Transform, one_thread
 from imex_experiments.data.folder.labels import LabelMap
-from imex_experiments.data.folder.layout import Pair
+from imex_experiments.data.folder.layout import SPLITS, Pair
 from imex_experiments.data.folder.pictures import read_depth, read_image, read_labels
 from imex_experiments.data.folder.sizes import Size, resized_image, resized_target
 from imex_experiments.errors import DataError
@@ -85,7 +85,8 @@ class Memory:
     """Decoded pictures that were read before, of at most `most` bytes in all.
 
     A data worker is a copy of the process that made it, and so knows what was read there.
-    What it adds is its own, so each of them may add its share of the bytes that are left.
+    What it adds is its own, so each of them may add its share of the bytes that are left;
+    every split may have so many workers.
     """
 
     def __init__(self, most: int) -> None:
@@ -103,7 +104,8 @@ class Memory:
         sample = read(pair)
         size = sum(picture.numel() * picture.element_size() for picture in sample)
         worker = get_worker_info()
-        share = (self.most - self.used) // (worker.num_workers if worker else 1)
+        readers = len(SPLITS) * worker.num_workers if worker else 1
+        share = (self.most - self.used) // readers
         if size <= share:
             self.kept[pair] = sample
             self.used += size
