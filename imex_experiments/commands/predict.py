@@ -72,12 +72,9 @@ def main() -> None:
         raise DataError(f"images={folder}: no images in it")
     require_empty(out)
     task = chosen(args)
-    facts = task.facts
-    if facts["dtype"] != "uint8":
+    if "range" in task.facts:
         trained = args.run or args.pretrained
-        points = "range" in facts
-        kind = "points, not on images" if points else "floats, not on 8-bit images"
-        raise ConfigError(f"run={trained}: it was trained on {kind}")
+        raise ConfigError(f"run={trained}: it was trained on points, not on images")
     # All images are read and predicted before any file is written.
     images: Arrays = {}
     predictions: Arrays = {}
