@@ -51,6 +51,9 @@ class Facts(TypedDict, total=False):
     depth_range: list[float]
     """Nearest and farthest valid depth in metres, 0.001 and 10 unless it is stated."""
 
+    resize: list[int]
+    """Height and width to which images were resized, if they were."""
+
     range: list[float]
     """Lowest and highest value of each coordinate, for points."""
 

@@ -401,6 +401,14 @@ def test_stored_outputs_of_the_notebook_are_small_and_without_errors() -> None:
     assert kinds == {"stream", "display_data", "execute_result"}
 
 
+def test_trained_network_snippet_runs() -> None:
+    code = snippet("from imex_experiments import load_pretrained", "docs/backbones.md")
+    images = make_qtips(3, QtipsRecipe(), 0)["images"]
+    names: dict[str, object] = {"images": images}
+    exec(code, names)
+    assert names["labels"].shape == (3, 64, 64)
+
+
 def test_table_snippet_of_the_readme_runs(tmp_path: Path) -> None:
     """A setting per row, its seeds counted; a failed run is left out."""
     jobs: list[dict[str, Any]] = [{"seed": 0, "score": 0.2}, {"seed": 1, "score": 0.4}]

@@ -6,9 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import ROOT, Command
 from folder_sets import pixels, save, write_set
 from PIL import Image
+from torch import nn
+
+from imex_experiments.commands.predict import predict
+from imex_experiments.tasks import SegmentationTask
 
 TRAIN = str(ROOT / "train.py")
 TINY = [
@@ -57,15 +62,34 @@ def test_camvid_like_folders_train_are_evaluated_and_predicted(
     odd = pixels(19, 30, 3)  # of no multiple of 4
     save(tmp_path / "new/a.tif", odd)
     save(tmp_path / "new/b.webp", odd, lossless=True)
-    predict = str(ROOT / "scripts/predict.py")
+    script = str(ROOT / "scripts/predict.py")
     words = [f"run={run}", f"images={tmp_path / 'new'}"]
     for more in ([], ["tile=16"]):
         out = tmp_path / f"out{len(more)}"
-        done = forked(predict, *words, f"out={out}", *more, cwd=tmp_path)
+        done = forked(script, *words, f"out={out}", *more, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         with Image.open(out / "labels/a.png") as label:
             assert label.size == (30, 19)
         assert {p.name for p in (out / "overlays").iterdir()} == {"a.png", "b.png"}
+
+
+def test_a_prediction_sees_the_size_of_training(tmp_path: Path) -> None:
+    """Training at half the size: the network sees half, the labels are of the whole."""
+    seen: list[tuple[int, ...]] = []
+
+    class Bright(nn.Module):
+        def forward(self, y: torch.Tensor) -> torch.Tensor:
+            seen.append(tuple(y.shape))
+            return torch.cat([-y, y], dim=1)
+
+    facts = {"in_channels": 1, "out_channels": 2, "mean": [100.0], "std": [1.0]}
+    facts |= {"classes": ["a", "b"], "class_frequency": [0.5, 0.5], "resize": [4, 6]}
+    image = np.repeat(np.arange(0, 240, 20, dtype=np.uint8)[None], 8, axis=0)
+    path = save(tmp_path / "a.png", image)
+    shown, labels = predict(SegmentationTask(Bright(), facts), path, None)
+    assert seen == [(1, 1, 4, 6)]
+    assert shown.shape == (1, 8, 12)
+    assert labels.tolist() == [[0] * 6 + [1] * 6] * 8
 
 
 @pytest.mark.slow

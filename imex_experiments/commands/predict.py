@@ -14,6 +14,7 @@ the bits of the training images, it writes
   bar, and one scale for the folder);
 - for classification `classes.csv`.
 
+Images are resized as the training images were, and predictions back to the size of the image.
 With `tile=512` large images are predicted in overlapping tiles of 512 x 512 pixels, which
 takes less memory. The output folder must be new or empty. A file that is no such image, or
 has a size that the network refuses, is skipped and named at the end. A run with classes of
@@ -33,6 +34,7 @@ from rich.progress import track
 from imex_experiments.config.arguments import parse_arguments
 from imex_experiments.data.folder.pictures import KNOWN, SUFFIXES, read_image
 from imex_experiments.data.folder.published import require_empty
+from imex_experiments.data.folder.sizes import Size, resized_image, resized_target
 from imex_experiments.errors import ConfigError, DataError
 from imex_experiments.plots.segmentation import overlay
 from imex_experiments.plots.sheet import ColourBar, draw_sheet
@@ -70,12 +72,9 @@ def main() -> None:
         raise DataError(f"images={folder}: no images in it")
     require_empty(out)
     task = chosen(args)
-    facts = task.facts
-    if facts["dtype"] != "uint8":
+    if "range" in task.facts:
         trained = args.run or args.pretrained
-        points = "range" in facts
-        kind = "points, not on images" if points else "floats, not on 8-bit images"
-        raise ConfigError(f"run={trained}: it was trained on {kind}")
+        raise ConfigError(f"run={trained}: it was trained on points, not on images")
     # All images are read and predicted before any file is written.
     images: Arrays = {}
     predictions: Arrays = {}
@@ -115,11 +114,22 @@ def predict(task: Task, path: Path, tile: int | None) -> tuple[np.ndarray, np.nd
     """
     if path.suffix.lower() not in SUFFIXES:
         raise DataError(f"{path}: not of {KNOWN}")
-    image = torch.from_numpy(read_image(path, task.facts["in_channels"]))[None]
+    image = torch.from_numpy(read_image(path, task.facts["in_channels"]))
+    height, width = image.shape[-2:]
+    seen = resized_image(image, _size(task, height, width))
     try:
-        return task.pictures(image)[0], task.predict(image, tile)[0].numpy()
+        prediction = task.predict(seen[None], tile)[0]
     except ValueError as error:
         raise DataError(f"{path}: {error}") from error
+    if prediction.ndim > 1:  # of each pixel
+        prediction = resized_target(prediction, (height, width))
+    return task.pictures(image[None])[0], prediction.numpy()
+
+
+def _size(task: Task, height: int, width: int) -> Size:
+    """Return the size at which a task sees an image of a height and width."""
+    height, width = task.facts.get("resize", [height, width])
+    return height, width
 
 
 def write(task: Task, images: Arrays, predictions: Arrays, out: Path) -> None:

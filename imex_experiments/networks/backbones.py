@@ -16,7 +16,10 @@ from torch.nn import functional as F
 from imex_experiments.installed import install_line
 from imex_experiments.networks.imexify import imexify
 
-TORCHVISION = "install the one that is built for your torch, from the same index"
+TORCHVISION = (
+    f"{install_line('vision')}, with the torchvision that is built for your torch, from the "
+    "same index"
+)
 
 
 class Backbone(nn.Module):
@@ -168,10 +171,7 @@ class Smp(Backbone):
         h: float = 1.0,
         alpha: float = 0.0,
     ) -> None:
-        smp = _imported(
-            "segmentation_models_pytorch",
-            f"{install_line('vision')}; of torchvision, {TORCHVISION}",
-        )
+        smp = _imported("segmentation_models_pytorch", TORCHVISION)
         try:
             network = smp.create_model(
                 architecture, encoder, None, in_channels, out_channels
@@ -201,6 +201,7 @@ class Imexified(nn.Module):
         super().__init__()
         explicit = network(in_channels=in_channels, out_channels=out_channels)
         self.network = imexify(explicit, h, alpha, where, boundary)
+        self.multiple = getattr(explicit, "multiple", 1)
         self.h, self.alpha = float(h), float(alpha)
 
     def forward(self, y: Tensor) -> Tensor:

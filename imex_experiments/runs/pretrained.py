@@ -16,14 +16,15 @@ from safetensors.torch import save
 
 from imex_experiments.errors import CheckpointError, ConfigError, nearest
 from imex_experiments.facts import complete
-from imex_experiments.files import write_bytes
+from imex_experiments.files import as_json, write_bytes
+from imex_experiments.installed import PACKAGE
 from imex_experiments.runs.load import checked, fitting, load_config, load_run, rebuilt
 from imex_experiments.runs.plain import json_in, yaml_in
 from imex_experiments.runs.strangers import own_config
 from imex_experiments.runs.transfer import read_safetensors
 from imex_experiments.tasks import Task
 
-FOLDER = Path(__file__).parents[1] / "pretrained"
+FOLDER = PACKAGE / "pretrained"
 """The networks that come with this package."""
 
 SUFFIX = ".safetensors"
@@ -79,7 +80,7 @@ def write_pretrained(
         {
             "config": yaml.safe_dump(parts, sort_keys=False),
             "facts": json.dumps(task.facts),
-            "scores": json.dumps(dict(scores)),
+            "scores": as_json(scores),
         },
     )
     if len(content) > most:

@@ -128,13 +128,17 @@ def card(args: Arguments, task: Task, scores: Mapping[str, float]) -> str:
 
 
 def public(value: Any) -> Any:
-    """Return a value, or an override, with `<path>` in place of a path."""
+    """Return a value, or an override, with `<path>` in place of a path.
+
+    A pattern of file names below such a path, {split}/images, is no secret.
+    """
     if isinstance(value, dict):
         return {key: public(item) for key, item in value.items()}
     key, equals, setting = (
         value.rpartition("=") if isinstance(value, str) else ("", "", value)
     )
-    return f"{key}{equals}<path>" if "/" in str(setting) else value
+    private = "/" in str(setting) and "{" not in str(setting)
+    return f"{key}{equals}<path>" if private else value
 
 
 def rows(scores: Mapping[str, float]) -> list[str]:

@@ -23,7 +23,7 @@ from imex_experiments.config.keys import check_keys
 from imex_experiments.config.preflight import preflight
 from imex_experiments.config.trainer import check_trainer
 from imex_experiments.errors import ConfigError, exit_code
-from imex_experiments.process.command import _reported
+from imex_experiments.process.command import reported
 from imex_experiments.training.trainer import build_loggers
 
 FREE = (
@@ -78,7 +78,7 @@ def refused(make: Callable[[], DictConfig]) -> str:
     """The line that a user reads; fails if the configuration is accepted."""
     with pytest.raises((ConfigError, HydraException)) as caught:
         check_keys(make())
-    error = _reported(caught.value)
+    error = reported(caught.value)
     assert exit_code(error) == 2
     return str(error)
 

@@ -109,7 +109,7 @@ def test_a_published_run_is_its_task_without_its_paths(
 
 
 def test_paths_are_not_published() -> None:
-    settings = {"root": "/home/me/camvid", "size": [4, 5], "_target_": "a.b"}
+    settings = {"root": "/home/me/camvid", "images": "{split}/images", "size": [4, 5]}
     assert publish.public(settings) == {**settings, "root": "<path>"}
     assert publish.public("data.root='/home/me/x'") == "data.root=<path>"
     assert publish.public("model/layer=double") == "model/layer=double"

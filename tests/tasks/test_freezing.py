@@ -14,12 +14,16 @@ from imex_experiments.config.parts import build_parts
 from imex_experiments.config.trainer import quiet_trainer
 from imex_experiments.data.tensor_data import TensorData
 from imex_experiments.errors import ConfigError
+from imex_experiments.facts import Facts
 from imex_experiments.tasks import SegmentationTask, freeze
 
 CONF = str(Path(__file__).parents[2] / "conf")
-FACTS = {
+FACTS: Facts = {
+    "in_channels": 1,
+    "out_channels": 2,
     "mean": [0.0],
     "std": [1.0],
+    "dtype": "uint8",
     "classes": ["a", "b"],
     "class_frequency": [0.5, 0.5],
 }
@@ -34,13 +38,16 @@ def network() -> nn.Sequential:
     )
 
 
-def noise() -> TensorData:
+class Noise(TensorData):
     """Twelve images of random pixels, in training and validation."""
-    data = TensorData(batch_size=4, num_workers=0)
-    images = torch.randint(0, 256, (12, 1, 6, 6)).to(torch.uint8)
-    split = TensorDataset(images, images[:, 0] % 2)
-    data.splits = {"train": split, "val": split}
-    return data
+
+    in_channels, out_channels, image_shape, facts = 1, 2, (1, 6, 6), FACTS
+
+    def setup(self, stage: str | None = None) -> None:
+        if not self.splits:
+            images = torch.randint(0, 256, (12, *self.image_shape)).to(torch.uint8)
+            split = TensorDataset(images, images[:, 0] % 2)
+            self.splits = {"train": split, "val": split}
 
 
 @pytest.mark.parametrize("undecayed", [None, "norms"])
@@ -53,7 +60,7 @@ def test_frozen_layers_stay_bit_identical_and_others_are_trained(
     adamw = partial(torch.optim.AdamW, lr=0.1, weight_decay=0.5)
     task = SegmentationTask(model, FACTS, adamw, undecayed=undecayed)
     before = {name: value.clone() for name, value in task.state_dict().items()}
-    data = noise()
+    data = Noise(batch_size=4, num_workers=0)
     with initialize_config_dir(CONF, version_base="1.3"):
         cfg = compose("train", overrides=["trainer=cpu", "trainer.max_epochs=2"])
     cfg.trainer.default_root_dir = None

@@ -220,6 +220,8 @@ class FolderData(DataModule):
             "std": [max(moments.std, least) for moments in known.channels],
             "dtype": "uint8" if known.eight_bits else "float32",
         }
+        if self.resize is not None:
+            facts["resize"] = list(self.resize)
         if self.takes_depths:
             facts["depth_mean"] = known.depths.mean
             facts["depth_std"] = max(known.depths.std, 1e-3)
