@@ -64,6 +64,10 @@ test-matrix: $(DEV) ## Test with other vectors and threads, without g++, without
 test-slow: $(DEV) ## Run the tests that train to the end
 	$(BIN)/python -m pytest -m slow
 
+.PHONY: test-cluster
+test-cluster: $(DEV) ## Run the jobs of a sweep on a real Ray (two minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_sweeps.py -k "ray_gives and 3"
+
 .PHONY: test-faults
 test-faults: $(DEV) ## Kill, fill, fuzz and forge, and take out every guard (two hours)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_faults.py tests/test_resume.py \

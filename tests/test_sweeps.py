@@ -159,9 +159,8 @@ def test_sigterm_of_ray_ends_its_jobs_in_order(
     wait_for(tmp_path, "outputs/sweeps/*/0_*/status.json", contains='"interrupted"')
 
 
-@pytest.mark.parametrize(
-    "jobs", [3, pytest.param(8, marks=pytest.mark.slow)], ids=["3 jobs", "8 jobs"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("jobs", [3, 8])
 def test_ray_gives_each_job_a_device_of_its_own(
     jobs: int, python: Command, tmp_path: Path
 ) -> None:
