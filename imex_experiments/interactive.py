@@ -46,7 +46,7 @@ class TrainedRun:
     @cached_property
     def history(self) -> pd.DataFrame:
         """The content of metrics.csv: a row per validation, a column per metric."""
-        return pd.DataFrame(read_history(self.folder)).apply(pd.to_numeric)
+        return pd.DataFrame(read_history(self.folder)).map(_number)
 
     @cached_property
     def figures(self) -> dict[str, Path]:
@@ -59,6 +59,14 @@ class TrainedRun:
     def task(self) -> Task:
         """The trained task of the kept checkpoint; `task.predict(images)` applies it."""
         return load_run(self.folder, allow=self.allow)
+
+
+def _number(text: str) -> int | float:
+    """Return a cell of metrics.csv, NaN if it is empty.
+
+    float() gives back what was written; pandas 2 is one digit off.
+    """
+    return int(text) if text.isdecimal() else float(text or "nan")
 
 
 def train(*overrides: str, **settings: Any) -> TrainedRun:
