@@ -32,9 +32,10 @@ ALLOWED: dict[str, set[str]] = {
         *("config", "errors", "installed", "facts", "files", "process", "tasks"),
         "operators",
     },
+    "loggers": {"errors", "files"},
     "callbacks": {
-        *("runs", "config", "errors", "facts", "files", "process", "networks"),
-        "analysis",
+        *("loggers", "runs", "config", "errors", "facts", "files", "process"),
+        *("networks", "analysis"),
     },
     "training": {
         *("runs", "config", "errors", "installed", "facts", "files", "process"),

@@ -2,7 +2,6 @@
 
 from imex_experiments.callbacks.batch_statistics import BatchStatistics
 from imex_experiments.callbacks.checkpoints import Checkpoints
-from imex_experiments.callbacks.csv_logger import CsvLogger
 from imex_experiments.callbacks.figures import Figures
 from imex_experiments.callbacks.finite_check import FiniteCheck
 from imex_experiments.callbacks.history import History
@@ -22,7 +21,6 @@ __all__ = [
     "AutoAlpha",
     "BatchStatistics",
     "Checkpoints",
-    "CsvLogger",
     "CustomScalars",
     "Figures",
     "FiniteCheck",

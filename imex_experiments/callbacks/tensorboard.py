@@ -32,8 +32,8 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import (
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from torch.utils.tensorboard import SummaryWriter
 
-from imex_experiments.callbacks.csv_logger import CsvLogger
 from imex_experiments.errors import is_interrupt
+from imex_experiments.loggers import CsvLogger
 
 log = logging.getLogger(__name__)
 

@@ -165,7 +165,7 @@ PACKAGES = {
     "task": r"imex_experiments\.tasks\.[\w.]+",
     "optimizer": r"torch\.optim\.[\w.]+",
     "scheduler": r"(torch\.optim|imex_experiments\.tasks)\.[\w.]+",
-    "logger": r"imex_experiments\.callbacks\.[\w.]+",
+    "logger": r"imex_experiments\.loggers\.[\w.]+",
     "callbacks": r"imex_experiments\.callbacks\.[\w.]+"
     r"|pytorch_lightning\.callbacks\.(RichProgressBar|TQDMProgressBar|EarlyStopping"
     r"|LearningRateMonitor|Timer|StochasticWeightAveraging|WeightAveraging"

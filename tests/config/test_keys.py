@@ -175,7 +175,7 @@ def test_several_loggers_are_built_by_their_names() -> None:
         (["logger.tensorboard=null", "+logger.prefix={}"], None),
         (rewritten(["logger=null"]), []),
         (
-            ["+logger.mine={_target_:imex_experiments.callbacks.CsvLogger,save_dir:y}"],
+            ["+logger.mine={_target_:imex_experiments.loggers.CsvLogger,save_dir:y}"],
             ["RunLogger", "CsvLogger", "CsvLogger"],
         ),
     ):

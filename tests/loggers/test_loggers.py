@@ -10,8 +10,8 @@ import pytest
 from conftest import ROOT, Command
 from torture import SMALL
 
-from imex_experiments.callbacks import CsvLogger
 from imex_experiments.errors import CheckpointError
+from imex_experiments.loggers import CsvLogger
 
 TRAIN = str(ROOT / "train.py")
 SCALARS = {"train/loss", "val/loss", "val/miou", "best/val/miou", "test/miou"}
