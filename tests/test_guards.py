@@ -514,8 +514,8 @@ GUARDS = {
     ),
     "a job that runs elsewhere": Guard(
         "imex_experiments/sweeps/jobs.py",
-        "    try:\n        with alone_in(folder):\n",
-        "    try:\n        if True:\n",
+        "    with alone_in(folder):\n        state",
+        "    if True:\n        state",
         "tests/test_sweeps.py::test_a_job_that_is_running",
     ),
     "values of a cache": Guard(

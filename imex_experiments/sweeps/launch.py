@@ -16,11 +16,19 @@ from imex_experiments.runs.layout import SWEEP
 def jobs_at_once(launcher: DictConfig) -> int | None:
     """Return how many jobs a launcher runs at a time; None where a cluster decides.
 
-    ConfigError if it would wait for devices that are not there.
+    ConfigError if that is no number, or if it would wait for devices that are not there.
     """
     kind = str(launcher._target_).rpartition(".")[2]
     if kind == "BasicLauncher":
         return 1
+    if kind == "ProcessesLauncher":
+        n_jobs = launcher.n_jobs
+        if type(n_jobs) is not int or n_jobs < 1:
+            raise ConfigError(
+                f"hydra.launcher.n_jobs={n_jobs}: expected an integer from 1, how many jobs "
+                "run at a time"
+            )
+        return n_jobs
     if kind != "RayLauncher" or launcher.ray.init.get("address"):
         return launcher.get("array_parallelism")
     here = {"num_gpus": torch.cuda.device_count(), "num_cpus": os.cpu_count()}
@@ -31,7 +39,7 @@ def jobs_at_once(launcher: DictConfig) -> int | None:
         if number > there[key]:
             raise ConfigError(
                 f"hydra.launcher.ray.remote.{key}={number}: a job asks for more than the "
-                f"{there[key]} that are here; hydra/launcher=ray_cpu needs no GPU"
+                f"{there[key]} that are here; hydra/launcher=processes needs no GPU"
             )
     return min(int(there[key] / n) for key, n in wanted.items() if n > 0)
 
