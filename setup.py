@@ -7,7 +7,7 @@ CONF = "imex_experiments.conf"
 setup(
     packages=[
         *find_namespace_packages(
-            include=["imex_experiments*"], exclude=["*__pycache__"]
+            include=["imex_experiments*", "hydra_plugins"], exclude=["*__pycache__"]
         ),
         CONF,
         *(f"{CONF}.{group}" for group in find_namespace_packages("conf")),

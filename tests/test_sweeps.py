@@ -15,7 +15,7 @@ from typing import Any
 import optuna
 import pytest
 import torch
-from conftest import ROOT, Command, fork_jobs
+from conftest import ROOT, Command
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf, open_dict
@@ -81,9 +81,7 @@ def test_failing_jobs_stop_nobody_and_resume_runs_exactly_those(
     assert f"sweep.resume={sweep.relative_to(tmp_path)}" in done.stderr
 
     (sweep / "multirun.yaml").write_text("hydra:\n  over")  # a kill as Hydra writes it
-    done = forked(
-        SABOTAGED, f"sweep.resume={sweep}", cwd=tmp_path, HARMLESS="1", before=fork_jobs
-    )
+    done = forked(SABOTAGED, f"sweep.resume={sweep}", cwd=tmp_path, HARMLESS="1")
     assert done.returncode == 0, done.stderr
     second = statuses(sweep)
     assert {status["state"] for status in second} == {"finished"}
@@ -141,7 +139,8 @@ def test_a_job_that_is_running_elsewhere_is_waited_for(tmp_path: Path) -> None:
 def test_sigterm_of_ray_ends_its_jobs_in_order(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
-    words = ["-m", "seed=0,1", "hydra/launcher=ray_cpu", *TINY]
+    ray = ["hydra/launcher=ray_gpu", "hydra.launcher.ray.remote.num_gpus=0"]
+    words = ["-m", "seed=0,1", *ray, *TINY]
     launcher = subprocess.Popen(
         [sys.executable, TRAIN, *words, "trainer.max_epochs=3000"],
         cwd=tmp_path,
@@ -297,8 +296,19 @@ def test_points_that_differ_in_numbers_alone_are_tried_once() -> None:
         (["model.h=1,-1"], "point model.h=-1: model: h must be > 0 and finite, got -1"),
         (["model.alpha=1,x"], "model.alpha"),
         (["model=imexnet,unknown"], "model=unknown: no such choice"),
-        (["seed=0,1", "trainer.devices=2"], "hydra/launcher=ray_gpu gives each job"),
-        (["seed=0,1", "hydra/launcher=ray_gpu"], "hydra/launcher=ray_cpu needs no GPU"),
+        (["seed=0,1", "trainer.devices=2"], "n_jobs=<number of GPUs> gives each job"),
+        (
+            ["seed=0,1", "hydra/launcher=ray_gpu"],
+            "hydra/launcher=processes needs no GPU",
+        ),
+        (
+            ["seed=0,1", "hydra/launcher=ray_cpu"],
+            "hydra/launcher=processes hydra.launc",
+        ),
+        (
+            ["seed=0,1", "hydra.launcher.n_jobs=0"],
+            "n_jobs=0: expected an integer from 1",
+        ),
         (["sweep.resume=nowhere"], "sweep.resume=nowhere: not a sweep"),
     ],
 )
@@ -324,7 +334,7 @@ sys.modules["hydra_plugins"].__path__ = []
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        ([TRAIN, "-m", "hydra/launcher=ray_cpu"], "hydra-ray-launcher is missing: pip"),
+        ([TRAIN, "-m", "hydra/launcher=ray_gpu"], "hydra-ray-launcher is missing: pip"),
         ([TRAIN, "-m", "hydra/launcher=slurm"], "hydra-submitit-launcher is missing:"),
         ([TUNE, "model.h=interval(0.5,1)"], "optuna is missing: pip install -c"),
     ],

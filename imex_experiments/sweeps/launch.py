@@ -22,13 +22,12 @@ def jobs_at_once(launcher: DictConfig) -> int | None:
     if kind == "BasicLauncher":
         return 1
     if kind == "ProcessesLauncher":
-        n_jobs = launcher.n_jobs
-        if type(n_jobs) is not int or n_jobs < 1:
+        if launcher.n_jobs < 1:
             raise ConfigError(
-                f"hydra.launcher.n_jobs={n_jobs}: expected an integer from 1, how many jobs "
-                "run at a time"
+                f"hydra.launcher.n_jobs={launcher.n_jobs}: expected an integer from 1, the "
+                "number of jobs that run at a time"
             )
-        return n_jobs
+        return launcher.n_jobs
     if kind != "RayLauncher" or launcher.ray.init.get("address"):
         return launcher.get("array_parallelism")
     here = {"num_gpus": torch.cuda.device_count(), "num_cpus": os.cpu_count()}

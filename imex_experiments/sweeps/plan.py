@@ -189,8 +189,8 @@ def _refuse_several_devices(cfg: DictConfig) -> None:
     if devices != 1 or cfg.trainer.get("num_nodes", 1) != 1:
         raise ConfigError(
             f"trainer.devices={devices}: a job of a sweep trains on one device; "
-            "hydra/launcher=ray_gpu gives each job a GPU of its own, and trainer=ddp "
-            "without -m trains one network on several"
+            "hydra.launcher.n_jobs=<number of GPUs> gives each job a GPU of its own, and "
+            "trainer=ddp without -m trains one network on several"
         )
 
 
