@@ -223,8 +223,6 @@ def test_command(
             # No cluster here: only what it would be asked for.
             words = [word for word in words if word not in ("-m", "seed=0,1,2")]
             words += ["--cfg", "hydra"]
-        elif "ray_gpu" in command and not torch.cuda.is_available():
-            words.append("hydra.launcher.ray.init.num_gpus=2")
         if "trainer=ddp" in command and not torch.cuda.is_available():
             words += ["trainer.accelerator=cpu", "trainer.devices=2"]
     if words[0] == "scripts/tune.py":

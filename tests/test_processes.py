@@ -46,7 +46,8 @@ def test_a_fork_sees_what_a_process_sees(tmp_path: Path) -> None:
     (script := tmp_path / "script.py").write_text(SCRIPT)
     command = [sys.executable, str(script), "a=1", "b"]
     variables = {"OMP_NUM_THREADS": "2", "VARIABLE": "of the child"}
-    seen = []
+    seen: list[dict[str, Any]] = []
+    opened = len(os.listdir("/proc/self/fd"))
     with Children() as children:
         for way in (children.start, children.fork):
             path = tmp_path / way.__name__
@@ -60,6 +61,7 @@ def test_a_fork_sees_what_a_process_sees(tmp_path: Path) -> None:
     assert seen[1]["threads"] == 2
     assert seen[1]["session"]
     assert "VARIABLE" not in os.environ
+    assert len(os.listdir("/proc/self/fd")) == opened
 
 
 def test_forks_end_in_order_with_the_body(tmp_path: Path) -> None:

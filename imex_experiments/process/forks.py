@@ -36,6 +36,8 @@ def fork(body: Callable[..., None], *args: Any) -> BaseProcess:
     A Ctrl-C at the terminal does not reach it. Until the body installs others, signals have
     their default effect: the handlers of this process would unwind its stack in the fork.
     """
+    if signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it drops exit codes
     context = multiprocessing.get_context("fork")
     process = context.Process(target=_by_itself, args=(body, *args))
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)

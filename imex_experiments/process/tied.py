@@ -54,20 +54,29 @@ class Child:
 
     def __init__(self, process: "subprocess.Popen[Any] | BaseProcess") -> None:
         self._process = process
+        self._code: int | None = None
 
     def poll(self) -> int | None:
         """Return the exit code, -n if signal n killed the child, None while it runs."""
-        if isinstance(self._process, subprocess.Popen):
-            return self._process.poll()
-        return self._process.exitcode
+        if self._code is None:
+            if isinstance(self._process, subprocess.Popen):
+                self._code = self._process.poll()
+            else:
+                self._code = self._process.exitcode
+                if self._code is not None:
+                    self._process.close()  # else its pipes stay open
+        return self._code
 
     def wait(self) -> int:
         """Wait until the child ends; return its exit code as `poll` does."""
-        if isinstance(self._process, subprocess.Popen):
-            return self._process.wait()
-        self._process.join()
-        assert self._process.exitcode is not None
-        return self._process.exitcode
+        if self._code is None:
+            if isinstance(self._process, subprocess.Popen):
+                self._process.wait()
+            else:
+                self._process.join()
+        code = self.poll()
+        assert code is not None
+        return code
 
 
 class Children:

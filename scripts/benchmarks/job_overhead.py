@@ -107,19 +107,20 @@ def cost(train: Path, jobs: int, *overrides: str) -> Cost:
 def main() -> None:
     args = parse_arguments(Arguments)
     at_once = f"hydra.launcher.n_jobs={args.n_jobs}"
-    ways = {
-        "a new interpreter": (TRAIN, at_once, "hydra.launcher.fork=false"),
-        "a fork": (TRAIN, at_once),
+    ways: dict[str, tuple[Path, list[str]]] = {
+        "a new interpreter": (TRAIN, [at_once, "hydra.launcher.fork=false"]),
+        "a fork": (TRAIN, [at_once]),
     }
     if args.before:
-        ways = {f"that of {args.before}": (Path(args.before) / "train.py",)} | ways
+        there = Path(args.before) / "train.py"
+        ways = {f"that of {args.before}, in turn": (there, [])} | ways
     table = Table(
         title=f"CPU seconds of a job, {args.jobs} jobs, {args.n_jobs} at a time"
     )
     table.add_column("each job is")
     for name in ("before its first step", "quartiles", "sweep / jobs", "wall, sweep"):
         table.add_column(name, justify="right")
-    for name, (train, *overrides) in ways.items():
+    for name, (train, overrides) in ways.items():
         found = cost(train, args.jobs, *overrides)
         low, middle, high = statistics.quantiles(found.starts, n=4)
         table.add_row(
