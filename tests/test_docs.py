@@ -246,6 +246,8 @@ def test_command(
         ]
     if words[0] == "scripts/benchmarks/cost_of_safety.py":
         words += ["pairs=2", "train=32"]
+    if words[0] == "scripts/benchmarks/job_overhead.py":
+        words = [words[0], "jobs=2"]
     if words[0] == "scripts/benchmarks/solve.py":
         words += TINY_BENCHMARK
         if "device=cuda" in words and not torch.cuda.is_available():

@@ -72,9 +72,8 @@ def test_forks_end_in_order_with_the_body(tmp_path: Path) -> None:
         "signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))\n"
         "end_with_parent()\n"
         "print('ready', flush=True)\n"
-        "time.sleep(60)\n"
+        "time.sleep(20)\n"
     )
-    begun = time.monotonic()
     with Children() as children:
         started: list[Child] = []
         for number in range(3):
@@ -83,7 +82,6 @@ def test_forks_end_in_order_with_the_body(tmp_path: Path) -> None:
             wait_for(tmp_path, str(number), contains="ready")
         assert [child.poll() for child in started] == [None] * 3
     assert [child.poll() for child in started] == [143] * 3
-    assert time.monotonic() - begun < 50
 
 
 def test_a_fork_does_not_hold_the_lock_of_its_parent(tmp_path: Path) -> None:

@@ -81,14 +81,8 @@ def cost(train: Path, jobs: int, *overrides: str) -> Cost:
     """Run a sweep of so many seeds by `train`; return what it took."""
     seeds = ",".join(map(str, range(jobs)))
     command = [sys.executable, str(train), "-m", f"seed={seeds}", *TINY, *CLOCK]
-    paths = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
-    if train != TRAIN:
-        paths[1] = str(train.parent)
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
-        "OMP_NUM_THREADS": "1",
-    }
+    paths = os.pathsep.join(map(str, (Path(__file__).parent, train.parent)))
+    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
         begun, before = time.perf_counter(), children()
         done = subprocess.run(
@@ -112,7 +106,7 @@ def main() -> None:
         "a fork": (TRAIN, [at_once]),
     }
     if args.before:
-        there = Path(args.before) / "train.py"
+        there = Path(args.before).resolve() / "train.py"
         ways = {f"that of {args.before}, in turn": (there, [])} | ways
     table = Table(
         title=f"CPU seconds of a job, {args.jobs} jobs, {args.n_jobs} at a time"
