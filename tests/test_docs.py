@@ -314,7 +314,7 @@ def test_integrator_of_a_page_trains_and_has_its_order(
     ]
     assert float(torch.log2(errors[0] / errors[1])) == pytest.approx(2, abs=0.05)
 
-    for folder in ("imex_experiments", "conf"):
+    for folder in ("imex_experiments", "hydra_plugins", "conf"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
     shutil.copy(ROOT / "train.py", tmp_path)
     (tmp_path / f"imex_experiments/integrators/{name}.py").write_text(code)

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import Command
+from omegaconf import OmegaConf
 from test_sweeps import SABOTAGED, TINY, TRAIN, statuses, sweep_of, wait_for
 
 from imex_experiments.process import forks
@@ -24,6 +25,7 @@ from imex_experiments.process.forks import apart
 from imex_experiments.process.tied import Child, Children
 from imex_experiments.runs.folder import alone_in
 from imex_experiments.sweeps.processes import environments
+from imex_experiments.sweeps.resume import resumed_sweep
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks of Linux")
 
@@ -104,10 +106,11 @@ def test_apart_gives_back_the_result_or_the_error(
 ) -> None:
     monkeypatch.setattr(forks, "can_fork", lambda: forking)
     assert apart(divmod, 7, 2) == (3, 1)
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(ZeroDivisionError) as caught:
         apart(divmod, 7, 0)
+    assert "forks.py" in caught.value.__notes__[0], "where it was raised"
     if forking:
-        with pytest.raises(ChildProcessError, match="-9"):
+        with pytest.raises(ChildProcessError, match="-9; if it was killed"):
             apart(kill, signal.SIGKILL)
 
 
@@ -127,17 +130,27 @@ def test_jobs_share_threads_and_devices(monkeypatch: pytest.MonkeyPatch) -> None
         assert environments(3) == [{"CUDA_VISIBLE_DEVICES": name} for name in names]
 
 
+def test_a_sweep_of_another_launcher_goes_on_with_this_one(tmp_path: Path) -> None:
+    """Its settings are not those of this one; ray_cpu is no choice any more."""
+    ray = ["hydra/launcher=ray_cpu", "hydra.launcher.ray.init.num_cpus=2"]
+    words = {"hydra": ["hydra.mode=MULTIRUN", *ray], "task": ["seed=0,1"]}
+    OmegaConf.save({"hydra": {"overrides": words}}, tmp_path / "sweep.yaml")
+    now = ["hydra/launcher=processes", "hydra.launcher.n_jobs=2"]
+    found = resumed_sweep([f"sweep.resume={tmp_path}", *now])
+    assert [word for word in found if "launcher" in word] == now
+    assert "seed=0,1" in found
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("fork", ["true", "false"])
 def test_jobs_run_side_by_side_and_a_killed_one_ends_no_other(
-    fork: str, forked: Command, tmp_path: Path
+    forked: Command, tmp_path: Path
 ) -> None:
-    """Their scores are those of the same runs in turn."""
-    words = ["-m", "seed=0,104,1,2", *TINY, f"hydra.launcher.fork={fork}"]
+    """Their scores are those of new interpreters."""
+    words = ["-m", "seed=0,104,1,2", *TINY, "hydra.launcher.n_jobs=2"]
     scores = []
-    for n_jobs in (1, 2):
-        (cwd := tmp_path / str(n_jobs)).mkdir()
-        done = forked(SABOTAGED, *words, f"hydra.launcher.n_jobs={n_jobs}", cwd=cwd)
+    for fork in ("false", "true"):
+        (cwd := tmp_path / fork).mkdir()
+        done = forked(SABOTAGED, *words, f"hydra.launcher.fork={fork}", cwd=cwd)
         assert done.returncode == 1, done.stderr
         assert (
             "job 1 (seed=104) failed with exit code 6: killed by SIGKILL" in done.stdout

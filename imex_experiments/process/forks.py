@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -81,7 +82,10 @@ def apart(function: Callable[..., Result], *args: Any) -> Result:
         result, error = reader.recv()
     except EOFError as gone:
         child.join()
-        raise ChildProcessError(f"ended with {child.exitcode}") from gone
+        raise ChildProcessError(
+            f"a process of this command ended with {child.exitcode}; if it was killed, "
+            "running out of memory is the usual cause"
+        ) from gone
     finally:
         child.terminate()
         child.join()
@@ -101,5 +105,6 @@ def _reply(
     try:
         reply: tuple[object, Exception | None] = function(*args), None
     except Exception as error:
+        error.add_note(traceback.format_exc())  # which is not pickled
         reply = None, error
     writer.send(reply)
