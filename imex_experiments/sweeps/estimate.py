@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from imex_experiments.config.parts import build_parts, build_task
+from imex_experiments.config.parts import build_parts, build_task, set_up
 from imex_experiments.config.trainer import quiet_trainer
 from imex_experiments.errors import StorageError
 from imex_experiments.process.command import hush_lightning
@@ -32,7 +32,7 @@ def estimate(config: DictConfig) -> Estimate:
     """
     bare = OmegaConf.masked_copy(config, [str(k) for k in config if k != "hydra"])
     try:
-        return apart(_estimate, OmegaConf.to_container(bare))
+        return apart(train_three_steps, OmegaConf.to_container(bare))
     except ChildProcessError as error:
         raise StorageError(
             "the three steps that estimate the cost were killed; they may have run "
@@ -40,13 +40,12 @@ def estimate(config: DictConfig) -> Estimate:
         ) from error
 
 
-def _estimate(plain: dict[str, Any]) -> Estimate:
+def train_three_steps(plain: dict[str, Any]) -> Estimate:
     """Train three steps of a configuration on as little data as it takes."""
     hush_lightning()
     cfg = OmegaConf.create(plain)
     parts = build_parts(cfg)
-    parts.data.prepare_data()
-    parts.data.setup()
+    set_up(cfg, parts)
     task = build_task(cfg, parts)
     clock = _StepClock()
     with tempfile.TemporaryDirectory() as folder:
