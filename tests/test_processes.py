@@ -169,6 +169,22 @@ def test_jobs_run_side_by_side_and_a_killed_one_ends_no_other(
     assert scores[0] == scores[1]
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="a fork that uses CUDA")
+def test_forks_take_turns_on_the_gpus(python: Command, tmp_path: Path) -> None:
+    count = torch.cuda.device_count()
+    seeds = ",".join(map(str, range(2 * count)))
+    at_once = f"hydra.launcher.n_jobs={2 * count}"
+    done = python(
+        TRAIN, "-m", f"seed={seeds}", at_once, "trainer=gpu", *TINY, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    found = statuses(sweep_of(tmp_path))
+    assert all(status["device"] == torch.cuda.get_device_name() for status in found)
+    names = sorted(status["visible_devices"] for status in found)
+    assert names == sorted(map(str, [*range(count), *range(count)]))
+
+
 @contextmanager
 def launcher(
     words: Sequence[str], cwd: Path, environment: dict[str, str]
