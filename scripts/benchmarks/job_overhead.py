@@ -70,7 +70,7 @@ def children() -> float:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a sweep took: CPU seconds of its jobs before their first step, and of all."""
+    """The cost of a sweep: CPU seconds of its jobs before their first step, and of all."""
 
     starts: list[float]
     whole: float
