@@ -7,6 +7,7 @@ from omegaconf import DictConfig
 from imex_experiments.config.trainer import quiet_trainer
 from imex_experiments.facts import DataModule
 from imex_experiments.tasks import Task
+from imex_experiments.training.processes import fitted
 
 
 def alone_after_fit(trainer: pl.Trainer) -> bool:
@@ -15,6 +16,7 @@ def alone_after_fit(trainer: pl.Trainer) -> bool:
     The first process alone evaluates the kept checkpoint. With several, images are
     repeated so that all devices have equal batches, and would count twice.
     """
+    fitted.set()
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         trainer.strategy.barrier()
         torch.distributed.destroy_process_group()

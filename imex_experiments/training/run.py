@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from imex_experiments.config.allow import at_keyboard
 from imex_experiments.config.keys import CHANGED
 from imex_experiments.facts import DataModule
+from imex_experiments.process.rank import is_first_process
 from imex_experiments.runs.checkpoint_io import (
     going_on_from,
     load_weights,
@@ -45,7 +46,9 @@ class Run:
         """Record the task in the status; return the checkpoint to resume from, if any."""
         self.status.update(task.scales)
         self.status["monitor"], self.status["mode"] = task.monitor, task.mode
-        return None if self.cfg.resume is None else going_on_from(self.folder)
+        if self.cfg.resume is None:
+            return None
+        return going_on_from(self.folder) if is_first_process() else self.folder / LAST
 
     def conclude(
         self,
