@@ -520,7 +520,7 @@ GUARDS = {
     ),
     "values of a cache": Guard(
         f"{DATA}/cache.py",
-        "            require_sound(tensors)\n",
+        "        require_sound(tensors)\n",
         "",
         "tests/data/test_nyu_data.py::test_a_forged_cache_is_made_anew[too few]",
     ),

@@ -336,16 +336,3 @@ def test_what_is_not_installed_is_named_with_the_install_line(
     assert done.returncode == 2, done.stderr
     assert complaint in done.stderr
     assert len(done.stderr.splitlines()) == 1
-
-
-def test_two_devices_train_one_network(python: Command, tmp_path: Path) -> None:
-    devices = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
-    done = python(TRAIN, *devices, *TINY, "data.batch_size=4", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    (run,) = (tmp_path / "outputs/qtips/imexnet").iterdir()
-    assert json.loads((run / "status.json").read_text())["state"] == "finished"
-    rows = (run / "metrics.csv").read_text().splitlines()
-    assert [row.split(",")[:2] for row in rows[1:]] == [["1", "2"], ["2", "4"]]
-    writers = {path.name.split(".")[-2] for path in run.glob("tensorboard/events*")}
-    assert len(writers) == 1, "one process writes"
-    assert done.stdout.count("parameters") == 1

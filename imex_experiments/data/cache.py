@@ -92,10 +92,12 @@ def _kept(
 @contextmanager
 def _alone_at(path: Path) -> Iterator[None]:
     """Wait until no other process makes the file, where folder and file system allow it."""
+    lock = path.with_name(f".{path.name}.lock{PARTIAL}")
     with ExitStack() as held:
         with suppress(OSError, NotImplementedError):
             path.parent.mkdir(parents=True, exist_ok=True)
-            held.enter_context(FileLock(path.with_name(f".{path.name}.lock")))
+            held.enter_context(FileLock(lock))
+            held.callback(lock.unlink, missing_ok=True)  # who waits finds the file made
         yield
 
 
