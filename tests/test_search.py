@@ -63,7 +63,7 @@ def fork_runs() -> None:
 def stored(folder: Path) -> optuna.Study:
     """The study of a folder, as Optuna and its dashboard read it."""
     backend = JournalFileBackend(str(folder / study.JOURNAL))
-    return optuna.load_study(study_name=folder.name, storage=JournalStorage(backend))
+    return optuna.load_study(study_name="study", storage=JournalStorage(backend))
 
 
 def test_a_study_is_searched_and_goes_on(forked: Command, tmp_path: Path) -> None:

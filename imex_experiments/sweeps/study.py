@@ -77,7 +77,7 @@ class Study:
                 backend = JournalFileBackend(str(journal), lock_obj=lock)
                 self.optuna = optuna.create_study(
                     storage=JournalStorage(backend),
-                    study_name=folder.name,
+                    study_name="study",  # not the folder's, which may be renamed
                     direction=direction,
                     load_if_exists=True,
                 )
