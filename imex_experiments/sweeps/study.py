@@ -104,7 +104,7 @@ class Study:
     def trials(self, space: Space, number: int) -> Iterator[FrozenTrial]:
         """Yield trials until `number` of the study have ended, those of others included.
 
-        A trial is this process's alone until the next one is asked for. One that another
+        A trial is this process's alone until the next one is taken. One that another
         process left, because it was killed, comes before a new one.
         """
         waits = False
