@@ -106,7 +106,7 @@ FEWER_WORKERS = ": it may have run out of memory; try fewer data.num_workers or 
 RAISED_IN_WORKER = re.compile(r"Caught \w+ in DataLoader worker process")
 """Beginning of a message of torch that ends with the traceback of a data worker."""
 
-LOST = re.compile(r"\bgloo\b|\bNCCL\b|ProcessGroup|Rank \d+ ")
+LOST = re.compile(r"\bgloo\b|\bNCCL\b|ProcessGroup|c10d")
 """In messages of torch when another process of a training does not answer."""
 
 GONE = (ConnectionError, FileNotFoundError, EOFError)

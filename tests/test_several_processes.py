@@ -166,14 +166,20 @@ def test_a_signal_within_an_epoch_saves_and_the_resume_is_exact(
     assert all(torch.equal(mine[key], other[key]) for key in other)
 
 
+@pytest.mark.parametrize("fails", [False, True], ids=["", "the evaluation fails"])
 def test_two_nodes_of_torchrun_train_and_the_first_process_evaluates(
-    environment: dict[str, str], tmp_path: Path
+    fails: bool, environment: dict[str, str], tmp_path: Path
 ) -> None:
+    """Both nodes have the exit code of the evaluation, which is made on one alone."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     words = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=1"]
     words += ["trainer.num_nodes=2", *SMALL, "data.batch_size=4"]
+    if fails:
+        (run := tmp_path / "run").mkdir()
+        (run / "figures").write_text("in the way")
+        words.append(f"hydra.run.dir={run}")
     nodes = []
     for node in (0, 1):
         place = ["--nnodes=2", f"--node_rank={node}", "--nproc_per_node=1"]
@@ -189,7 +195,11 @@ def test_two_nodes_of_torchrun_train_and_the_first_process_evaluates(
             )
         )
     said = [node.communicate(timeout=500)[0] for node in nodes]
-    assert [node.returncode for node in nodes] == [0, 0], said
+    assert [node.returncode for node in nodes] == [int(fails)] * 2, said
+    if fails:
+        assert status_of(run)["state"] == "failed"
+        assert ["FileExistsError" in text for text in said] == [True, False]
+        return
     (run,) = (tmp_path / "outputs/function1d/theta_vector").iterdir()
     assert status_of(run)["state"] == "finished"
     assert [row["step"] for row in table(run)] == [4, 8]

@@ -23,7 +23,8 @@ from imex_experiments.runs.folder import alone_in
 from imex_experiments.runs.layout import FIGURES, LAST
 from imex_experiments.runs.status import recording, write_command
 from imex_experiments.tasks import Task
-from imex_experiments.training.evaluation import alone_after_fit, evaluate
+from imex_experiments.training.evaluation import evaluate
+from imex_experiments.training.processes import alone_after_fit
 from imex_experiments.training.report import (
     save_figures,
     save_results,
@@ -62,18 +63,19 @@ class Run:
         `measured` is added to the metrics. Raises CheckpointError if last.ckpt does not
         match its checksum. Returns 0 in the other processes of a distributed training.
         """
-        if not alone_after_fit(trainer):
-            return 0.0
-        if trainer.checkpoint_callback:
-            load_weights(task, self.folder)
-        kept = evaluate(task, data, self.cfg.trainer, self.cfg.test)
-        save_results(self.folder, trainer, {**kept, **measured})
-        save_figures(task, data.samples("val", 6), self.folder / FIGURES)
-        if trainer.checkpoint_callback:
-            read_checkpoint(self.folder / LAST)  # raises before "finished" is recorded
-        show_metrics(kept)
-        show_next_commands(self.folder, self.more)
-        return kept[task.monitor]
+        with alone_after_fit(trainer) as first:
+            if not first:
+                return 0.0
+            if trainer.checkpoint_callback:
+                load_weights(task, self.folder)
+            kept = evaluate(task, data, self.cfg.trainer, self.cfg.test)
+            save_results(self.folder, trainer, {**kept, **measured})
+            save_figures(task, data.samples("val", 6), self.folder / FIGURES)
+            if trainer.checkpoint_callback:  # raises before "finished" is recorded
+                read_checkpoint(self.folder / LAST)
+            show_metrics(kept)
+            show_next_commands(self.folder, self.more)
+            return kept[task.monitor]
 
 
 @contextmanager
