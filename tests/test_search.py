@@ -20,7 +20,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
-from imex_experiments.errors import ConfigError
+from imex_experiments.errors import CheckpointError, ConfigError
 from imex_experiments.installed import TRAIN
 from imex_experiments.process.tied import PARENT_WATCHED
 from imex_experiments.runs.layout import HISTORY, LAST
@@ -164,6 +164,20 @@ def test_a_trial_is_of_one_process_and_after_that_of_the_next(tmp_path: Path) ->
     assert [trial.state.name for trial in stored(tmp_path / "shared").trials] == [
         *("FAIL", "RUNNING")
     ]
+
+
+@pytest.mark.parametrize("line", ["[]", "{}", "no JSON"])
+def test_a_journal_that_no_search_wrote_is_refused(line: str, tmp_path: Path) -> None:
+    (tmp_path / study.JOURNAL).write_text(f"{line}\n")
+    with pytest.raises(CheckpointError, match=r"study\.journal: damaged"):
+        study.Study(tmp_path, "maximize", [])
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
+    """Its runs would be taken for trials, as those of an older study would."""
+    (tmp_path / "study.db").touch()
+    with pytest.raises(ConfigError, match=r"has files, but no study\.journal; choose"):
+        study.Study(tmp_path, "maximize", [])
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,7 @@ class Study:
                     direction=direction,
                     load_if_exists=True,
                 )
-            except (ValueError, LookupError, AssertionError) as error:
+            except (ValueError, LookupError, TypeError, AssertionError) as error:
                 raise CheckpointError(f"{journal}: damaged ({error})") from error
             before = self.optuna.user_attrs.get(OVERRIDES)
             if before is None:
