@@ -33,7 +33,8 @@ def main() -> None:
     try:
         from imex_experiments.sweeps.search import TrialState, tune
     except ModuleNotFoundError as error:
-        raise ConfigError(f"{error.name} is missing: {install_line('tune')}") from error
+        package = str(error.name).partition(".")[0]
+        raise ConfigError(f"{package} is missing: {install_line('tune')}") from error
     if args.trials < 1:
         raise ConfigError(f"trials must be >= 1, got {args.trials}")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
