@@ -533,7 +533,7 @@ GUARDS = {
     ),
     "values of a cache": Guard(
         f"{DATA}/cache.py",
-        "            require_sound(tensors)\n",
+        "        require_sound(tensors)\n",
         "",
         "tests/data/test_nyu_data.py::test_a_forged_cache_is_made_anew[too few]",
     ),
@@ -548,6 +548,36 @@ GUARDS = {
         "if not 0 <= least <= largest < math.inf:",
         "if False:",
         "tests/data/test_nyu_data.py::test_a_forged_cache_is_made_anew[NaN]",
+    ),
+    "half a line of a study": Guard(
+        "imex_experiments/sweeps/study.py",
+        "file.truncate(",
+        "abs(",
+        "tests/test_search.py::test_a_trial_is_of_one",
+    ),
+    "a trial of another process": Guard(
+        "imex_experiments/sweeps/study.py",
+        "lock.acquire(timeout=0)",
+        "pass",
+        "tests/test_search.py::test_a_trial_is_of_one",
+    ),
+    "no point twice": Guard(
+        "imex_experiments/sweeps/study.py",
+        " if point not in known",
+        "",
+        "tests/test_search.py::test_a_space_of_few",
+    ),
+    "one maker of a cache": Guard(
+        f"{DATA}/cache.py",
+        "held.enter_context(FileLock(lock))",
+        "pass",
+        "tests/data/test_cache.py::test_processes_that_ask",
+    ),
+    "a share of the images": Guard(
+        f"{DATA}/epoch_sampler.py",
+        "order[rank::processes]",
+        "order[: len(self)]",
+        "tests/data/test_epoch_sampler.py::test_processes_share",
     ),
     "no key that nobody reads": Guard(
         "imex_experiments/config/build.py",

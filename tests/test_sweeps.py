@@ -12,7 +12,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import optuna
 import pytest
 import torch
 from conftest import ROOT, Command
@@ -23,7 +22,6 @@ from omegaconf import OmegaConf, open_dict
 from imex_experiments.errors import ConfigError
 from imex_experiments.networks import DynamicNet
 from imex_experiments.runs.folder import alone_in
-from imex_experiments.sweeps import search as tuning
 from imex_experiments.sweeps.jobs import run_in_child
 from imex_experiments.sweeps.plan import check_points, points_of
 
@@ -348,74 +346,3 @@ def test_what_is_not_installed_is_named_with_the_install_line(
     assert done.returncode == 2, done.stderr
     assert complaint in done.stderr
     assert len(done.stderr.splitlines()) == 1
-
-
-def test_a_study_is_searched_and_goes_on(forked: Command, tmp_path: Path) -> None:
-    words = ["study=alpha", "model.alpha=tag(log,interval(1,100))", *TINY]
-    first = forked(TUNE, *words, "trials=1", cwd=tmp_path)
-    assert first.returncode == 0, first.stderr
-    diverging = forked(TUNE, *words, "trials=2", "optimizer.lr=1e30", cwd=tmp_path)
-    assert diverging.returncode == 0, diverging.stderr
-    study = optuna.load_study(
-        study_name="alpha", storage=f"sqlite:///{tmp_path}/outputs/tune/alpha/study.db"
-    )
-    assert study.direction.name == "MAXIMIZE"
-    assert [t.state.name for t in study.trials] == ["COMPLETE", "PRUNED"]
-    assert len({t.params["model.alpha"] for t in study.trials}) == 2
-    run = tmp_path / "outputs/tune/alpha/0"
-    metrics = json.loads((run / "metrics.json").read_text())
-    assert study.best_value == metrics["val/miou"]
-    status = json.loads((run / "status.json").read_text())
-    assert status["alpha"] == pytest.approx(study.best_params["model.alpha"])
-    assert 1 <= status["alpha"] <= 100
-
-
-def test_a_study_asks_the_same_points_however_often_it_was_stopped(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Three processes' worth of samplers, beyond TPE's ten random trials; no point twice.
-
-    The runs are left out: a score is a function of the point.
-    """
-
-    def answer(study: optuna.Study, number: int, *_: object) -> None:
-        study.tell(number, -((study.trials[number].params["model.alpha"] - 30.0) ** 2))
-
-    monkeypatch.setattr(tuning, "_answer", answer)
-    words = ["model.alpha=interval(1,100)"]
-    found = {}
-    for name, stops in (("whole", [13]), ("stopped", [1, 2, 11, 13])):
-        for trials in stops:
-            study = tuning.tune(Path(TRAIN), tmp_path / name, words, trials)
-        found[name] = [trial.params["model.alpha"] for trial in study.trials]
-    assert found["stopped"] == found["whole"]
-    assert len(set(found["whole"])) == 13
-
-
-@pytest.mark.parametrize(
-    ("words", "complaint"),
-    [
-        (["model.h=1"], "nothing to tune"),
-        (["model.h=choice(1,2)", "trials=0"], "trials must be >= 1, got 0"),
-        (["model.h=glob(*)"], "use choice(...), range(...) or interval(...)"),
-    ],
-)
-def test_a_search_that_cannot_work_is_refused(
-    words: list[str], complaint: str, forked: Command, tmp_path: Path
-) -> None:
-    done = forked(TUNE, *words, cwd=tmp_path)
-    assert done.returncode == 2, done.stderr
-    assert complaint in done.stderr
-
-
-def test_two_devices_train_one_network(python: Command, tmp_path: Path) -> None:
-    devices = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
-    done = python(TRAIN, *devices, *TINY, "data.batch_size=4", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    (run,) = (tmp_path / "outputs/qtips/imexnet").iterdir()
-    assert json.loads((run / "status.json").read_text())["state"] == "finished"
-    rows = (run / "metrics.csv").read_text().splitlines()
-    assert [row.split(",")[:2] for row in rows[1:]] == [["1", "2"], ["2", "4"]]
-    writers = {path.name.split(".")[-2] for path in run.glob("tensorboard/events*")}
-    assert len(writers) == 1, "one process writes"
-    assert done.stdout.count("parameters") == 1
