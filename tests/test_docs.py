@@ -212,7 +212,7 @@ def test_command(
     if words[0] == "train.py":
         resumed = any("resume=" in word for word in words)
         small = TINY_DEPTH if "nyu" in command else TINY
-        small = TINY_FOLDER if "data=folder" in command else small
+        small = TINY_FOLDER if "data=folder" in command or own else small
         small = TINY_TOY if "experiment=implicit" in command else small
         words += [] if resumed or "--cfg" in words else small
         if "resume_changed" in command:
