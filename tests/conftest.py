@@ -26,8 +26,8 @@ ROOT = Path(__file__).parents[1]
 
 # pytest-xdist runs one process per core; OpenMP threads on top of that only spin.
 torch.set_num_threads(int(os.environ.setdefault("OMP_NUM_THREADS", "1")))
-# The first backward starts a thread for each GPU, and no fork can train after that. In torch 2.10
-# it counts the GPUs that a test has only pretended, so it comes before all tests.
+# The first backward starts a thread for each GPU, and no fork can train after that. In torch
+# 2.10 it counts the GPUs that a test has only pretended, so it comes before all tests.
 torch.ones(1, requires_grad=True).sum().backward()
 
 # GNU OpenMP's threads do not survive a fork: a child that asks for them waits for ever.
