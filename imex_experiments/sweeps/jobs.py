@@ -10,7 +10,8 @@ import math
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from imex_experiments.runs.checkpoint_io import has_checkpoint
 from imex_experiments.runs.folder import alone_in
 from imex_experiments.runs.layout import CONSOLE, HISTORY, LOGS, STATUS
 from imex_experiments.runs.load import read_metrics
-from imex_experiments.runs.status import record_death, status_if_readable
+from imex_experiments.runs.status import record_death, record_end, status_if_readable
 
 log = logging.getLogger(__name__)
 
@@ -69,19 +70,31 @@ def run_job(script: str) -> float:
     """
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
-    name = f"job {hydra.job.num} ({hydra.job.override_dirname.replace(',', ' ')})"
+    words = [*config_dirs(hydra), *hydra.overrides.task]
+    status = run_named(script, words, folder, job_name(hydra.job))
+    return score_of(folder, status) if status["state"] == "finished" else math.nan
+
+
+def job_name(job: Any) -> str:
+    """Return the name of a job by Hydra's node `job`: its number, and what is swept."""
+    return f"job {job.num} ({job.override_dirname.replace(',', ' ')})"
+
+
+def run_named(
+    script: str, words: Sequence[str], folder: Path, name: str
+) -> dict[str, Any]:
+    """Run a job as `run_in_child` does, and log its start and its end under its name."""
     status = status_if_readable(folder)
     if status.get("state") == "finished":
         log.info("%s was finished before", name)
-        return score_of(folder, status)
+        return status
     log.info("%s starts", name)
     start = time.perf_counter()
-    words = [*config_dirs(hydra), *hydra.overrides.task]
     status = run_in_child(script, words, folder)
     if status["state"] == "finished":
         seconds, score = time.perf_counter() - start, score_of(folder, status)
         log.info("%s: %s %.4f, %.0f s", name, status["monitor"], score, seconds)
-        return score
+        return status
     log.error(
         "%s %s with exit code %d: %s (see %s)",
         name,
@@ -90,7 +103,7 @@ def run_job(script: str) -> float:
         status["reason"],
         folder / CONSOLE,
     )
-    return math.nan
+    return status
 
 
 def run_in_child(script: str, words: Sequence[str], folder: Path) -> dict[str, Any]:
@@ -126,6 +139,25 @@ def run_in_child(script: str, words: Sequence[str], folder: Path) -> dict[str, A
 def score_of(folder: Path, status: Mapping[str, Any]) -> float:
     """Return the monitored metric of a finished run; `status` is its status.json."""
     return read_metrics(folder)[status["monitor"]]
+
+
+def record_lost(folders: Iterable[Path], seconds: float = 30.0) -> None:
+    """Record jobs that ended without recording it themselves as interrupted.
+
+    Jobs that run on are waited for, for `seconds` in all, and then left as they are.
+    """
+    end = time.monotonic() + seconds
+    for folder in folders:
+        if status_if_readable(folder).get("state") in ENDED:
+            continue
+        with suppress(StorageError), alone_in(folder, max(0.0, end - time.monotonic())):
+            state = status_if_readable(folder).get("state")
+            if state not in ENDED:
+                record_end(folder, "interrupted", 143, LOST[state is not None])
+
+
+LOST = ("ended before it began", "killed, or its machine failed")
+"""Reasons of jobs that recorded no end, without and with a beginning."""
 
 
 def _last_line(console: Path) -> str:

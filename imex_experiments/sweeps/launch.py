@@ -11,6 +11,9 @@ from imex_experiments.errors import ConfigError
 from imex_experiments.files import sync_folder, write_text
 from imex_experiments.process.interrupts import INTERRUPTS
 from imex_experiments.runs.layout import SWEEP
+from imex_experiments.sweeps import slurm
+
+SLURM = "hydra_plugins.imex_slurm.SlurmLauncher"
 
 
 def jobs_at_once(launcher: DictConfig) -> int | None:
@@ -21,6 +24,8 @@ def jobs_at_once(launcher: DictConfig) -> int | None:
     kind = str(launcher._target_).rpartition(".")[2]
     if kind == "BasicLauncher":
         return 1
+    if launcher._target_ == SLURM:
+        return slurm.jobs_at_once(launcher)
     if kind != "RayLauncher" or launcher.ray.init.get("address"):
         return launcher.get("array_parallelism")
     here = {"num_gpus": torch.cuda.device_count(), "num_cpus": os.cpu_count()}
@@ -56,7 +61,7 @@ def start_launcher(launcher: DictConfig) -> None:
     Ray's C++ aborts on SIGTERM, so our handlers are installed after it. Ray would also kill
     the jobs of a worker that ends; they end by themselves (see `end_with_parent`).
     """
-    if not str(launcher._target_).endswith(".RayLauncher"):
+    if not _is_ray(launcher):
         return
     import ray  # an optional dependency, and slow
 
@@ -66,3 +71,15 @@ def start_launcher(launcher: DictConfig) -> None:
         init.setdefault("object_store_memory", OBJECT_STORE)  # not to join a cluster
     ray.init(**init)
     INTERRUPTS.listen()
+
+
+def end_launcher(launcher: DictConfig) -> None:
+    """End the jobs that Ray, if it is the launcher, still runs; others end theirs."""
+    if _is_ray(launcher):
+        import ray
+
+        ray.shutdown()
+
+
+def _is_ray(launcher: DictConfig) -> bool:
+    return str(launcher._target_).endswith(".RayLauncher")

@@ -43,8 +43,8 @@ LAUNCH = re.compile(
     r"|hydra\.sweep\.subdir=(\$\{hydra\.job\.num\}_)?\$\{hydra\.job\.override_dirname\}"
     r"|hydra\.job\.config\.override_dirname\.exclude_keys=[][\w./@,]*"
     r"|hydra\.launcher\.(ray\.(init|remote)\.num_[cg]pus|partition|account|qos"
-    r"|constraint|timeout_min|nodes|tasks_per_node|cpus_per_task|gpus_per_node|gres"
-    r"|mem_gb|array_parallelism)=[\w.:+-]*"
+    r"|constraint|exclude|timeout_min|signal_delay_s|max_num_timeout|cpus_per_task"
+    r"|gpus_per_node|gres|mem_gb|array_parallelism)=[\w.:+-]*"
 )
 """Overrides of Hydra's node that are taken from a sweep's folder: numbers and places of jobs,
 no commands."""

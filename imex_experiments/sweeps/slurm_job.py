@@ -1,0 +1,64 @@
+"""Run one job of a sweep as a job of SLURM: the program of the script of `sweeps.slurm`."""
+
+from imex_experiments.process.interrupts import end_at_once
+
+if __name__ == "__main__":
+    end_at_once()  # until the imports are done, which takes seconds
+
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from imex_experiments.errors import Terminated
+from imex_experiments.installed import TRAIN
+from imex_experiments.process.command import run_command
+from imex_experiments.runs.status import record_end, status_if_readable
+from imex_experiments.sweeps.jobs import run_named
+
+log = logging.getLogger(__name__)
+
+
+def main() -> None:
+    """Run the job; sys.argv has how often it may go on, its name, folder and overrides."""
+    most, name, folder, *words = sys.argv[1:]
+    logging.basicConfig(
+        stream=sys.stdout,
+        level=logging.INFO,
+        format="%(asctime)s %(message)s",
+        datefmt="%H:%M:%S",
+    )
+    try:
+        status = run_named(str(TRAIN), words, Path(folder), name)
+    except Terminated as signal:
+        if str(signal) == "SIGUSR2":
+            at_limit(name, Path(folder), int(most))
+        raise
+    sys.exit(status["exit_code"])
+
+
+def at_limit(name: str, folder: Path, most: int) -> None:
+    """Put the job, which has saved, back into the queue; SLURM then ends this process.
+
+    A job that was put back `most` times is interrupted, with that reason.
+    """
+    if status_if_readable(folder).get("state") == "finished":
+        return
+    before = int(os.environ.get("SLURM_RESTART_COUNT", 0))
+    if before < most:
+        log.info("%s is at its time limit, and goes on in the queue", name)
+        command = ["scontrol", "requeue", os.environ["SLURM_JOB_ID"]]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if not done.returncode:
+            return
+        log.error("%s: %s", name, done.stderr.strip())
+    reason = (
+        f"reached its time limit {before + 1} times (hydra.launcher.max_num_timeout)"
+    )
+    record_end(folder, "interrupted", 143, reason)
+    log.error("%s interrupted: %s", name, reason)
+
+
+if __name__ == "__main__":
+    run_command(main)
