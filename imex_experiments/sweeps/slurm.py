@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -157,15 +158,22 @@ def jobs_at_once(launcher: DictConfig) -> int:
     The jobs of others are not known. ConfigError if SLURM would refuse a job.
     """
     _sbatch(["--test-only", *options_of(launcher)], "#!/bin/bash\n")
-    command = ["sinfo", "--noheader", "--Node", "--format=%P|%N|%T|%c|%m|%G"]
+    command = ["sinfo", "--noheader", "--Node", "--format=%P|%N|%T|%l|%c|%m|%G"]
     if launcher.partition:
         command.append(f"--partition={launcher.partition}")
-    nodes = {}
+    nodes, limits = {}, {}
     for line in _output(command).splitlines():
-        partition, node, state, *size = line.split("|")
-        usable = not state.startswith(("down", "drain", "fail", "maint", "unk"))
-        if usable and (launcher.partition or partition.endswith("*")):
-            nodes[node] = int(size[0]), int(size[1]), _gpus(size[2])
+        partition, node, state, limit, *size = line.split("|")
+        if launcher.partition or partition.endswith("*"):
+            limits[partition.rstrip("*")] = limit
+            if not state.startswith(("down", "drain", "fail", "maint", "unk")):
+                nodes[node] = int(size[0]), int(size[1]), _gpus(size[2])
+    if all(_minutes(limit) < launcher.timeout_min for limit in limits.values()):
+        told = ", ".join(f"{name} {limit}" for name, limit in limits.items())
+        raise ConfigError(
+            f"hydra.launcher.timeout_min={launcher.timeout_min}: more than the limit of "
+            f"the partition ({told}), jobs would wait for ever"
+        )
     wanted = (
         launcher.cpus_per_task or 1,
         _megabytes(launcher),
@@ -176,6 +184,15 @@ def jobs_at_once(launcher: DictConfig) -> int:
         for node in nodes.values()
     ]
     return min(sum(held), launcher.array_parallelism)
+
+
+def _minutes(limit: str) -> float:
+    """Return minutes of SLURM's words for a time: `1-12:00:00`, `30:00`, `infinite`."""
+    if not limit[0].isdecimal():
+        return inf
+    days, _, clock = limit.rpartition("-")
+    hours, minutes, seconds = (["0", "0", *clock.split(":")])[-3:]
+    return (int(days or 0) * 24 + int(hours)) * 60 + int(minutes) + int(seconds) / 60
 
 
 def _gpus(gres: str) -> int:
@@ -199,6 +216,9 @@ ENDS = {
 }
 """States of SLURM of a job that has ended, and what happened to it."""
 
+GONE = ("COMPLETED", "")
+"""State and reason of a job that SLURM does not know any more."""
+
 SECONDS = 10.0
 """Between two questions to SLURM; what jobs say is read every second."""
 
@@ -211,12 +231,12 @@ class Array:
     sweep: Path
     points: Mapping[int, Point]
     _read: dict[int, int] = field(default_factory=dict)
-    _reasons: set[str] = field(default_factory=set)
+    _said: set[str] = field(default_factory=set)
 
     def attend(self) -> None:
         """Wait for the end of all jobs; an exception, such as a signal, cancels them.
 
-        It goes on when they have ended.
+        It goes on when they have ended, or if SLURM does not reply.
         """
         for number in self.points:
             with suppress(FileNotFoundError):
@@ -225,24 +245,37 @@ class Array:
             self._until_ended()
         except BaseException:
             subprocess.run(["scancel", self.id])
-            self._until_ended()
+            self._until_ended(patient=False)
             raise
 
-    def _until_ended(self) -> None:
+    def _until_ended(self, patient: bool = True) -> None:
         left = dict(self.points)
         while left:
-            states = _states(self.id)
-            for number, point in list(left.items()):
-                state = "" if states is None else states.get(number, "COMPLETED")
-                if state in ENDS:
-                    self._relay(number)
-                    self._record(number, point, state)
-                    del left[number]
+            try:
+                queue = _queue(self.id)
+            except StorageError as error:
+                if not patient:
+                    return
+                self._say_once(f"SLURM does not reply, waiting: {error}")
+            else:
+                for number, point in list(left.items()):
+                    state, reason = queue.get(number, GONE)
+                    if state == "PENDING" and reason != "None":
+                        self._say_once(f"SLURM array {self.id} waits: {reason}")
+                    if state in ENDS:
+                        self._relay(number)
+                        self._record(number, point, state)
+                        del left[number]
             end = time.monotonic() + SECONDS
             while left and time.monotonic() < end:
                 for number in left:
                     self._relay(number)
                 time.sleep(1)
+
+    def _say_once(self, line: str) -> None:
+        if line not in self._said:
+            self._said.add(line)
+            _say(line)
 
     def _log(self, number: int) -> Path:
         return self.sweep / LOGS / f"{number}.log"
@@ -262,26 +295,31 @@ class Array:
             before = status_if_readable(point.folder).get("state")
             if before in ("finished", "failed"):
                 return
-            if not ENDS[state] and before == "interrupted":
+            if before == "interrupted" and not ENDS[state]:
                 return
-            happened = ENDS[state] or f"ended without a word; see {self._log(number)}"
+            silent = f"ended without a word; see {self._log(number)}"
+            happened = ENDS[state] or (silent if before else "was cancelled")
             reason = f"SLURM job {self.id}_{number} {happened}"
             end = ("failed", 6) if state == "OUT_OF_MEMORY" else ("interrupted", 143)
             record_end(point.folder, *end, reason)
             _say(f"{point.name} {end[0]}: {reason}")
 
 
-def _states(array: str) -> dict[int, str] | None:
-    """Return the states of the jobs of an array by number, None if SLURM does not reply.
+def _queue(array: str) -> dict[int, tuple[str, str]]:
+    """Return the state of each job of an array, by number, and why it waits.
 
-    A job is unknown some minutes after its end.
+    A job is missing some minutes after its end, and when it is cancelled before it begins.
+    StorageError if SLURM does not reply.
     """
-    command = ["squeue", "--noheader", "--array", "--states=all", "--format=%K|%T"]
-    done = subprocess.run([*command, f"--jobs={array}"], capture_output=True, text=True)
-    if done.returncode:
-        return {} if "Invalid job id" in done.stderr else None
-    rows = (line.split("|") for line in done.stdout.splitlines())
-    return {int(number): state for number, state in rows if number.isdecimal()}
+    command = ["squeue", "--noheader", "--array", "--states=all", f"--jobs={array}"]
+    try:
+        lines = _output([*command, "--format=%K|%T|%r"]).splitlines()
+    except StorageError as error:
+        if "Invalid job id" in str(error):
+            return {}
+        raise
+    rows = (line.split("|") for line in lines)
+    return {int(row[0]): (row[1], row[2]) for row in rows if row[0].isdecimal()}
 
 
 def _arrays_of(sweep: Path) -> list[str]:
