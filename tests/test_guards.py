@@ -370,13 +370,13 @@ GUARDS = {
     ),
     "one launcher per sweep": Guard(
         "imex_experiments/sweeps/hooks.py",
-        '_held.enter_context(alone_in(sweep, seconds=1, kind="sweep"))',
+        '_sweep.enter_context(alone_in(sweep, seconds=1, kind="sweep"))',
         "pass",
         "tests/test_sweeps.py::test_a_sweep_has_one_launcher",
     ),
     "SIGHUP": Guard(
         "imex_experiments/process/interrupts.py",
-        'NAMES = ("SIGINT", "SIGTERM", "SIGHUP")',
+        'NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR2")',
         'NAMES = ("SIGINT", "SIGTERM")',
         "tests/test_ends.py::test_sighup",
     ),

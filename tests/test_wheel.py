@@ -34,7 +34,10 @@ def test_wheel_has_every_file_of_the_package_and_of_conf(tmp_path: Path) -> None
     package = files_below(ROOT / "imex_experiments")
     conf = {"conf" / path for path in files_below(ROOT / "conf")}
     assert files_below(tmp_path / "lib/imex_experiments") == package | conf
-    assert [path.name for path in (tmp_path / "lib").iterdir()] == ["imex_experiments"]
+    plugin = files_below(ROOT / "hydra_plugins")
+    assert files_below(tmp_path / "lib/hydra_plugins") == plugin
+    rooms = sorted(path.name for path in (tmp_path / "lib").iterdir())
+    assert rooms == ["hydra_plugins", "imex_experiments"]
 
 
 def test_printed_commands_are_those_of_the_place(

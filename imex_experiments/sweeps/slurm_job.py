@@ -1,6 +1,6 @@
 """Run one job of a sweep as a job of SLURM: the program of the script of `sweeps.slurm`."""
 
-from imex_experiments.process.interrupts import end_at_once
+from imex_experiments.process.interrupts import INTERRUPTS, end_at_once
 
 if __name__ == "__main__":
     end_at_once()  # until the imports are done, which takes seconds
@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from imex_experiments.errors import Terminated
+from imex_experiments.errors import FULL_ERROR, Terminated
 from imex_experiments.installed import TRAIN
 from imex_experiments.process.command import run_command
 from imex_experiments.runs.status import record_end, status_if_readable
@@ -29,6 +29,7 @@ def main() -> None:
         format="%(asctime)s %(message)s",
         datefmt="%H:%M:%S",
     )
+    INTERRUPTS.once = True  # SLURM repeats itself when the limit has come
     try:
         status = run_named(str(TRAIN), words, Path(folder), name)
     except Terminated as signal:
@@ -61,4 +62,5 @@ def at_limit(name: str, folder: Path, most: int) -> None:
 
 
 if __name__ == "__main__":
+    os.environ.pop(FULL_ERROR, None)  # the launcher has set it for Hydra
     run_command(main)

@@ -20,7 +20,7 @@ import pandas as pd
 import pytest
 from cluster import Slurm, missing, running
 from conftest import ROOT, Command, fork_jobs
-from torture import SMALL
+from torture import SMALL, fingerprint
 
 pytestmark = [
     pytest.mark.engines,
@@ -90,7 +90,7 @@ class Launcher:
             )
 
     def end(self) -> int:
-        return self.process.wait(240)
+        return self.process.wait(600)
 
     @property
     def sweep(self) -> Path:
@@ -120,7 +120,7 @@ class Launcher:
         raise AssertionError(f"{self.job(seed)} is not trained")
 
 
-def until(found: Callable[[], object], seconds: float = 180.0) -> None:
+def until(found: Callable[[], object], seconds: float = 600.0) -> None:
     end = time.monotonic() + seconds
     while not found():
         assert time.monotonic() < end
@@ -187,5 +187,106 @@ def test_every_fate_of_a_job_is_answered_and_resume_ends_as_if_undisturbed(
     )
     assert done.returncode == 0, done.stderr
     (whole,) = tmp_path.glob("whole/outputs/sweeps/*")
-    for name in ("results.csv", "1_seed=1/metrics.csv"):
-        assert (again.sweep / name).read_bytes() == (whole / name).read_bytes()
+    same, expected = (sweep / "results.csv" for sweep in (again.sweep, whole))
+    assert same.read_bytes() == expected.read_bytes()
+    for seed in (1, 2):  # saved within an epoch
+        job = again.job(seed)
+        assert fingerprint(job) == fingerprint(whole / job.name)
+
+
+def test_a_time_limit_within_an_epoch_twice_changes_no_bit(
+    slurm: Slurm, launch: Launch, gates: Path, forked: Command, tmp_path: Path
+) -> None:
+    """The first puts the job back into the queue, the second one ends it, then it is resumed.
+
+    The limit of the job is lowered when it has begun to train: SLURM knows minutes alone.
+    """
+    limits = [f"hydra.launcher.{k}" for k in ("signal_delay_s=60", "max_num_timeout=1")]
+    reached = close(gates, "7_2", "7_5")
+    sweep = launch("-m", "seed=choice(7)", *GATED, *ON_SLURM, *limits)
+    for place in reached:
+        until(place.exists)
+        job = f"JobId={sweep.id_of(7)}"
+        *_, minutes, seconds = slurm("squeue", "-ho", "%M").strip().split(":")
+        soon = int(minutes) + (2 if int(seconds) > 20 else 1)
+        slurm("scontrol", "update", job, f"TimeLimit={soon}")
+        until(lambda: "at its time limit" in sweep.out.read_text())
+        slurm("scontrol", "update", job, "TimeLimit=10")
+    assert sweep.end() == 1, sweep.err.read_text()
+    status = sweep.status(7)
+    assert (status["state"], status["exit_code"]) == ("interrupted", 143)
+    assert "reached its time limit 2 times" in status["reason"]
+    assert status["reason"] in (sweep.sweep / "summary.md").read_text()
+
+    again = launch(f"sweep.resume={sweep.sweep}", "allow=[gates]")
+    assert again.end() == 0, again.err.read_text()
+    whole = tmp_path / "whole"
+    done = forked(TRAIN, "seed=7", *GATED, f"hydra.run.dir={whole}", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert fingerprint(sweep.job(7)) == fingerprint(whole)
+
+
+def test_jobs_outlive_a_launcher_that_is_killed_and_end_with_one_that_is_interrupted(
+    slurm: Slurm, launch: Launch, gates: Path
+) -> None:
+    first, second = close(gates, "0_2", "1_2")
+    killed = launch(
+        *("-m", "seed=0,1", *GATED), *ON_SLURM, "hydra.launcher.array_parallelism=1"
+    )
+    until(first.exists)
+    killed.process.kill()
+    killed.process.wait()
+    ended = launch(f"sweep.resume={killed.sweep}", "allow=[gates]")
+    until(lambda: "is still there" in ended.out.read_text())
+    (gates / "0_2").unlink()
+    until(second.exists)
+    ended.process.send_signal(signal.SIGINT)
+    assert ended.end() == 130, ended.err.read_text()
+    assert slurm.jobs() == {}
+    said = ended.out.read_text()
+    assert "job 0 (seed=0): val/miou" in said
+    assert re.search("1 of 2 jobs have no result; run only those with: .*resume=", said)
+    assert ended.err.read_text() == "error: interrupted by Ctrl-C\n"
+    table = pd.read_csv(ended.sweep / "results.csv")
+    assert list(table["state"]) == ["finished", "interrupted"]
+    assert (ended.job(1) / "checkpoints/last.ckpt").is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["partition=nope"], "SLURM refuses the jobs: invalid partition specified"),
+        (["gpus_per_node=3"], "SLURM refuses the jobs: allocation failure: Requested"),
+        (["timeout_min=61"], "timeout_min=61: more than the limit of the partition"),
+        (["max_num_timeout=-1"], "max_num_timeout=-1: expected 0 or more"),
+        (["mem_gb=much"], "hydra.launcher.mem_gb='much': expected"),
+        (["partitoin=small"], "hydra.launcher.partitoin: unknown key, did you mean"),
+    ],
+)
+def test_what_slurm_would_refuse_is_refused_before_a_folder_is_made(
+    words: list[str], complaint: str, slurm: Slurm, forked: Command, tmp_path: Path
+) -> None:
+    own = [f"hydra.launcher.{word}" for word in words]
+    more = {**slurm.environment, "PYTHONPATH": str(ROOT)}
+    done = forked(
+        TRAIN, "-m", "seed=0,1", *SMALL, *ON_SLURM, *own, cwd=tmp_path, **more
+    )
+    assert done.returncode == 2, done.stderr
+    assert complaint in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_plan_knows_the_room_of_the_partition(
+    slurm: Slurm, forked: Command, tmp_path: Path
+) -> None:
+    """Four cores, 16 GiB and two GPUs hold two jobs of 6 GiB, or of a GPU each."""
+    words = [*SMALL, *ON_SLURM, "check=true"]
+    for more in ("mem_gb=6", "gpus_per_node=1"):
+        done = forked(
+            *(TRAIN, "-m", "seed=0,1,2,3", *words, f"hydra.launcher.{more}"),
+            cwd=tmp_path,
+            **slurm.environment,
+        )
+        assert done.returncode == 0, done.stderr
+        assert re.search(r"at once +│ 2 +│", done.stdout)
