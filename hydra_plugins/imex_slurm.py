@@ -49,7 +49,7 @@ class SlurmLauncher(Launcher):
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
         """Run the jobs without a result; return nothing, since their folders have it."""
-        from imex_experiments.sweeps.slurm import launch
+        from imex_experiments.sweeps.slurm.launch import launch
 
         launch(self.config)
         return []

@@ -27,10 +27,10 @@ from imex_experiments.errors import ConfigError
 from imex_experiments.networks import DynamicNet
 from imex_experiments.runs.folder import alone_in
 from imex_experiments.sweeps import search as tuning
-from imex_experiments.sweeps import slurm
 from imex_experiments.sweeps.jobs import run_in_child
 from imex_experiments.sweeps.plan import check_points
 from imex_experiments.sweeps.points import points_of
+from imex_experiments.sweeps.slurm import room
 
 TRAIN = str(ROOT / "train.py")
 TUNE = str(ROOT / "scripts" / "tune.py")
@@ -406,7 +406,7 @@ def test_slurm_is_asked_for_where_it_is(forked: Command, tmp_path: Path) -> None
     [("infinite", inf), ("30:00", 30), ("1-12:00:00", 2160), ("2:00:30", 120.5)],
 )
 def test_time_limits_of_slurm(limit: str, minutes: float) -> None:
-    assert slurm._minutes(limit) == minutes
+    assert room._minutes(limit) == minutes
 
 
 @pytest.mark.parametrize(
@@ -414,7 +414,7 @@ def test_time_limits_of_slurm(limit: str, minutes: float) -> None:
     [("(null)", 0), ("gpu:2", 2), ("gpu:a100:4(S:0-1),fpga:1,gpu:v100:2", 6)],
 )
 def test_gpus_of_slurm(gres: str, number: int) -> None:
-    assert slurm._gpus(gres) == number
+    assert room._gpus(gres) == number
 
 
 def test_a_study_is_searched_and_goes_on(forked: Command, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from imex_experiments.errors import ConfigError
 from imex_experiments.files import sync_folder, write_text
 from imex_experiments.process.interrupts import INTERRUPTS
 from imex_experiments.runs.layout import SWEEP
-from imex_experiments.sweeps import slurm
+from imex_experiments.sweeps.slurm import room
 
 SLURM = "hydra_plugins.imex_slurm.SlurmLauncher"
 
@@ -25,7 +25,7 @@ def jobs_at_once(launcher: DictConfig) -> int | None:
     if kind == "BasicLauncher":
         return 1
     if launcher._target_ == SLURM:
-        return slurm.jobs_at_once(launcher)
+        return room.jobs_at_once(launcher)
     if kind != "RayLauncher" or launcher.ray.init.get("address"):
         return launcher.get("array_parallelism")
     here = {"num_gpus": torch.cuda.device_count(), "num_cpus": os.cpu_count()}

@@ -76,7 +76,8 @@ def points_of(config: DictConfig) -> list[Point]:
         point = Point(words, own, compose(words))
         job = point.config.hydra.job
         with open_dict(job):
-            job.num, job.override_dirname = number, ",".join(sorted(own))
+            job.num, job.id = number, f"job_id_for_{number}"  # as Hydra's launchers do
+            job.override_dirname = ",".join(sorted(own))
         points.append(point)
     return points
 

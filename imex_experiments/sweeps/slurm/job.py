@@ -1,4 +1,4 @@
-"""Run one job of a sweep as a job of SLURM: the program of the script of `sweeps.slurm`."""
+"""Run one job of a sweep as a job of SLURM: the program of the script in `settings`."""
 
 from imex_experiments.process.interrupts import INTERRUPTS, end_at_once
 
