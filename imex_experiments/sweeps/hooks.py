@@ -1,4 +1,4 @@
-"""Hydra's callback: check a run or a sweep before it starts. And what encloses a sweep."""
+"""Check a run or a sweep before it starts, as Hydra's callback; report a sweep at its end."""
 
 import os
 from collections.abc import Iterator
@@ -34,8 +34,8 @@ from imex_experiments.sweeps.points import (
 from imex_experiments.training.prepared import start, stop_if_only_checking
 
 _sweep = ExitStack()
-"""What ends the sweep that this process launches: its report, and then its lock. It is no
-attribute of the hooks, because Ray copies them to its workers."""
+"""The report and the lock of the sweep that this process launches, which its end closes. It
+is no attribute of the hooks, because Ray copies them to its workers."""
 
 
 class Hooks(Callback):

@@ -44,7 +44,7 @@ def at_limit(name: str, folder: Path, most: int) -> None:
 
     A job that was put back `most` times is interrupted, with that reason.
     """
-    if status_if_readable(folder).get("state") == "finished":
+    if status_if_readable(folder).get("state") in ("finished", "failed"):
         return
     before = int(os.environ.get("SLURM_RESTART_COUNT", 0))
     if before < most:

@@ -53,16 +53,17 @@ def megabytes(launcher: DictConfig) -> int:
 def batch_script(launcher: DictConfig, jobs: Mapping[int, Sequence[str]]) -> str:
     """Return the batch script of an array: it becomes the process of one of the jobs.
 
-    That process alone is told of the time limit, and passes it on to its child.
+    That process alone gets the signal before the time limit, and passes it on to its child.
     """
     program = [sys.executable, "-m", "imex_experiments.sweeps.slurm.job"]
     limit = str(launcher.max_num_timeout)
-    root = f"export PYTHONPATH={shlex.quote(str(PACKAGE.parent))}:$PYTHONPATH"
+    root = shlex.quote(str(PACKAGE.parent))
+    path = f"export PYTHONPATH={root}${{PYTHONPATH:+:$PYTHONPATH}}"
     cases = [f"{n}) set -- {shlex.join(words)} ;;" for n, words in jobs.items()]
     lines = [
         "#!/bin/bash",
         *(launcher.setup or ()),
-        *([] if INSTALLED else [root]),
+        *([] if INSTALLED else [path]),
         'case "$SLURM_ARRAY_TASK_ID" in',
         *cases,
         "esac",
