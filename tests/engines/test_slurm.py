@@ -134,6 +134,11 @@ def close(gates: Path, *names: str) -> list[Path]:
     return [gates / f"{name}.reached" for name in names]
 
 
+def open_all(gates: Path) -> None:
+    for gate in gates.iterdir():
+        gate.unlink()
+
+
 def test_every_fate_of_a_job_is_answered_and_resume_ends_as_if_undisturbed(
     slurm: Slurm, launch: Launch, gates: Path, forked: Command, tmp_path: Path
 ) -> None:
@@ -174,8 +179,7 @@ def test_every_fate_of_a_job_is_answered_and_resume_ends_as_if_undisturbed(
         f"python train.py sweep.resume={place} 'allow=[gates]'"
     ]
 
-    for gate in gates.iterdir():
-        gate.unlink()
+    open_all(gates)
     finished = [sweep.status(seed) for seed in (0, 2)]
     again = launch(f"sweep.resume={place}", "allow=[gates]")
     assert again.end() == 0, again.err.read_text()
@@ -221,6 +225,7 @@ def test_a_time_limit_within_an_epoch_twice_changes_no_bit(
 
     again = launch(f"sweep.resume={sweep.sweep}", "allow=[gates]")
     assert again.end() == 0, again.err.read_text()
+    open_all(gates)
     whole = tmp_path / "whole"
     done = forked(TRAIN, "seed=7", *GATED, f"hydra.run.dir={whole}", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
