@@ -9,10 +9,13 @@ import pytest
 import torch
 from conftest import ROOT, Command
 from folder_sets import pixels, save, write_set
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 from PIL import Image
 from torch import nn
 
 from imex_experiments.commands.predict import predict
+from imex_experiments.sweeps.estimate import train_three_steps
 from imex_experiments.tasks import SegmentationTask
 
 TRAIN = str(ROOT / "train.py")
@@ -71,6 +74,27 @@ def test_camvid_like_folders_train_are_evaluated_and_predicted(
         with Image.open(out / "labels/a.png") as label:
             assert label.size == (30, 19)
         assert {p.name for p in (out / "overlays").iterdir()} == {"a.png", "b.png"}
+
+
+def test_the_cost_of_a_sweep_is_that_of_the_channels_in_the_files(
+    tmp_path: Path,
+) -> None:
+    """Grey pictures, though a folder may have three channels until it is read."""
+    words = [
+        "data=folder",
+        f"data.root={write_set(tmp_path / 'set')}",
+        "data.classes=2",
+    ]
+    words += [
+        f"data.cache_dir={tmp_path / 'cache'}",
+        "model=unet",
+        "model.widths=[2,3]",
+    ]
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose("train", words)
+    cfg.run_dir = str(tmp_path)
+    plain = OmegaConf.to_container(OmegaConf.masked_copy(cfg, list(cfg)))
+    assert train_three_steps(plain).seconds > 0
 
 
 def test_a_prediction_sees_the_size_of_training(tmp_path: Path) -> None:

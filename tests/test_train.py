@@ -263,7 +263,6 @@ MISTAKES: dict[str, tuple[list[str], int, str]] = {
     ),
     "large batch": (["data.batch_size=2000"], 2, "batch_size 2000 is larger than"),
     "small image": (["data.image_size=20"], 2, "image_size must hold the longest bar"),
-    "unet size": (["model=unet", "data.image_size=70"], 2, "must be divisible by 8"),
     "foreign class": (
         ["model._target_=os.system"],
         2,
@@ -395,13 +394,15 @@ def test_defect_in_a_folder_of_images_ends_with_3(
 def test_images_of_a_folder_that_do_not_suit_the_network(
     forked: Command, tmp_path: Path
 ) -> None:
-    recipe = QtipsRecipe(image_size=70)
+    """The configuration says 64 x 64, the files are smaller."""
+    recipe = QtipsRecipe(image_size=40, lengths=(16, 24))
     for split in ("train", "val"):
         write_image_folder(tmp_path / "qtips" / split, **make_qtips(20, recipe, 0))
-    words = ["model=unet", f"data.root={tmp_path / 'qtips'}", *QUICK]
+    kernel = "model.layer.kernel_size=51"
+    words = [kernel, f"data.root={tmp_path / 'qtips'}", *QUICK]
     done = forked(TRAIN, *words, cwd=tmp_path)
     assert done.returncode == 2
-    assert "divisible by 8, got (70, 70)" in done.stderr
+    assert "(40, 40) is smaller than the kernel" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["qtips"]
     done = forked(TRAIN, *words[1:], cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -103,7 +103,7 @@ def accepts(task: Task, images: Tensor) -> bool:
     """Return True if the network accepts images of this size."""
     try:
         with torch.no_grad():
-            task(images)  # `evaluated` would pad them
+            task(images)
     except ValueError:
         return False
     return True

@@ -39,6 +39,20 @@ def build_parts(cfg: DictConfig) -> Parts:
     )
 
 
+def set_up(cfg: DictConfig, parts: Parts, prepare: bool = True) -> None:
+    """Set up the data, and the network anew if their files have other channels."""
+
+    def channels() -> tuple[int, int]:
+        return parts.data.in_channels, parts.data.out_channels
+
+    expected = channels()
+    if prepare:
+        parts.data.prepare_data()
+    parts.data.setup()
+    if channels() != expected:
+        parts.network = build_seeded_network(cfg, parts.data)
+
+
 def build_data(cfg: DictConfig, base: Sequence[str] = TRAINING) -> DataModule:
     """Build the data module. Raises ConfigError if it lacks an attribute of all of them.
 

@@ -1,5 +1,6 @@
 """Networks: blocks of integrated layers, connectors, heads, a U-Net, and networks of others."""
 
+from imex_experiments.networks.any_size import AnySize
 from imex_experiments.networks.backbones import (
     Imexified,
     MonaiSegResNet,
@@ -16,6 +17,7 @@ from imex_experiments.terms.positive import FIRST_ALPHA, FIRST_H
 __all__ = [
     "FIRST_ALPHA",
     "FIRST_H",
+    "AnySize",
     "DynamicBlock",
     "DynamicNet",
     "Imexified",

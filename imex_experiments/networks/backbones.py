@@ -11,9 +11,9 @@ from importlib import import_module
 from typing import Any, Literal
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from imex_experiments.installed import install_line
+from imex_experiments.networks.any_size import AnySize
 from imex_experiments.networks.imexify import imexify
 
 TORCHVISION = (
@@ -22,30 +22,18 @@ TORCHVISION = (
 )
 
 
-class Backbone(nn.Module):
-    """A network of another package, whose images may have any size.
+class Backbone(AnySize):
+    """A network of another package.
 
-    An image is continued, below and to the right, to sides that are multiples of
-    `multiple`: by its reflection, or by its last row or column where it has fewer pixels
-    than that needs. The output is cropped to the size of the image. h and alpha have no
-    effect; they exist so that a sweep can set them for every model.
+    h and alpha have no effect; they exist so that a sweep can set them for every model.
     """
 
     def __init__(self, network: nn.Module, multiple: int = 1, h: float = 1.0) -> None:
-        super().__init__()
-        self.network, self.multiple = network, multiple
+        super().__init__(multiple)
+        self.network = network
         self.h, self.alpha = float(h), 0.0
 
-    def forward(self, y: Tensor) -> Tensor:
-        height, width = y.shape[-2:]
-        right, down = -width % self.multiple, -height % self.multiple
-        if right or down:
-            mode = "reflect" if right < width and down < height else "replicate"
-            y = F.pad(y, (0, right, 0, down), mode=mode)
-        return self._outputs(y)[..., :height, :width]
-
-    def _outputs(self, y: Tensor) -> Tensor:
-        """Return the outputs for images whose sides are multiples of `multiple`."""
+    def outputs(self, y: Tensor) -> Tensor:
         return self.network(y)
 
 
@@ -155,7 +143,7 @@ class TorchvisionSegmentation(Backbone):
             _replace_stem(network, in_channels)
         super().__init__(network, 1, h)
 
-    def _outputs(self, y: Tensor) -> Tensor:
+    def outputs(self, y: Tensor) -> Tensor:
         return self.network(y)["out"]
 
 

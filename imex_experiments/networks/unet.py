@@ -11,18 +11,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from imex_experiments.networks.any_size import AnySize
 from imex_experiments.networks.connectors import Connector, Head
 from imex_experiments.terms.diffusion import Alpha
 from imex_experiments.terms.positive import FIRST_H
 
 
-class UNet(nn.Module):
+class UNet(AnySize):
     """An encoder and a decoder with skip connections (Ronneberger et al. 2015).
 
     Shapes: (B, in_channels, H, W) to (B, out_channels, H, W). `widths` has one entry per
     level. h and alpha have no effect; they exist so that a sweep can set them for every
-    model. `multiple` is 2^(levels - 1). Raises ValueError for fewer than two widths, and in
-    `forward` for an image whose sides are not divisible by it.
+    model. `multiple` is 2^(levels - 1). Raises ValueError for fewer than two widths.
     """
 
     def __init__(
@@ -36,14 +36,12 @@ class UNet(nn.Module):
         norm: str = "batch",
         activation: str = "relu",
     ) -> None:
-        super().__init__()
+        super().__init__(2 ** (len(widths) - 1))
         self.h, self.alpha = FIRST_H if isinstance(h, str) else float(h), 0.0
         if len(widths) < 2 or min(widths) < 1:
             raise ValueError(
                 f"widths must be two or more positive integers, got {list(widths)}"
             )
-
-        self.multiple = 2 ** (len(widths) - 1)
 
         def double(narrow: int, wide: int) -> nn.Module:
             return nn.Sequential(
@@ -65,12 +63,7 @@ class UNet(nn.Module):
         )
         self.head = Head(widths[0], out_channels)
 
-    def forward(self, y: Tensor) -> Tensor:
-        if y.shape[-2] % self.multiple or y.shape[-1] % self.multiple:
-            raise ValueError(
-                f"image sides must be divisible by {self.multiple}, got "
-                f"{tuple(y.shape[-2:])}"
-            )
+    def outputs(self, y: Tensor) -> Tensor:
         *skipped, y = self._encode(y)
         for skip, reduce, decode in zip(
             reversed(skipped), self.reductions, self.decoders, strict=True

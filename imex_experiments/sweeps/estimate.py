@@ -14,7 +14,7 @@ import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from imex_experiments.config.parts import build_parts, build_task
+from imex_experiments.config.parts import build_parts, build_task, set_up
 from imex_experiments.config.trainer import quiet_trainer
 from imex_experiments.errors import StorageError
 from imex_experiments.process.command import hush_lightning
@@ -70,18 +70,17 @@ def _serve(pipe: Connection) -> None:
     """Reply to one configuration with its estimate, or with the exception it raised."""
     plain = pipe.recv()
     try:
-        pipe.send(_estimate(plain))
+        pipe.send(train_three_steps(plain))
     except Exception as error:
         pipe.send(error)
 
 
-def _estimate(plain: dict[str, Any]) -> Estimate:
+def train_three_steps(plain: dict[str, Any]) -> Estimate:
     """Train three steps of a configuration on as little data as it takes."""
     hush_lightning()
     cfg = OmegaConf.create(plain)
     parts = build_parts(cfg)
-    parts.data.prepare_data()
-    parts.data.setup()
+    set_up(cfg, parts)
     task = build_task(cfg, parts)
     clock = _StepClock()
     with tempfile.TemporaryDirectory() as folder:

@@ -89,7 +89,7 @@ class DepthTask(Task):
 
     def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
         images, truth = batch
-        depth = self._in_metres(self.whole(images))
+        depth = self._in_metres(self(images))
         valid = valid_pixels(truth, self.eigen_crop, self.limits)
         pixels = int(valid.sum())
         if pixels:

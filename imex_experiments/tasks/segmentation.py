@@ -90,7 +90,7 @@ class SegmentationTask(Task):
 
     def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
         images, labels = batch
-        logits = self.whole(images)
+        logits = self(images)
         guess = logits.argmax(1)
         self.confusion.update(guess, labels.long())
         if self.published_iou is not None:

@@ -19,7 +19,7 @@ from torchmetrics import Metric
 from imex_experiments.facts import Facts, complete
 from imex_experiments.tasks.freezing import frozen_norms
 from imex_experiments.tasks.optimisation import undecayed_norms
-from imex_experiments.tasks.whole import in_parts, padded, tiled
+from imex_experiments.tasks.whole import in_parts, tiled
 
 MOST_PIXELS = 2**20
 """Most pixels that are evaluated at a time, unless a single image has more."""
@@ -98,27 +98,16 @@ class Task(pl.LightningModule):
         """Return the input of the network: (images - mean) / std, per channel."""
         return (images.float() - self.mean) / self.std
 
-    def whole(self, images: Tensor) -> Tensor:
-        """Return the network's output for images of any size.
-
-        Images are continued by their reflection to a multiple of `network.multiple`, if
-        the network has it.
-        """
-        return padded(self.network, self.normalised(images), self.multiple)
-
-    @property
-    def multiple(self) -> int:
-        """Return the number of which the sides of the network's images are a multiple."""
-        return getattr(self.network, "multiple", 1)
-
     def predict(self, images: Tensor, tile: int | None = None) -> Tensor:
         """Return the prediction for inputs as in `evaluated`; its form is the task's.
 
-        With `tile`, the outputs of tiles of this size are blended, see `whole.tiled`.
+        With `tile`, the outputs of tiles of this size are blended, see `whole.tiled`; they
+        start at multiples of `network.multiple`, if the network has it.
         """
         if tile is None:
             return self._decide(self.evaluated(images))
-        return self._decide(tiled(self.evaluated, images, tile, multiple=self.multiple))
+        multiple = getattr(self.network, "multiple", 1)
+        return self._decide(tiled(self.evaluated, images, tile, multiple=multiple))
 
     def evaluated(self, images: Tensor) -> Tensor:
         """Return the network's output for inputs (B, C, H, W), in evaluation mode.
@@ -140,7 +129,7 @@ class Task(pl.LightningModule):
         training = self.training
         self.eval()
         with torch.inference_mode():
-            output = in_parts(self.whole, images.to(self.device), MOST_PIXELS)
+            output = in_parts(self, images.to(self.device), MOST_PIXELS)
         self.train(training)
         return output
 

@@ -1,4 +1,4 @@
-"""Whole images of any size through a network: padded, in parts, or in overlapping tiles.
+"""Whole images of any size through a network: in parts, or in overlapping tiles.
 
 Shapes: images (B, C, H, W); outputs (B, K, H, W) for the same H and W.
 """
@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 Call = Callable[[Tensor], Tensor]
 
@@ -15,21 +14,6 @@ SMALLEST_TILE = 8
 
 OUTER = 0.25
 """The share of an overlap, at the border of a tile, that is not used."""
-
-
-def padded(call: Call, images: Tensor, multiple: int) -> Tensor:
-    """Return call(images), with sides made a multiple of a number and cut off again.
-
-    Images are continued by their reflection, below and to the right. An image of fewer
-    pixels than that needs is continued by its last row or column.
-    """
-    height, width = images.shape[-2:]
-    down, right = -height % multiple, -width % multiple
-    if not (down or right):
-        return call(images)
-    mode = "reflect" if down < height and right < width else "replicate"
-    larger = F.pad(images, [0, right, 0, down], mode=mode)
-    return call(larger)[..., :height, :width]
 
 
 def in_parts(call: Call, images: Tensor, pixels: int) -> Tensor:

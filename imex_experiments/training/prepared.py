@@ -10,7 +10,7 @@ from torch import nn
 
 from imex_experiments.config.allow import at_keyboard
 from imex_experiments.config.arguments import HOOKS
-from imex_experiments.config.parts import Parts, build_seeded_network, build_task
+from imex_experiments.config.parts import Parts, build_task, set_up
 from imex_experiments.config.preflight import preflight, try_batch
 from imex_experiments.errors import ConfigError, DataError
 from imex_experiments.facts import DataModule, Facts
@@ -64,20 +64,15 @@ def prepare(cfg: DictConfig, parts: Parts) -> None:
     ConfigError for images that the network refuses, for a resumed run the errors of
     `refuse_unfit`, and for `weights` those of `start_from`.
     """
-    data, channels = parts.data, _channels(parts.data)
     root, kept = logging.getLogger(), BufferingHandler(MOST_RECORDS)
     level = root.level
     root.addHandler(kept)
     root.setLevel(logging.INFO)
     try:
-        if is_first_on_machine():
-            data.prepare_data()
-        data.setup()
-        if _channels(data) != channels:  # the files have other channels
-            parts.network = build_seeded_network(cfg, data)
-        try_batch(parts.network, data)
+        set_up(cfg, parts, prepare=is_first_on_machine())
+        try_batch(parts.network, parts.data)
         task = build_task(cfg, parts)
-        check_samples(data, task.facts)
+        check_samples(parts.data, task.facts)
         if cfg.resume is not None:
             refuse_unfit(cfg, task)
         elif cfg.weights is not None:
@@ -85,7 +80,7 @@ def prepare(cfg: DictConfig, parts: Parts) -> None:
     finally:
         root.removeHandler(kept)
         root.setLevel(level)
-    _waiting[:] = [(data, task, kept.buffer)]
+    _waiting[:] = [(parts.data, task, kept.buffer)]
 
 
 def check_samples(data: DataModule, facts: Facts) -> None:
@@ -98,10 +93,6 @@ def check_samples(data: DataModule, facts: Facts) -> None:
             f"data: {type(data).__name__} gives {found} of shape {tuple(inputs.shape)}, but "
             f"its facts state {dtype} of shape (N, {channels}, H, W)"
         )
-
-
-def _channels(data: DataModule) -> tuple[int, int]:
-    return data.in_channels, data.out_channels
 
 
 def prepared() -> tuple[DataModule, nn.Module, Task]:

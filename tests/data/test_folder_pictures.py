@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from folder_sets import pixels, save
-from PIL import Image
+from PIL import ExifTags, Image
 
 from imex_experiments.data.folder import pictures
 from imex_experiments.data.folder.pictures import read_depth, read_image, read_labels
@@ -35,6 +35,20 @@ def test_jpeg_is_close(tmp_path: Path) -> None:
     smooth = np.broadcast_to(np.arange(0, 256, 8, dtype=np.uint8), (32, 32)).copy()
     found = read_image(save(tmp_path / "a.jpg", smooth, quality=95))
     assert np.abs(found[0].astype(int) - smooth).max() <= 8
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_a_picture_of_a_camera_held_upright_is_turned(
+    suffix: str, tmp_path: Path
+) -> None:
+    """Orientation 6: the first row of the file is the right side of the picture."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    path = tmp_path / f"a{suffix}"
+    Image.fromarray(GREY).save(path, exif=exif)
+    turned = np.rot90(GREY, -1)
+    np.testing.assert_array_equal(read_image(path)[0], turned)
+    np.testing.assert_array_equal(read_labels(path), turned)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".npy"])

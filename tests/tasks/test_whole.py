@@ -1,11 +1,13 @@
-"""Whole images through a network: padded, in parts, and in tiles that leave no seams."""
+"""Whole images through a network: in parts, and in tiles that leave no seams."""
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from imex_experiments.networks import AnySize
 from imex_experiments.tasks import SegmentationTask
-from imex_experiments.tasks.whole import in_parts, padded, tiled
+from imex_experiments.tasks.whole import in_parts, tiled
 
 FACTS = {
     "classes": ["a", "b"],
@@ -16,51 +18,6 @@ FACTS = {
     "std": [50.0],
     "dtype": "uint8",
 }
-
-
-class Halving(nn.Module):
-    """A network that refuses sides which are not a multiple of 8."""
-
-    multiple = 8
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.mix = nn.Conv2d(1, 2, 3, padding=1)
-        self.seen: list[tuple[int, ...]] = []
-
-    def forward(self, y: Tensor) -> Tensor:
-        if y.shape[-2] % 8 or y.shape[-1] % 8:
-            raise ValueError("image sides must be divisible by 8")
-        self.seen.append(tuple(y.shape))
-        return self.mix(y)
-
-
-@pytest.mark.parametrize(("height", "width"), [(16, 24), (17, 30), (3, 5), (1, 1)])
-def test_any_size_goes_through_a_network_of_divisible_sizes(
-    height: int, width: int
-) -> None:
-    network = Halving()
-    task = SegmentationTask(network, FACTS)
-    images = torch.randint(0, 256, (2, 1, height, width), dtype=torch.uint8)
-    assert task.predict(images).shape == (2, height, width)
-    sides = tuple(-(-side // 8) * 8 for side in (height, width))
-    assert network.seen == [(2, 1, *sides)]
-    task.validation_step((images, torch.zeros(2, height, width).byte()), 0)
-
-
-def test_padding_is_a_reflection() -> None:
-    images = torch.arange(30.0).view(1, 1, 5, 6)
-    seen: list[Tensor] = []
-
-    def call(y: Tensor) -> Tensor:
-        seen.append(y)
-        return y
-
-    assert torch.equal(padded(call, images, 4), images)
-    (larger,) = seen
-    assert larger.shape[-2:] == (8, 8)
-    assert torch.equal(larger[..., 5:, :6], images[..., [3, 2, 1], :])
-    assert torch.equal(larger[..., :5, 6:], images[..., [4, 3]])
 
 
 def test_parts_are_bounded_and_joined_in_order() -> None:
@@ -128,12 +85,11 @@ def test_seams_stay_near_the_seams_and_no_tile_exceeds_its_size() -> None:
 def test_tiles_of_a_network_that_coarsens(height: int, width: int) -> None:
     """Blocks of 4 x 4 pixels are the same in tiles as in the whole image."""
 
-    def coarse(y: Tensor) -> Tensor:
-        return nn.functional.interpolate(nn.functional.avg_pool2d(y, 4), scale_factor=4)
+    class Coarse(AnySize):
+        def outputs(self, y: Tensor) -> Tensor:
+            return F.interpolate(F.avg_pool2d(y, 4), scale_factor=4)
 
-    def call(y: Tensor) -> Tensor:
-        return padded(coarse, y, 4)
-
+    call = Coarse(multiple=4)
     images = torch.randn(1, 1, height, width, dtype=torch.float64)
     difference = tiled(call, images, 32, 16, multiple=4) - call(images)
     assert difference.abs().max() <= 16 * torch.finfo(torch.float64).eps

@@ -16,7 +16,7 @@ from typing import IO, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from imex_experiments.errors import DataError
 from imex_experiments.files import open_regular
@@ -120,7 +120,7 @@ def _read(
                     raise _UnsuitableError(
                         f"{image.n_frames} pages; save each as a file of its own"  # type: ignore[attr-defined]
                     )
-                return of_image(image)
+                return of_image(_upright(image))
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file") from error
     except _UnsuitableError as error:
@@ -134,6 +134,13 @@ def _read(
         raise DataError(
             f"{path}: not a readable image ({reason}); mend it or take it out"
         ) from error
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Return an image turned as its EXIF orientation says, which is how viewers show it."""
+    if image.getexif().get(ExifTags.Base.Orientation, 1) == 1:
+        return image
+    return ImageOps.exif_transpose(image)
 
 
 def _refuse_link(path: Path) -> None:
