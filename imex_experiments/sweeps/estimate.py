@@ -41,7 +41,9 @@ def estimating() -> Iterator[CostOf]:
     """
     context = multiprocessing.get_context("spawn")
     ours, its = context.Pipe()
-    child = context.Process(target=_serve, args=(its,), daemon=True)
+    child = context.Process(
+        target=_serve, args=(its,)
+    )  # no daemon: it has data workers
     child.start()
     its.close()
 

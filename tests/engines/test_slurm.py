@@ -148,7 +148,7 @@ def test_every_fate_of_a_job_is_answered_and_resume_ends_as_if_undisturbed(
     words = ["-m", "seed=0,1,2,3,4,5", "data.num_workers=1", *GATED]
     waiting = close(gates, "1_2", "2_6", "3_2", "4_2")
     sweep = launch(*words, *ON_SLURM)
-    until(lambda: "SLURM array" in sweep.out.read_text())
+    until(lambda: "SLURM array" in sweep.out.read_text() or sweep.process.poll())
     slurm("scancel", sweep.id_of(5))
     cancelled, requeued, killed, orphaned = waiting
     until(cancelled.exists)
