@@ -20,6 +20,7 @@ EVERY_STEP = "tests/test_resume.py::test_resume_at_every_step_is_exact[0 workers
 SIXTY = "tests/test_malicious.py::test_sixty"
 WORDS = "tests/runs/test_strangers_words.py::test"
 OWN = "tests/test_own_classes.py::test"
+FAILING = "tests/test_sweeps.py::test_failing_jobs_stop"
 IO = "tests/runs/test_checkpoint_io.py::test"
 PLAIN = "tests/runs/test_plain.py::test"
 
@@ -145,6 +146,12 @@ GUARDS = {
         "sync_folder(folder / HYDRA)",
         "pass",
         "tests/test_faults.py::test_what_a_run_is",
+    ),
+    "a sweep's own file tells how it was started": Guard(
+        f"{RUNS}/layout.py",
+        "return hydras if hydras.is_file() and not own.is_file() else own",
+        "return hydras",
+        f"{FAILING}_nobody_and_resume_runs_exactly_those[1 good]",
     ),
     "a failed write is told": Guard(
         f"{RUNS}/checkpoint_io.py",

@@ -3,9 +3,9 @@
     python scripts/maintenance/torture.py     # one pass: 100 kills, 2,000 files, 20 rounds
     python scripts/maintenance/torture.py --minutes 60        # passes until the time is over
     python scripts/maintenance/torture.py --kills 10 --inside 3 --fuzzed 200 --rounds 2
-    python scripts/maintenance/torture.py --at every-operation        # an hour; Linux, with cc
+    python scripts/maintenance/torture.py --at every-operation        # 12 minutes; Linux, with cc
     python scripts/maintenance/torture.py --at every-operation --sample 20
-    python scripts/maintenance/torture.py --at every-operation --sweep    # two hours
+    python scripts/maintenance/torture.py --at every-operation --sweep    # 40 minutes
 
 The last three disturb a run, or a sweep of three jobs, at each of its file operations: it is
 killed before the call or after half a write, the disk is full or fails, SIGTERM arrives.
