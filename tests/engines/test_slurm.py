@@ -265,7 +265,7 @@ def test_jobs_outlive_a_launcher_that_is_killed_and_end_with_one_that_is_interru
         (["gpus_per_node=3"], "SLURM refuses the jobs: allocation failure: Requested"),
         (["timeout_min=61"], "timeout_min=61: more than the limit of the partition"),
         (["max_num_timeout=-1"], "max_num_timeout=-1: expected 0 or more"),
-        (["mem_gb=much"], "hydra.launcher.mem_gb='much': expected"),
+        (["mem_gb=much"], "hydra.launcher.mem_gb=much: expected float"),
         (["partitoin=small"], "hydra.launcher.partitoin: unknown key, did you mean"),
     ],
 )

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from imex_experiments.errors import FULL_ERROR, Terminated
+from imex_experiments.errors import FULL_ERROR, Terminated, exit_code, one_line
 from imex_experiments.installed import TRAIN
 from imex_experiments.process.command import run_command
 from imex_experiments.runs.status import record_end, status_if_readable
@@ -35,7 +35,9 @@ def main() -> None:
     except Terminated as signal:
         if str(signal) == "SIGUSR2":
             at_limit(name, Path(folder), int(most))
-        raise
+        else:
+            log.warning("%s %s", name, one_line(signal))
+        sys.exit(exit_code(signal))
     sys.exit(status["exit_code"])
 
 
