@@ -106,6 +106,9 @@ FEWER_WORKERS = ": it may have run out of memory; try fewer data.num_workers or 
 RAISED_IN_WORKER = re.compile(r"Caught \w+ in DataLoader worker process")
 """Beginning of a message of torch that ends with the traceback of a data worker."""
 
+LOST = re.compile(r"\bgloo\b|\bNCCL\b|ProcessGroup|c10d")
+"""In messages of torch when another process of a training does not answer."""
+
 GONE = (ConnectionError, FileNotFoundError, EOFError)
 """Errors of a DataLoader that receives a tensor while the sending worker is killed.
 
@@ -183,7 +186,17 @@ def _known_by_message(error: BaseException) -> BaseException:
         )
     if isinstance(error, RuntimeError) and (died := DEAD_WORKER.search(message)):
         return StorageError(f"{died[0]}{FEWER_WORKERS}")
+    if isinstance(error, RuntimeError) and LOST.search(message):
+        return StorageError(
+            f"another process of the training is gone ({_reason(message)}); it was "
+            "killed, ran out of memory, or its machine failed: resume the run"
+        )
     return error
+
+
+def _reason(message: str) -> str:
+    """Return the first line of a message of torch, without the place in its source."""
+    return re.sub(r"^(\[\S*\]\s*)+", "", message.strip().splitlines()[0])[:120]
 
 
 def _loading(error: BaseException) -> Sequence[Any]:

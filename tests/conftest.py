@@ -10,16 +10,14 @@ import subprocess
 import sys
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 import pytest
 import torch
 from filelock import FileLock
-from hydra.core.global_hydra import GlobalHydra
 from torch import Tensor
 
 from imex_experiments.operators.kernels.cpp import library
@@ -173,27 +171,6 @@ def forked(
         )
 
     return run
-
-
-def fork_jobs() -> None:
-    """Let the jobs of a sweep be forks of their launcher: for `forked(..., before=)`."""
-    from imex_experiments.sweeps import jobs
-
-    def run_forked(command: Sequence[str], output: IO[str] | None = None) -> int:
-        def job() -> None:
-            GlobalHydra.instance().clear()
-            if output is not None:
-                sys.stdout = sys.stderr = output
-            sys.argv = list(command[1:])
-            runpy.run_path(command[1], run_name="__main__")
-
-        process = multiprocessing.get_context("fork").Process(target=job)
-        process.start()
-        process.join()
-        assert process.exitcode is not None
-        return process.exitcode
-
-    jobs.run_tied = run_forked
 
 
 @pytest.fixture(scope="session")

@@ -124,6 +124,7 @@ LAUNCHES = (
     "hydra.sweep.subdir=${oc.env:SECRET}",
     "hydra.launcher.partition=${oc.env:SECRET}",
     "hydra.launcher.setup=[T]",
+    "hydra.launcher.n_jobs=65",
 )
 
 CONFIGS: dict[str, tuple[str, str]] = {

@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 from urllib.request import urlopen
 
 import pytest
-from conftest import ROOT, Command, fork_jobs
+from conftest import ROOT, Command
 from dashboard import CHROMIUM, ask, browsing, serving, sessions
 from filelock import FileLock
 
@@ -37,9 +37,7 @@ def sweep(forked: Command, shared: Path) -> Path:
     with FileLock(shared / "dashboard.lock"):
         if not cwd.exists():
             cwd.mkdir()
-            done = forked(
-                str(ROOT / "train.py"), "-m", *words, cwd=cwd, before=fork_jobs
-            )
+            done = forked(str(ROOT / "train.py"), "-m", *words, cwd=cwd)
             assert done.returncode == 0, done.stderr
     (sweep,) = (cwd / "outputs/sweeps").iterdir()
     return sweep

@@ -223,8 +223,6 @@ def test_command(
             # No cluster here: only what it would be asked for.
             words = [word for word in words if word not in ("-m", "seed=0,1,2")]
             words += ["--cfg", "hydra"]
-        elif "ray_gpu" in command and not torch.cuda.is_available():
-            words.append("hydra.launcher.ray.init.num_gpus=2")
         if "trainer=ddp" in command and not torch.cuda.is_available():
             words += ["trainer.accelerator=cpu", "trainer.devices=2"]
     if words[0] == "scripts/tune.py":
@@ -248,6 +246,8 @@ def test_command(
         ]
     if words[0] == "scripts/benchmarks/cost_of_safety.py":
         words += ["pairs=2", "train=32"]
+    if words[0] == "scripts/benchmarks/job_overhead.py":
+        words = [words[0], "jobs=2"]
     if words[0] == "scripts/benchmarks/solve.py":
         words += TINY_BENCHMARK
         if "device=cuda" in words and not torch.cuda.is_available():
@@ -314,7 +314,7 @@ def test_integrator_of_a_page_trains_and_has_its_order(
     ]
     assert float(torch.log2(errors[0] / errors[1])) == pytest.approx(2, abs=0.05)
 
-    for folder in ("imex_experiments", "conf"):
+    for folder in ("imex_experiments", "hydra_plugins", "conf"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
     shutil.copy(ROOT / "train.py", tmp_path)
     (tmp_path / f"imex_experiments/integrators/{name}.py").write_text(code)

@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pytorch_lightning.strategies import SingleDeviceStrategy
 
 from imex_experiments.callbacks import History
 from imex_experiments.errors import StorageError
@@ -134,6 +135,7 @@ def validate(history: History, epoch: int) -> None:
         max_epochs=9,
         optimizers=groups,
         callback_metrics={"val/loss": float(epoch)},
+        strategy=SingleDeviceStrategy(torch.device("cpu")),
     )
     module = SimpleNamespace(monitor="val/loss")
     history.on_train_batch_end(trainer, module, {"loss": torch.tensor(1.0)}, None, 0)

@@ -545,13 +545,19 @@ GUARDS = {
     ),
     "a job that runs elsewhere": Guard(
         "imex_experiments/sweeps/jobs.py",
-        "    try:\n        with alone_in(folder):\n",
-        "    try:\n        if True:\n",
+        "    with alone_in(folder):\n        state",
+        "    if True:\n        state",
         "tests/test_sweeps.py::test_a_job_that_is_running",
+    ),
+    "forks do not hold their own pipe": Guard(
+        "imex_experiments/process/tied.py",
+        "        os.close(self._held)\n        for number",
+        "        for number",
+        "tests/test_processes.py::test_forks_end_in_order",
     ),
     "values of a cache": Guard(
         f"{DATA}/cache.py",
-        "            require_sound(tensors)\n",
+        "        require_sound(tensors)\n",
         "",
         "tests/data/test_nyu_data.py::test_a_forged_cache_is_made_anew[too few]",
     ),
@@ -566,6 +572,36 @@ GUARDS = {
         "if not 0 <= least <= largest < math.inf:",
         "if False:",
         "tests/data/test_nyu_data.py::test_a_forged_cache_is_made_anew[NaN]",
+    ),
+    "half a line of a study": Guard(
+        "imex_experiments/sweeps/study.py",
+        "file.truncate(",
+        "abs(",
+        "tests/test_search.py::test_a_trial_is_of_one",
+    ),
+    "a trial of another process": Guard(
+        "imex_experiments/sweeps/study.py",
+        "lock.acquire(timeout=0)",
+        "pass",
+        "tests/test_search.py::test_a_trial_is_of_one",
+    ),
+    "no point twice": Guard(
+        "imex_experiments/sweeps/study.py",
+        " if point not in known",
+        "",
+        "tests/test_search.py::test_a_space_of_few",
+    ),
+    "one maker of a cache": Guard(
+        f"{DATA}/cache.py",
+        "held.enter_context(FileLock(lock))",
+        "pass",
+        "tests/data/test_cache.py::test_processes_that_ask",
+    ),
+    "a share of the images": Guard(
+        f"{DATA}/epoch_sampler.py",
+        "order[rank::processes]",
+        "order[: len(self)]",
+        "tests/data/test_epoch_sampler.py::test_processes_share",
     ),
     "no key that nobody reads": Guard(
         "imex_experiments/config/build.py",
@@ -587,7 +623,8 @@ def test_the_guard_is_where_it_is_looked_for(name: str) -> None:
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("mutant")
-    for name in ("imex_experiments", "conf", "tests", "scripts", EXAMPLE):
+    rooms = ("imex_experiments", "hydra_plugins", "conf", "tests", "scripts", EXAMPLE)
+    for name in rooms:
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / name, folder / name, ignore=ignored)
     for name in ("train.py", "pyproject.toml"):

@@ -110,6 +110,13 @@ def test_rooms_import_only_what_they_may(room: str) -> None:
         assert not forbidden, f"{path.relative_to(PACKAGE)} imports {sorted(forbidden)}"
 
 
+def test_plugins_of_hydra_import_rooms_when_they_are_used() -> None:
+    """Hydra imports them at the start of every command."""
+    (plugin,) = (ROOT / "hydra_plugins").glob("*.py")
+    assert imported_rooms(plugin) == {"sweeps"}
+    assert not re.search("^(import|from) (torch|imex)", plugin.read_text(), re.M)
+
+
 def test_the_rule_reads_all_kinds_of_import(tmp_path: Path) -> None:
     file = tmp_path / "x.py"
     file.write_text(
@@ -139,7 +146,8 @@ def test_every_import_is_a_declared_dependency() -> None:
         for line in sum(extras.values(), project["dependencies"])
     }
     brought_by = packages_distributions()
-    for path in [*PACKAGE.rglob("*.py"), ROOT / "train.py"]:
+    plugins = (ROOT / "hydra_plugins").glob("*.py")
+    for path in [*PACKAGE.rglob("*.py"), *plugins, ROOT / "train.py"]:
         program = (path.parent / "__main__.py").exists()  # run as a folder of its own
         own = {file.stem for file in path.parent.glob("*.py")} if program else set()
         for package in imported_packages(path) - own:

@@ -14,10 +14,9 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
-import optuna
 import pytest
 import torch
-from conftest import ROOT, Command, fork_jobs
+from conftest import ROOT, Command
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
@@ -26,7 +25,6 @@ from omegaconf import OmegaConf, open_dict
 from imex_experiments.errors import ConfigError
 from imex_experiments.networks import DynamicNet
 from imex_experiments.runs.folder import alone_in
-from imex_experiments.sweeps import search as tuning
 from imex_experiments.sweeps.jobs import run_in_child
 from imex_experiments.sweeps.plan import check_points
 from imex_experiments.sweeps.points import points_of
@@ -86,9 +84,7 @@ def test_failing_jobs_stop_nobody_and_resume_runs_exactly_those(
     assert f"sweep.resume={sweep.relative_to(tmp_path)}" in done.stderr
 
     (sweep / "multirun.yaml").write_text("hydra:\n  over")  # a kill as Hydra writes it
-    done = forked(
-        SABOTAGED, f"sweep.resume={sweep}", cwd=tmp_path, HARMLESS="1", before=fork_jobs
-    )
+    done = forked(SABOTAGED, f"sweep.resume={sweep}", cwd=tmp_path, HARMLESS="1")
     assert done.returncode == 0, done.stderr
     second = statuses(sweep)
     assert {status["state"] for status in second} == {"finished"}
@@ -96,7 +92,7 @@ def test_failing_jobs_stop_nobody_and_resume_runs_exactly_those(
     assert again == bad
 
 
-BASIC = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
+PROCESSES = "hydra_plugins.imex_processes.ProcessesLauncher"
 
 
 @pytest.mark.parametrize(
@@ -111,8 +107,7 @@ def test_a_sweep_is_reported_whatever_its_launcher_raises(
     sweep.mkdir()
 
     def failing() -> None:
-        fork_jobs()
-        launcher: Any = Plugins.instance().class_name_to_class[BASIC]
+        launcher: Any = Plugins.instance().class_name_to_class[PROCESSES]
         launch = launcher.launch
 
         def fail(self: Any, overrides: Any, initial_job_idx: int) -> None:
@@ -194,7 +189,8 @@ def test_a_job_that_is_running_elsewhere_is_waited_for(tmp_path: Path) -> None:
 def test_sigterm_of_ray_ends_its_jobs_in_order(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
-    words = ["-m", "seed=0,1", "hydra/launcher=ray_cpu", *TINY]
+    ray = ["hydra/launcher=ray_gpu", "hydra.launcher.ray.remote.num_gpus=0"]
+    words = ["-m", "seed=0,1", *ray, *TINY]
     launcher = subprocess.Popen(
         [sys.executable, TRAIN, *words, "trainer.max_epochs=3000"],
         cwd=tmp_path,
@@ -350,8 +346,19 @@ def test_points_that_differ_in_numbers_alone_are_tried_once() -> None:
         (["model.h=1,-1"], "point model.h=-1: model: h must be > 0 and finite, got -1"),
         (["model.alpha=1,x"], "model.alpha"),
         (["model=imexnet,unknown"], "model=unknown: no such choice"),
-        (["seed=0,1", "trainer.devices=2"], "hydra/launcher=ray_gpu gives each job"),
-        (["seed=0,1", "hydra/launcher=ray_gpu"], "hydra/launcher=ray_cpu needs no GPU"),
+        (["seed=0,1", "trainer.devices=2"], "n_jobs=<number of GPUs> gives each job"),
+        (
+            ["seed=0,1", "hydra/launcher=ray_gpu"],
+            "hydra/launcher=processes needs no GPU",
+        ),
+        (
+            ["seed=0,1", "hydra/launcher=ray_cpu"],
+            "hydra/launcher=processes hydra.launc",
+        ),
+        (
+            ["seed=0,1", "hydra.launcher.n_jobs=0"],
+            "n_jobs=0: expected an integer from 1",
+        ),
         (["sweep.resume=nowhere"], "sweep.resume=nowhere: not a sweep"),
     ],
 )
@@ -377,7 +384,7 @@ sys.modules["hydra_plugins"].__path__ = []
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        ([TRAIN, "-m", "hydra/launcher=ray_cpu"], "hydra-ray-launcher is missing: pip"),
+        ([TRAIN, "-m", "hydra/launcher=ray_gpu"], "hydra-ray-launcher is missing: pip"),
         ([TUNE, "model.h=interval(0.5,1)"], "optuna is missing: pip install -c"),
     ],
 )
@@ -415,74 +422,3 @@ def test_time_limits_of_slurm(limit: str, minutes: float) -> None:
 )
 def test_gpus_of_slurm(gres: str, number: int) -> None:
     assert room._gpus(gres) == number
-
-
-def test_a_study_is_searched_and_goes_on(forked: Command, tmp_path: Path) -> None:
-    words = ["study=alpha", "model.alpha=tag(log,interval(1,100))", *TINY]
-    first = forked(TUNE, *words, "trials=1", cwd=tmp_path)
-    assert first.returncode == 0, first.stderr
-    diverging = forked(TUNE, *words, "trials=2", "optimizer.lr=1e30", cwd=tmp_path)
-    assert diverging.returncode == 0, diverging.stderr
-    study = optuna.load_study(
-        study_name="alpha", storage=f"sqlite:///{tmp_path}/outputs/tune/alpha/study.db"
-    )
-    assert study.direction.name == "MAXIMIZE"
-    assert [t.state.name for t in study.trials] == ["COMPLETE", "PRUNED"]
-    assert len({t.params["model.alpha"] for t in study.trials}) == 2
-    run = tmp_path / "outputs/tune/alpha/0"
-    metrics = json.loads((run / "metrics.json").read_text())
-    assert study.best_value == metrics["val/miou"]
-    status = json.loads((run / "status.json").read_text())
-    assert status["alpha"] == pytest.approx(study.best_params["model.alpha"])
-    assert 1 <= status["alpha"] <= 100
-
-
-def test_a_study_asks_the_same_points_however_often_it_was_stopped(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Three processes' worth of samplers, beyond TPE's ten random trials; no point twice.
-
-    The runs are left out: a score is a function of the point.
-    """
-
-    def answer(study: optuna.Study, number: int, *_: object) -> None:
-        study.tell(number, -((study.trials[number].params["model.alpha"] - 30.0) ** 2))
-
-    monkeypatch.setattr(tuning, "_answer", answer)
-    words = ["model.alpha=interval(1,100)"]
-    found = {}
-    for name, stops in (("whole", [13]), ("stopped", [1, 2, 11, 13])):
-        for trials in stops:
-            study = tuning.tune(Path(TRAIN), tmp_path / name, words, trials)
-        found[name] = [trial.params["model.alpha"] for trial in study.trials]
-    assert found["stopped"] == found["whole"]
-    assert len(set(found["whole"])) == 13
-
-
-@pytest.mark.parametrize(
-    ("words", "complaint"),
-    [
-        (["model.h=1"], "nothing to tune"),
-        (["model.h=choice(1,2)", "trials=0"], "trials must be >= 1, got 0"),
-        (["model.h=glob(*)"], "use choice(...), range(...) or interval(...)"),
-    ],
-)
-def test_a_search_that_cannot_work_is_refused(
-    words: list[str], complaint: str, forked: Command, tmp_path: Path
-) -> None:
-    done = forked(TUNE, *words, cwd=tmp_path)
-    assert done.returncode == 2, done.stderr
-    assert complaint in done.stderr
-
-
-def test_two_devices_train_one_network(python: Command, tmp_path: Path) -> None:
-    devices = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
-    done = python(TRAIN, *devices, *TINY, "data.batch_size=4", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    (run,) = (tmp_path / "outputs/qtips/imexnet").iterdir()
-    assert json.loads((run / "status.json").read_text())["state"] == "finished"
-    rows = (run / "metrics.csv").read_text().splitlines()
-    assert [row.split(",")[:2] for row in rows[1:]] == [["1", "2"], ["2", "4"]]
-    writers = {path.name.split(".")[-2] for path in run.glob("tensorboard/events*")}
-    assert len(writers) == 1, "one process writes"
-    assert done.stdout.count("parameters") == 1

@@ -4,24 +4,30 @@ Shapes: functions map (B, C, H, W) to the same; vectors are such states, flatten
 """
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigs, svds
 from torch import Tensor
 
 from imex_experiments.solvers.linearise import linearise
+
+if TYPE_CHECKING:
+    # Imported where it is used: every training imports this file, few need a spectrum.
+    from scipy.sparse.linalg import LinearOperator
 
 SMALLEST = 16
 """Up to this many unknowns J is formed, because Arnoldi's method needs a larger space."""
 
 
-def jacobian_operator(func: Callable[[Tensor], Tensor], y: Tensor) -> LinearOperator:
+def jacobian_operator(func: Callable[[Tensor], Tensor], y: Tensor) -> "LinearOperator":
     """Return df/dy at y as a scipy LinearOperator.
 
     Its vectors are float64; the products are computed in the dtype of y.
     """
+    from scipy.sparse.linalg import LinearOperator
+
     J = linearise(func, y)
 
     def product(apply: Callable[[Tensor], Tensor]) -> Callable[[NDArray], NDArray]:
@@ -38,13 +44,15 @@ def jacobian_operator(func: Callable[[Tensor], Tensor], y: Tensor) -> LinearOper
 
 
 def eigenvalues(
-    J: LinearOperator, number: int = 12, tol: float = 1e-3
+    J: "LinearOperator", number: int = 12, tol: float = 1e-3
 ) -> NDArray[np.complexfloating]:
     """Return the `number` eigenvalues of largest modulus, by implicitly restarted Arnoldi.
 
     Eigenvalues that do not converge to the relative tolerance `tol` are left out. For a
     small J all eigenvalues are returned.
     """
+    from scipy.sparse.linalg import ArpackNoConvergence, eigs
+
     size = J.shape[0]
     if size <= max(SMALLEST, number + 2):
         return np.linalg.eigvals(J @ np.eye(size)).astype(complex)
@@ -55,7 +63,7 @@ def eigenvalues(
         return stopped.eigenvalues
 
 
-def ritz_values(J: LinearOperator, products: int = 12) -> NDArray[np.complexfloating]:
+def ritz_values(J: "LinearOperator", products: int = 12) -> NDArray[np.complexfloating]:
     """Return the eigenvalues of J projected onto a Krylov space of `products` dimensions.
 
     They outline the spectrum at the cost of one product with J per value. There are fewer
@@ -77,8 +85,10 @@ def ritz_values(J: LinearOperator, products: int = 12) -> NDArray[np.complexfloa
     return np.linalg.eigvals(H[:products]).astype(complex)
 
 
-def spectral_norm(J: LinearOperator) -> float:
+def spectral_norm(J: "LinearOperator") -> float:
     """Return |J|_2, the largest singular value, by the Lanczos method on J^T J."""
+    from scipy.sparse.linalg import svds
+
     size = J.shape[0]
     if size <= SMALLEST:
         return float(np.linalg.norm(J @ np.eye(size), 2))

@@ -8,7 +8,9 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.trainer.states import TrainerFn
 
+from imex_experiments.errors import Terminated, exit_code
 from imex_experiments.process.interrupts import INTERRUPTS
+from imex_experiments.process.rank import is_first_process
 from imex_experiments.runs.checkpoint_io import copy_checkpoint
 from imex_experiments.runs.layout import BEST, LAST
 
@@ -21,8 +23,11 @@ class Checkpoints(ModelCheckpoint):
 
     With `every_steps`, `last.ckpt` is also written within an epoch, each time after so many
     optimizer steps. Checkpoints within an epoch follow an optimizer step, so that no
-    gradients are accumulated. They need a training on one device, because a process
-    knows the position of its own data loader only.
+    gradients are accumulated.
+
+    On several devices every process calls these hooks, and the first one writes. They all
+    end after the same step where any of them received a signal. A data loader that has no
+    EpochSampler of its own begins its epoch again after a resume.
 
     It is a ModelCheckpoint, because Lightning looks for `ckpt_path="best"` and "last" in
     one; all of its hooks are defined here.
@@ -61,12 +66,11 @@ class Checkpoints(ModelCheckpoint):
         # before it read the checkpoint, to count the steps for a scheduler.
         trainer.fit_loop._load_combined_loader_states()
         self._saved_at = trainer.global_step
-        if trainer.world_size == 1:
-            INTERRUPTS.hold()
+        INTERRUPTS.hold()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         INTERRUPTS.release()
-        INTERRUPTS.raise_pending()
+        _end_if(_interrupted(trainer))
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Copy last.ckpt to best.ckpt after a run without a validation.
@@ -91,10 +95,13 @@ class Checkpoints(ModelCheckpoint):
     ) -> None:
         step = trainer.global_step
         within = not (trainer.is_last_batch or trainer.fit_loop._should_accumulate())
+        if not within:
+            return
         due = self.every_steps is not None and step % self.every_steps == 0
-        if trainer.world_size == 1 and within and (due or INTERRUPTS.pending):
+        interrupted = _interrupted(trainer)
+        if due or interrupted:
             self._save(trainer)
-            INTERRUPTS.raise_pending()
+        _end_if(interrupted)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Write best.ckpt before last.ckpt.
@@ -111,12 +118,12 @@ class Checkpoints(ModelCheckpoint):
             self._save(trainer, copy=True)
         else:
             self._save(trainer)
-        INTERRUPTS.raise_pending()
+        _end_if(_interrupted(trainer))
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         if self._saved_at != trainer.global_step:  # an epoch without validation
             self._save(trainer)
-        INTERRUPTS.raise_pending()
+        _end_if(_interrupted(trainer))
 
     def _save(self, trainer: pl.Trainer, copy: bool = False) -> None:
         self._saved_at = trainer.global_step
@@ -124,3 +131,19 @@ class Checkpoints(ModelCheckpoint):
             trainer.save_checkpoint(self.last)
         elif trainer.is_global_zero:
             copy_checkpoint(self.best, self.last)
+
+
+def _interrupted(trainer: pl.Trainer) -> bool:
+    """Return True in all processes of a training if one of them received a signal."""
+    pending = INTERRUPTS.pending is not None
+    return trainer.strategy.reduce_boolean_decision(pending, all=False)
+
+
+def _end_if(interrupted: bool) -> None:
+    """End an interrupted training, which has been saved; the first process reports it."""
+    if not interrupted:
+        return
+    error = INTERRUPTS.pending or Terminated("a signal to another of its processes")
+    if is_first_process():
+        raise error
+    raise SystemExit(exit_code(error))

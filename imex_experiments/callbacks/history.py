@@ -89,7 +89,8 @@ class History(pl.Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        self._losses.append(outputs["loss"].detach())
+        loss = outputs["loss"].detach().clone()
+        self._losses.append(trainer.strategy.reduce(loss, reduce_op="mean"))
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Write the row before checkpoints are saved, which happens right after."""

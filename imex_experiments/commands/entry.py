@@ -8,6 +8,7 @@ from pathlib import Path
 from imex_experiments.errors import ConfigError, nearest
 from imex_experiments.installed import TRAIN
 from imex_experiments.process.interrupts import end_at_once
+from imex_experiments.process.spared import without_unused
 
 HELP = ("-h", "--help")
 
@@ -15,7 +16,12 @@ HELP = ("-h", "--help")
 def run(name: str) -> None:
     """Run the command `name` on sys.argv, and end the process with its exit code."""
     end_at_once()  # until the imports are done, which takes seconds
-    command = import_module(f"imex_experiments.commands.{name}")
+    display = import_module("imex_experiments.config.display")
+    if name == "train" and display.only_prints(sys.argv[1:]):
+        command = display
+    else:
+        with without_unused():
+            command = import_module(f"imex_experiments.commands.{name}")
     process = import_module("imex_experiments.process.command")
     process.run_command(command.main)
 

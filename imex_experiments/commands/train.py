@@ -1,6 +1,8 @@
 """Train one network: `python train.py model=imexnet data=qtips` (see README.md)."""
 
+import os
 import sys
+from tempfile import TemporaryDirectory
 
 import hydra
 from omegaconf import DictConfig
@@ -8,7 +10,7 @@ from omegaconf import DictConfig
 from imex_experiments.callbacks import History
 from imex_experiments.config.arguments import keep_hooks, options_first, rewritten
 from imex_experiments.installed import CONF, TRAIN
-from imex_experiments.process.rank import is_first_process
+from imex_experiments.process.rank import is_first_process, started_by_lightning
 from imex_experiments.process.tied import end_with_parent
 from imex_experiments.runs.resume import resumed_arguments
 from imex_experiments.sweeps.hooks import sweep_reported
@@ -44,10 +46,25 @@ def train(cfg: DictConfig) -> float:
 def main() -> None:
     """Hand sys.argv to Hydra; a resumed run or sweep gets those of its first command."""
     end_with_parent()
-    if is_first_process():
-        given = rewritten(resumed_sweep(resumed_arguments(sys.argv[1:])))
-        sys.argv[1:] = options_first(given)
-        keep_hooks(sys.argv[1:])
-    application = hydra.main(str(CONF), "train", version_base="1.3")
-    with sweep_reported():
-        application(job(str(TRAIN))(train))()
+    with TemporaryDirectory() as elsewhere:
+        if not started_by_lightning(sys.argv):
+            given = rewritten(resumed_sweep(resumed_arguments(sys.argv[1:])))
+            sys.argv[1:] = options_first(given)
+            keep_hooks(sys.argv[1:])
+            if not is_first_process():
+                sys.argv += _of_another_process(elsewhere)
+        application = hydra.main(str(CONF), "train", version_base="1.3")
+        with sweep_reported():
+            application(job(str(TRAIN))(train))()
+
+
+def _of_another_process(elsewhere: str) -> list[str]:
+    """Return overrides for a process that torchrun or SLURM started beside the first one.
+
+    Lightning gives such to those that it starts. The name of a new run folder has the time,
+    which is another one here; this process has a folder of its own, and it writes nothing.
+    """
+    named = any(word.startswith("hydra.run.dir=") for word in sys.argv)
+    place = [] if named else [f"hydra.run.dir={elsewhere}"]
+    name = f"hydra.job.name=train_process_{os.getpid()}"
+    return [*place, name, "hydra.output_subdir=null"]

@@ -66,6 +66,19 @@ def options_first(arguments: list[str]) -> list[str]:
     return [*options, *overrides]
 
 
+def split_config_dir(arguments: list[str]) -> tuple[str | None, list[str]]:
+    """Return the folder of Hydra's option --config-dir, and the overrides.
+
+    Raises ConfigError for any other option.
+    """
+    known, unknown = get_args_parser().parse_known_intermixed_args(arguments)
+    given = vars(known)
+    overrides, config_dir = given.pop("overrides"), given.pop("config_dir")
+    for option in (*unknown, *(f"--{key}" for key, value in given.items() if value)):
+        raise ConfigError(f"{option}: no option of this command; it has --config-dir")
+    return config_dir, overrides
+
+
 HOOKS = "hydra.callbacks.hooks"
 """Key of the Hydra callback that checks and prepares every run."""
 

@@ -52,6 +52,7 @@ def check_own_keys(trainer: DictConfig) -> None:
             raise ConfigError(f"trainer.{key}={wanted}: expected {expected}")
     if trainer.get("graphs", False):
         _check_graphs(trainer)
+    _check_processes(trainer)
     if trainer.get("sync_batchnorm", False) is True and not _on_gpus(trainer):
         raise ConfigError(
             "trainer.sync_batchnorm=true: GPUs have it, give auto or false"
@@ -62,6 +63,20 @@ def check_own_keys(trainer: DictConfig) -> None:
         raise ConfigError(
             f"trainer.compile={trainer.compile}: no C++ compiler {compiler!r} found; "
             "install one, name it in CXX, or leave trainer.compile out"
+        )
+
+
+def _check_processes(trainer: DictConfig) -> None:
+    """Raise ConfigError unless the trainer has as many devices as torchrun has processes."""
+    devices, nodes = trainer.get("devices", 1), trainer.get("num_nodes", 1)
+    started = os.environ.get("WORLD_SIZE")
+    if "TORCHELASTIC_RUN_ID" not in os.environ or not isinstance(devices, int):
+        return
+    if started != str(devices * nodes):
+        raise ConfigError(
+            f"trainer.devices={devices} trainer.num_nodes={nodes}: torchrun has started "
+            f"{started} processes; give trainer=ddp, trainer.devices=<those of a machine> "
+            "and trainer.num_nodes=<machines>"
         )
 
 

@@ -7,11 +7,12 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -48,28 +49,56 @@ def cached(
     """Return the tensors of `make()`, cached in `<folder>/<name>-<key>.safetensors`.
 
     The key is a digest of the parameters, so other parameters have another file. The file
-    appears only when it is complete; several processes may write it at once. A file that is
+    appears only when it is complete. One process at a time makes it, and those that waited
+    read it; where the file system has no locks, several make it at once. A file that is
     damaged, does not match `layout`, or has values for which `require_sound` raises
     ValueError is renamed with a warning, and made again. If the cache cannot be written,
     the tensors are returned with a warning.
     """
     key = _digest(json.dumps(parameters, sort_keys=True).encode())[:16]
     path = folder / f"{name}-{key}.safetensors"
-    if path.exists():
+    if (found := _kept(path, layout, require_sound)) is not None:
+        return found
+    with _alone_at(path):
+        if (found := _kept(path, layout, require_sound)) is not None:
+            return found
+        tensors = make()
         try:
-            tensors = _read(path, layout)
-            require_sound(tensors)
-            return tensors
-        except (SafetensorError, OSError, ValueError) as error:
-            aside = path.with_suffix(".damaged")
-            log.warning("%s is damaged (%s); set aside as %s", path, error, aside.name)
-            path.replace(aside)
-    tensors = make()
+            _write(path, tensors)
+        except OSError as error:
+            log.warning(
+                "cannot cache in %s (%s); going on without", folder, error.strerror
+            )
+        return tensors
+
+
+def _kept(
+    path: Path, layout: Layout, require_sound: Callable[[Tensors], None]
+) -> Tensors | None:
+    """Return the tensors of a file, None if there is none; a damaged one is renamed."""
+    if not path.exists():
+        return None
     try:
-        _write(path, tensors)
-    except OSError as error:
-        log.warning("cannot cache in %s (%s); going on without", folder, error.strerror)
-    return tensors
+        tensors = _read(path, layout)
+        require_sound(tensors)
+        return tensors
+    except (SafetensorError, OSError, ValueError) as error:
+        aside = path.with_suffix(".damaged")
+        log.warning("%s is damaged (%s); set aside as %s", path, error, aside.name)
+        path.replace(aside)
+        return None
+
+
+@contextmanager
+def _alone_at(path: Path) -> Iterator[None]:
+    """Wait until no other process makes the file, where folder and file system allow it."""
+    lock = path.with_name(f".{path.name}.lock{PARTIAL}")
+    with ExitStack() as held:
+        with suppress(OSError, NotImplementedError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            held.enter_context(FileLock(lock))
+            held.callback(lock.unlink, missing_ok=True)  # who waits finds the file made
+        yield
 
 
 def _digest(data: bytes) -> str:

@@ -4,14 +4,20 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from torch.utils.data import DataLoader, Sampler, SequentialSampler
+from torch import distributed
+from torch.utils.data import DataLoader, DistributedSampler, SequentialSampler
 
 
-class EpochSampler(Sampler[int]):
+class EpochSampler(DistributedSampler):
     """A permutation of the indices of [0, size), which depends on `seed` and epoch alone.
 
     A resumed run therefore has the order of an uninterrupted one. Lightning calls
     `set_epoch` before each epoch. The first `start` indices are left out, once.
+
+    Each of n processes of a training takes every n-th index, so that n batches of b images
+    are one batch of n b images. Where n does not divide the size, the first indices are
+    repeated at the end: all processes have as many. It is a DistributedSampler, because
+    Lightning replaces any other by one that shuffles again and cannot start within an epoch.
     """
 
     def __init__(self, size: int, seed: int) -> None:
@@ -29,12 +35,22 @@ class EpochSampler(Sampler[int]):
         return self.epoch
 
     def __len__(self) -> int:
-        return self.size
+        _, processes = _place()
+        return -(-self.size // processes)
 
     def __iter__(self) -> Iterator[int]:
         rng = np.random.default_rng([self.seed, self.ordered_by()])
         start, self.start = self.start, 0
-        yield from rng.permutation(self.size)[start:].tolist()
+        rank, processes = _place()
+        order = np.resize(rng.permutation(self.size), len(self) * processes)
+        yield from order[rank::processes][start:].tolist()
+
+
+def _place() -> tuple[int, int]:
+    """Return the number of this process of a training, and how many there are."""
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_rank(), distributed.get_world_size()
+    return 0, 1
 
 
 class FixedSampler(EpochSampler, SequentialSampler):
@@ -58,8 +74,7 @@ class EpochLoader(DataLoader):
 
     Lightning saves the position in checkpoints, through `state_dict`.
     The sampler is read at the first batch, when the epoch is known. Otherwise workers that
-    fetch ahead would begin with images of epoch 0. On several devices Lightning replaces
-    the sampler by one that always starts at the beginning of an epoch.
+    fetch ahead would begin with images of epoch 0.
     """
 
     given = 0  # batches of this epoch

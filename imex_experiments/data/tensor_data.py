@@ -60,15 +60,14 @@ class TensorData(DataModule):
         return self.splits[split][:number]
 
     def train_dataloader(self) -> DataLoader:
-        images = len(self.splits["train"])
-        odd = images % self.batch_size == 1
+        self._seed = torch.initial_seed()
+        sampler = FixedSampler if overfits(self.trainer) else EpochSampler
+        order = sampler(len(self.splits["train"]), seed=self._seed)
+        odd = len(order) % self.batch_size == 1
         if odd:
             log.warning(
                 "the last batch would hold one image; it is dropped (batch norm)"
             )
-        self._seed = torch.initial_seed()
-        sampler = FixedSampler if overfits(self.trainer) else EpochSampler
-        order = sampler(images, seed=self._seed)
         return EpochLoader(sampler=order, drop_last=odd, **self._options("train"))
 
     def val_dataloader(self) -> DataLoader:

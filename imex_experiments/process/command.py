@@ -37,6 +37,12 @@ ALLOW_MORE = "HYDRA_INSTANTIATE_ALLOWLIST_OVERRIDE"
 PLUGINS = {"ray": "hydra-ray-launcher"}
 """Launchers of other packages, and the packages to install."""
 
+REPLACED = {
+    "hydra/launcher=ray_cpu": "hydra/launcher=processes hydra.launcher.n_jobs=<number> runs "
+    "so many jobs at a time, without Ray",
+}
+"""Choices that there were once, and what to give instead."""
+
 
 def run_command(main: Callable[[], object]) -> NoReturn:
     """Run a command and end the process with an exit code of `errors`.
@@ -130,6 +136,8 @@ def _hydra_message(error: Exception) -> str:
         return f"hydra/launcher: {absent[0]} is missing: {install_line('cluster')}"
     if isinstance(error, MissingConfigException) and error.options:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
+        if now := REPLACED.get(f"{group}={name}"):
+            return f"{group}={name}: there is none any more; {now}"
         known = ", ".join(error.options)
         return (
             f"{group}={name}: no such choice; known: {known} "

@@ -29,7 +29,7 @@ This page is written by `{command_line("reproduce")}`. Each command can be stopp
 Ctrl-C and given again: it continues, and finished runs are not repeated. Overrides of a
 training may be added: `trainer=gpu speed=mixed`, or `check=true` for an estimate of the cost.
 At the published size an epoch takes minutes on a CPU, so use a GPU. With
-`hydra/launcher=ray_gpu hydra.launcher.ray.remote.num_gpus=0.25` four runs share one.
+`hydra.launcher.n_jobs=4` four runs share one, or take turns on several.
 
 ```bash
 {command_line("reproduce")} table1

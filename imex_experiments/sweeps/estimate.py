@@ -1,13 +1,9 @@
 """Estimate what one training of a sweep costs, in a process of its own."""
 
-import multiprocessing
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from typing import Any
 
 import pytorch_lightning as pl
@@ -18,6 +14,7 @@ from imex_experiments.config.parts import build_parts, build_task, set_up
 from imex_experiments.config.trainer import quiet_trainer
 from imex_experiments.errors import StorageError
 from imex_experiments.process.command import hush_lightning
+from imex_experiments.process.forks import apart
 
 
 @dataclass(frozen=True)
@@ -28,53 +25,19 @@ class Estimate:
     memory: int
 
 
-CostOf = Callable[[DictConfig], Estimate]
+def estimate(config: DictConfig) -> Estimate:
+    """Train three steps of a configuration in a process of its own; return the estimate.
 
-
-@contextmanager
-def estimating() -> Iterator[CostOf]:
-    """Start the process, whose imports take seconds; yield a function to be called once.
-
-    The function trains three steps of a configuration in that process and returns the
-    estimate. It raises StorageError if the process dies. The device and its memory are
-    free when the body ends.
+    The device and its memory are free then. StorageError if the process dies.
     """
-    context = multiprocessing.get_context("spawn")
-    ours, its = context.Pipe()
-    child = context.Process(
-        target=_serve, args=(its,)
-    )  # no daemon: it has data workers
-    child.start()
-    its.close()
-
-    def cost(config: DictConfig) -> Estimate:
-        bare = OmegaConf.masked_copy(config, [str(k) for k in config if k != "hydra"])
-        ours.send(OmegaConf.to_container(bare))
-        try:
-            answer = ours.recv()
-        except EOFError as error:
-            raise StorageError(
-                "the three steps that estimate the cost were killed; they may have run "
-                "out of memory: try a smaller data.batch_size"
-            ) from error
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
+    bare = OmegaConf.masked_copy(config, [str(k) for k in config if k != "hydra"])
     try:
-        yield cost
-    finally:
-        child.terminate()
-        child.join()
-
-
-def _serve(pipe: Connection) -> None:
-    """Reply to one configuration with its estimate, or with the exception it raised."""
-    plain = pipe.recv()
-    try:
-        pipe.send(train_three_steps(plain))
-    except Exception as error:
-        pipe.send(error)
+        return apart(train_three_steps, OmegaConf.to_container(bare))
+    except ChildProcessError as error:
+        raise StorageError(
+            "the three steps that estimate the cost were killed; they may have run "
+            "out of memory: try a smaller data.batch_size"
+        ) from error
 
 
 def train_three_steps(plain: dict[str, Any]) -> Estimate:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from shlex import join
 from typing import Any
@@ -22,10 +22,9 @@ from imex_experiments.errors import (
 from imex_experiments.installed import command_line
 from imex_experiments.process.interrupts import INTERRUPTS
 from imex_experiments.runs.folder import alone_in, make_private
-from imex_experiments.sweeps.estimate import estimating
 from imex_experiments.sweeps.jobs import record_lost
 from imex_experiments.sweeps.launch import end_launcher, start_launcher, write_launch
-from imex_experiments.sweeps.plan import check_points, show_plan
+from imex_experiments.sweeps.plan import checked, show_plan
 from imex_experiments.sweeps.points import (
     make_folders,
     name_folders_by_swept,
@@ -52,11 +51,11 @@ class Hooks(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         sweep = Path(config.hydra.sweep.dir)
         new = not sweep.exists()
-        with _ending(), estimating() if new else nullcontext() as cost:
+        with _ending():
             points = points_of(config)
-            kinds = check_points(points)
+            largest = checked(points)
             name_folders_by_swept(config, points)
-            show_plan(config, points, kinds, cost)
+            show_plan(config, points, largest, new)
         stop_if_only_checking(config)
         with _ending():
             make_private(sweep, "hydra.sweep.dir")

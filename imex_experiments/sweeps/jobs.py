@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,8 @@ def job(script: str) -> Callable[[Body], Body]:
     """Decorate the body of a Hydra application that is run as `python <script>`.
 
     In a sweep the body runs as a child process. In a single run an exception becomes
-    SystemExit, because Hydra prints a line of its own for any other.
+    SystemExit, because Hydra prints a line of its own for any other. The launcher
+    `processes` reads the attribute `script`.
     """
 
     def decorate(task: Body) -> Body:
@@ -54,6 +56,7 @@ def job(script: str) -> Callable[[Body], Body]:
             except Exception as error:
                 raise SystemExit(exit_code(error)) from error
 
+        body.script = script  # type: ignore[attr-defined]
         return body
 
     return decorate
@@ -63,16 +66,49 @@ ENDED = ("finished", "failed", "interrupted")
 """States of a run that recorded its own end."""
 
 
-def run_job(script: str) -> float:
-    """Run the present job of a sweep; return its score, NaN if it failed.
+@dataclass(frozen=True)
+class Job:
+    """One point of a sweep: the overrides of a single run, and its folder."""
 
-    A failure stops no other job; the sweep reports all of them at its end.
-    """
-    hydra = HydraConfig.get()
-    folder = Path(hydra.runtime.output_dir)
-    words = [*config_dirs(hydra), *hydra.overrides.task]
-    status = run_named(script, words, folder, job_name(hydra.job))
-    return score_of(folder, status) if status["state"] == "finished" else math.nan
+    name: str
+    words: Sequence[str]
+    folder: Path
+
+    @classmethod
+    def present(cls) -> "Job":
+        """Return the job whose configuration Hydra holds."""
+        hydra = HydraConfig.get()
+        return cls(
+            job_name(hydra.job),
+            [*config_dirs(hydra), *hydra.overrides.task],
+            Path(hydra.runtime.output_dir),
+        )
+
+    def score_before(self) -> float | None:
+        """Return the score if an earlier launch of the sweep has finished the job."""
+        status = status_if_readable(self.folder)
+        if status.get("state") != "finished":
+            return None
+        log.info("%s was finished before", self.name)
+        return score_of(self.folder, status)
+
+    def score_after(self, status: Mapping[str, Any], seconds: float) -> float:
+        """Log the end of the job; return its score, NaN if it failed."""
+        if status["state"] == "finished":
+            score = score_of(self.folder, status)
+            log.info(
+                "%s: %s %.4f, %.0f s", self.name, status["monitor"], score, seconds
+            )
+            return score
+        log.error(
+            "%s %s with exit code %d: %s (see %s)",
+            self.name,
+            status["state"],
+            status["exit_code"],
+            status["reason"],
+            self.folder / CONSOLE,
+        )
+        return math.nan
 
 
 def job_name(job: Any) -> str:
@@ -80,60 +116,73 @@ def job_name(job: Any) -> str:
     return f"job {job.num} ({job.override_dirname.replace(',', ' ')})"
 
 
-def run_named(
-    script: str, words: Sequence[str], folder: Path, name: str
-) -> dict[str, Any]:
-    """Run a job as `run_in_child` does, and log its start and its end under its name."""
-    status = status_if_readable(folder)
-    if status.get("state") == "finished":
-        log.info("%s was finished before", name)
-        return status
-    log.info("%s starts", name)
+def run_job(script: str) -> float:
+    """Run the present job of a sweep; return its score, NaN if it failed.
+
+    A failure stops no other job; the sweep reports all of them at its end.
+    """
+    return run_named(script, Job.present())
+
+
+def run_named(script: str, job: Job) -> float:
+    """Run a job, and log its start and its end under its name; return its score or NaN."""
+    if (score := job.score_before()) is not None:
+        return score
+    log.info("%s starts", job.name)
     start = time.perf_counter()
-    status = run_in_child(script, words, folder)
-    if status["state"] == "finished":
-        seconds, score = time.perf_counter() - start, score_of(folder, status)
-        log.info("%s: %s %.4f, %.0f s", name, status["monitor"], score, seconds)
-        return status
-    log.error(
-        "%s %s with exit code %d: %s (see %s)",
-        name,
-        status["state"],
-        status["exit_code"],
-        status["reason"],
-        folder / CONSOLE,
-    )
-    return status
+    status = run_in_child(script, job.words, job.folder)
+    return job.score_after(status, time.perf_counter() - start)
 
 
 def run_in_child(script: str, words: Sequence[str], folder: Path) -> dict[str, Any]:
     """Run `python <script> <overrides>` in a folder; return status.json of its end.
 
-    An interrupted run resumes from its last checkpoint, a failed one starts anew. A run
-    that another process holds is left alone; the status that is returned is a failure with
-    that reason.
+    A run that another process holds is left alone; the status that is returned is a failure
+    with that reason.
+    """
+    try:
+        if (given := begin(words, folder)) is None:
+            return status_if_readable(folder)
+        with INTERRUPTS.raised(), (folder / CONSOLE).open("a", encoding="utf-8") as out:
+            code = run_tied([sys.executable, script, *given], out)
+        return end(folder, code)
+    except StorageError as error:
+        return failure(error)
+
+
+def begin(words: Sequence[str], folder: Path) -> list[str] | None:
+    """Prepare a folder for its run; return the overrides to start it with.
+
+    An interrupted run resumes from its last checkpoint, a failed one starts anew. None for
+    one that is finished, perhaps by the process that was waited for. StorageError if
+    another process holds the run.
     """
     place = hydra_quoted(folder)
-    try:
-        with alone_in(folder):
-            status = status_if_readable(folder)
-            state = status.get("state")
-            if state == "finished":  # by the process that was waited for
-                return status
-            if state in ("running", "interrupted") and has_checkpoint(folder):
-                words = [*again(words), f"resume={place}"]
-            else:
-                _clear(folder)
-                words = [*words, f"hydra.run.dir={place}"]
-        with INTERRUPTS.raised(), (folder / CONSOLE).open("a", encoding="utf-8") as out:
-            code = run_tied([sys.executable, script, *words], out)
-        with alone_in(folder):
-            status = status_if_readable(folder)
-            if code < 0 or status.get("state") not in ENDED:
-                status = record_death(folder, code, _last_line(folder / CONSOLE))
-            return status
-    except StorageError as error:
-        return {"state": "failed", "exit_code": error.exit_code, "reason": str(error)}
+    with alone_in(folder):
+        state = status_if_readable(folder).get("state")
+        if state == "finished":
+            return None
+        if state in ("running", "interrupted") and has_checkpoint(folder):
+            return [*again(words), f"resume={place}"]
+        _clear(folder)
+        return [*words, f"hydra.run.dir={place}"]
+
+
+def end(folder: Path, code: int) -> dict[str, Any]:
+    """Return status.json of a run whose process ended with an exit code.
+
+    A run that could not record its end, because it was killed or refused, is recorded here.
+    """
+    with alone_in(folder):
+        status = status_if_readable(folder)
+        if code < 0 or status.get("state") not in ENDED:
+            status = record_death(folder, code, _last_line(folder / CONSOLE))
+        return status
+
+
+def failure(error: StorageError) -> dict[str, Any]:
+    """Return the status of a run that this process could not start or read the end of."""
+    return {"state": "failed", "exit_code": error.exit_code, "reason": str(error)}
 
 
 def score_of(folder: Path, status: Mapping[str, Any]) -> float:

@@ -19,11 +19,18 @@ SLURM = "hydra_plugins.imex_slurm.SlurmLauncher"
 def jobs_at_once(launcher: DictConfig) -> int | None:
     """Return how many jobs a launcher runs at a time; None where a cluster decides.
 
-    ConfigError if it would wait for devices that are not there.
+    ConfigError if that is no number, or if it would wait for devices that are not there.
     """
     kind = str(launcher._target_).rpartition(".")[2]
     if kind == "BasicLauncher":
         return 1
+    if kind == "ProcessesLauncher":
+        if launcher.n_jobs < 1:
+            raise ConfigError(
+                f"hydra.launcher.n_jobs={launcher.n_jobs}: expected an integer from 1, the "
+                "number of jobs that run at a time"
+            )
+        return launcher.n_jobs
     if launcher._target_ == SLURM:
         return room.jobs_at_once(launcher)
     if kind != "RayLauncher" or launcher.ray.init.get("address"):
@@ -36,7 +43,7 @@ def jobs_at_once(launcher: DictConfig) -> int | None:
         if number > there[key]:
             raise ConfigError(
                 f"hydra.launcher.ray.remote.{key}={number}: a job asks for more than the "
-                f"{there[key]} that are here; hydra/launcher=ray_cpu needs no GPU"
+                f"{there[key]} that are here; hydra/launcher=processes needs no GPU"
             )
     return min(int(there[key] / n) for key, n in wanted.items() if n > 0)
 

@@ -12,8 +12,9 @@ from imex_experiments.config.preflight import check_seed, preflight
 from imex_experiments.errors import ConfigError
 from imex_experiments.networks.cost import count_flops
 from imex_experiments.networks.structure import structure
+from imex_experiments.process.forks import apart, can_fork
 from imex_experiments.runs.status import status_if_readable
-from imex_experiments.sweeps.estimate import CostOf
+from imex_experiments.sweeps.estimate import estimate
 from imex_experiments.sweeps.launch import jobs_at_once
 from imex_experiments.sweeps.points import Point
 
@@ -51,16 +52,25 @@ def check_points(points: Sequence[Point]) -> list[Point]:
     return [kinds[kind] for kind in sorted(kinds, key=flops.__getitem__, reverse=True)]
 
 
-def show_plan(
-    config: DictConfig,
-    points: Sequence[Point],
-    kinds: Sequence[Point],
-    cost: CostOf | None,
-) -> None:
-    """Print how many jobs, how many at once, and what the largest costs.
+def checked(points: Sequence[Point]) -> Point:
+    """Check the points of a sweep; return the one whose network has most FLOPs.
 
-    `kinds` are the points that `check_points` returns. Without `cost` the plan shows how
-    many jobs are finished instead.
+    It is done in a fork, which leaves this process as one that can be forked again.
+    ConfigError as `check_points` raises it.
+    """
+    return apart(_largest, points) if can_fork() else _largest(points)
+
+
+def _largest(points: Sequence[Point]) -> Point:
+    return check_points(points)[0]
+
+
+def show_plan(
+    config: DictConfig, points: Sequence[Point], largest: Point, new: bool
+) -> None:
+    """Print how many jobs a sweep has, how many at once, and what the largest costs.
+
+    A sweep that is not new shows how many jobs are finished instead of the cost.
     """
     folder = Path(config.hydra.sweep.dir)
     at_once = jobs_at_once(config.hydra.launcher)
@@ -68,20 +78,19 @@ def show_plan(
     table.add_row("folder", str(folder))
     table.add_row("jobs", str(len(points)))
     table.add_row("at once", str(at_once or "as the cluster has room"))
-    if cost is None:
+    if not new:
         states = [
             status_if_readable(job.parent).get("state")
             for job in folder.glob("*/.hydra")
         ]
         table.add_row("finished", str(states.count("finished")))
     else:
-        largest = kinds[0]
-        estimate = cost(largest.config)
+        cost = estimate(largest.config)
         table.add_row("largest", " ".join(largest.swept) or "all alike")
-        table.add_row("its training", f"about {_duration(estimate.seconds)}")
-        table.add_row("its memory", f"{estimate.memory / 2**30:.1f} GiB")
+        table.add_row("its training", f"about {_duration(cost.seconds)}")
+        table.add_row("its memory", f"{cost.memory / 2**30:.1f} GiB")
         if at_once:
-            seconds = -(-len(points) // at_once) * estimate.seconds
+            seconds = -(-len(points) // at_once) * cost.seconds
             table.add_row("all jobs", f"at most about {_duration(seconds)}")
     Console().print(table)
 
@@ -91,8 +100,8 @@ def _refuse_several_devices(cfg: DictConfig) -> None:
     if devices != 1 or cfg.trainer.get("num_nodes", 1) != 1:
         raise ConfigError(
             f"trainer.devices={devices}: a job of a sweep trains on one device; "
-            "hydra/launcher=ray_gpu gives each job a GPU of its own, and trainer=ddp "
-            "without -m trains one network on several"
+            "hydra.launcher.n_jobs=<number of GPUs> gives each job a GPU of its own, and "
+            "trainer=ddp without -m trains one network on several"
         )
 
 

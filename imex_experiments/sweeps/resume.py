@@ -42,12 +42,13 @@ LAUNCH = re.compile(
     r"hydra\.mode=\w+|hydra/launcher=\w+"
     r"|hydra\.sweep\.subdir=(\$\{hydra\.job\.num\}_)?\$\{hydra\.job\.override_dirname\}"
     r"|hydra\.job\.config\.override_dirname\.exclude_keys=[][\w./@,]*"
+    r"|hydra\.launcher\.(n_jobs=([1-9]|[1-5]\d|6[0-4])|fork=\w+)"
     r"|hydra\.launcher\.(ray\.(init|remote)\.num_[cg]pus|partition|account|qos"
     r"|constraint|exclude|timeout_min|signal_delay_s|max_num_timeout|cpus_per_task"
     r"|gpus_per_node|gres|mem_gb|array_parallelism)=[\w.:+-]*"
 )
 """Overrides of Hydra's node that are taken from a sweep's folder: numbers and places of jobs,
-no commands."""
+at most 64 of them at a time on this machine, no commands."""
 
 
 def _launch(words: Sequence[str], sweep: Path, now: Sequence[str]) -> list[str]:
@@ -58,10 +59,12 @@ def _launch(words: Sequence[str], sweep: Path, now: Sequence[str]) -> list[str]:
     """
     keys = {"hydra.sweep.dir", *(word.partition("=")[0] for word in now)}
     kept = [word for word in words if word.partition("=")[0] not in keys]
+    if "hydra/launcher" in keys:  # another one has other settings
+        kept = [word for word in kept if not word.startswith("hydra.launcher.")]
     for word in kept:
         if not LAUNCH.fullmatch(word):
             raise CheckpointError(
                 f"{sweep_file(sweep)}: {word!r} is not taken from a folder, it could run "
-                "code; give it on the command line"
+                "code or too much at a time; give it on the command line"
             )
     return kept

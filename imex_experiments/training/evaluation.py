@@ -1,24 +1,10 @@
 """Evaluate a trained task on the validation and test split of its data."""
 
-import pytorch_lightning as pl
-import torch
 from omegaconf import DictConfig
 
 from imex_experiments.config.trainer import quiet_trainer
 from imex_experiments.facts import DataModule
 from imex_experiments.tasks import Task
-
-
-def alone_after_fit(trainer: pl.Trainer) -> bool:
-    """End the process group of a distributed training; return True in its first process.
-
-    The first process alone evaluates the kept checkpoint. With several, images are
-    repeated so that all devices have equal batches, and would count twice.
-    """
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        trainer.strategy.barrier()
-        torch.distributed.destroy_process_group()
-    return trainer.is_global_zero
 
 
 def evaluate(

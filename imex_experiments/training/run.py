@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from imex_experiments.config.allow import at_keyboard
 from imex_experiments.config.keys import CHANGED
 from imex_experiments.facts import DataModule
+from imex_experiments.process.rank import is_first_process
 from imex_experiments.runs.checkpoint_io import (
     going_on_from,
     load_weights,
@@ -22,7 +23,8 @@ from imex_experiments.runs.folder import alone_in
 from imex_experiments.runs.layout import FIGURES, LAST
 from imex_experiments.runs.status import recording, write_command
 from imex_experiments.tasks import Task
-from imex_experiments.training.evaluation import alone_after_fit, evaluate
+from imex_experiments.training.evaluation import evaluate
+from imex_experiments.training.processes import alone_after_fit
 from imex_experiments.training.report import (
     save_figures,
     save_results,
@@ -45,7 +47,9 @@ class Run:
         """Record the task in the status; return the checkpoint to resume from, if any."""
         self.status.update(task.scales)
         self.status["monitor"], self.status["mode"] = task.monitor, task.mode
-        return None if self.cfg.resume is None else going_on_from(self.folder)
+        if self.cfg.resume is None:
+            return None
+        return going_on_from(self.folder) if is_first_process() else self.folder / LAST
 
     def conclude(
         self,
@@ -59,18 +63,19 @@ class Run:
         `measured` is added to the metrics. Raises CheckpointError if last.ckpt does not
         match its checksum. Returns 0 in the other processes of a distributed training.
         """
-        if not alone_after_fit(trainer):
-            return 0.0
-        if trainer.checkpoint_callback:
-            load_weights(task, self.folder)
-        kept = evaluate(task, data, self.cfg.trainer, self.cfg.test)
-        save_results(self.folder, trainer, {**kept, **measured})
-        save_figures(task, data.samples("val", 6), self.folder / FIGURES)
-        if trainer.checkpoint_callback:
-            read_checkpoint(self.folder / LAST)  # raises before "finished" is recorded
-        show_metrics(kept)
-        show_next_commands(self.folder, self.more)
-        return kept[task.monitor]
+        with alone_after_fit(trainer) as first:
+            if not first:
+                return 0.0
+            if trainer.checkpoint_callback:
+                load_weights(task, self.folder)
+            kept = evaluate(task, data, self.cfg.trainer, self.cfg.test)
+            save_results(self.folder, trainer, {**kept, **measured})
+            save_figures(task, data.samples("val", 6), self.folder / FIGURES)
+            if trainer.checkpoint_callback:  # raises before "finished" is recorded
+                read_checkpoint(self.folder / LAST)
+            show_metrics(kept)
+            show_next_commands(self.folder, self.more)
+            return kept[task.monitor]
 
 
 @contextmanager

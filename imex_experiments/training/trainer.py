@@ -1,6 +1,7 @@
 """Build callbacks, logger and trainer from a configuration."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -14,6 +15,7 @@ from imex_experiments.config.allow import allowed_by
 from imex_experiments.config.build import build
 from imex_experiments.config.trainer import lightning
 from imex_experiments.runs.checkpoint_io import VerifiedCheckpointIO
+from imex_experiments.training.processes import watch_processes
 
 
 def build_callbacks(cfg: DictConfig, otherwise: pl.Callback) -> list[pl.Callback]:
@@ -47,6 +49,7 @@ def build_trainer(
     Where there are none, Lightning would add a logger, checkpoints or a progress bar of
     its own.
     """
+    watch_processes(Path(cfg.run_dir))
     return build(
         lightning(cfg.trainer),
         "trainer",

@@ -3,7 +3,7 @@
     python scripts/maintenance/torture.py     # one pass: 100 kills, 2,000 files, 20 rounds
     python scripts/maintenance/torture.py --minutes 60        # passes until the time is over
     python scripts/maintenance/torture.py --kills 10 --inside 3 --fuzzed 200 --rounds 2
-    python scripts/maintenance/torture.py --at every-operation        # 12 minutes; Linux, with cc
+    python scripts/maintenance/torture.py --at every-operation    # 12 minutes; Linux, with cc
     python scripts/maintenance/torture.py --at every-operation --sample 20
     python scripts/maintenance/torture.py --at every-operation --sweep    # 40 minutes
 
@@ -30,16 +30,15 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import shim
 import torch
-from hydra.core.global_hydra import GlobalHydra
 
 import imex_experiments.callbacks
 import imex_experiments.data
@@ -54,7 +53,6 @@ from imex_experiments.runs.checkpoint_io import (
     read_checkpoint,
 )
 from imex_experiments.runs.layout import BEST, HISTORY, LAST, METRICS
-from imex_experiments.sweeps import jobs
 
 TRAIN = str(Path(__file__).parents[2] / "train.py")
 
@@ -253,10 +251,10 @@ def begin(
     """Begin a run or a sweep in a folder with the shim armed; return its exit code."""
     words, kind = (SWEEP, "sweep") if sweep else (SHORT, "run")
     if sweep:
-        place.mkdir()  # of a new one a process with imports of its own tells the cost
+        place.mkdir()  # a new one is told its cost by three steps, in vain here
 
     def armed() -> None:
-        fork_jobs()
+        os.register_at_fork(after_in_child=shim.join)
         shim.arm(place, how, number, names)
 
     return train([*words, f"hydra.{kind}.dir={place}"], armed, said=said)
@@ -275,24 +273,6 @@ def end_of(place: Path) -> dict[str, Any]:
     summary = (place / "summary.md").read_text()
     whole = f"{len(ends)} jobs, {len(ends)} finished" in summary
     return ends | {"rows": (place / "results.csv").read_text(), "summary": whole}
-
-
-def fork_jobs() -> None:
-    """Let the jobs of a sweep be forks of their launcher, with all imports done."""
-    jobs.run_tied = forked_job
-
-
-def forked_job(command: Sequence[str], output: IO[str] | None = None) -> int:
-    """Run a job as `jobs.run_tied` does, but in a fork; return its exit code."""
-
-    def job() -> None:
-        shim.join()
-        GlobalHydra.instance().clear()
-        sys.stdout = sys.stderr = output
-        sys.argv = list(command[1:])
-        runpy.run_path(TRAIN, run_name="__main__")
-
-    return exit_code_of(job)
 
 
 ALIKE = {"curves": 8, "job": 20}
@@ -337,7 +317,7 @@ def disturb(
     if code == 0:
         counts[f"{how}: of which it went on undisturbed"] += 1
     else:
-        code = train([f"{'sweep.' * sweep}resume={place}"], fork_jobs, said=said)
+        code = train([f"{'sweep.' * sweep}resume={place}"], said=said)
     if code == 0 and end_of(place) == state:
         counts[f"{how}: ended bit-identical"] += 1
         counts["LOST: leftovers"] += len(list(place.rglob("*.partial")))

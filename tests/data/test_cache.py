@@ -161,3 +161,29 @@ def test_process_killed_while_writing_leaves_no_final_file(tmp_path: Path) -> No
         temporary.write_bytes(b"again")
     assert list(tmp_path.iterdir()) == [path]
     assert path.read_bytes() == b"again"
+
+
+def test_processes_that_ask_at_once_make_it_once(tmp_path: Path) -> None:
+    """Those of a training on several devices, or the jobs of a sweep."""
+    made = tmp_path / "made"
+
+    def make() -> Tensors:
+        with made.open("a") as file:
+            file.write("once\n")
+        time.sleep(0.3)  # all others have come by then
+        return {"a": torch.arange(6)}
+
+    def ask() -> None:
+        found = cached(tmp_path / "cache", "x", {}, make, {"a": ("I64", 6)})
+        assert found["a"].tolist() == [*range(6)]
+
+    processes = [
+        multiprocessing.get_context("fork").Process(target=ask) for _ in range(4)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * 4
+    assert made.read_text() == "once\n"
+    assert [p.suffix for p in (tmp_path / "cache").iterdir()] == [".safetensors"]

@@ -1,7 +1,12 @@
 """The order of the training images: a permutation that seed and epoch alone decide."""
 
+import json
+from multiprocessing import get_context
+from pathlib import Path
+
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import distributed
 
 from imex_experiments.data.epoch_sampler import EpochSampler, FixedSampler
 
@@ -32,3 +37,30 @@ def test_a_fixed_order_is_that_of_epoch_0_also_from_a_position_on() -> None:
         assert list(sampler) == order(40, 3, 0)
     sampler.start = 8
     assert list(sampler) == order(40, 3, 0)[8:]
+
+
+def test_processes_share_the_batches_of_one(tmp_path: Path) -> None:
+    """Batches of 2 in each of two are batches of 4, from any position; 11 is odd."""
+
+    def take(rank: int) -> None:
+        store = f"file://{tmp_path}/store"
+        distributed.init_process_group("gloo", store, rank=rank, world_size=2)
+        sampler = EpochSampler(11, seed=3)
+        sampler.set_epoch(2)
+        found = [len(sampler), list(sampler)]
+        sampler.start = 4
+        (tmp_path / str(rank)).write_text(json.dumps([*found, list(sampler)]))
+        distributed.destroy_process_group()
+
+    processes = [get_context("fork").Process(target=take, args=(n,)) for n in (0, 1)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    whole = order(11, 3, 2)
+    ones, twos = (json.loads((tmp_path / str(rank)).read_text()) for rank in (0, 1))
+    assert (ones[0], twos[0]) == (6, 6)
+    for batch in range(0, 6, 2):
+        expected = [*whole, whole[0]][2 * batch : 2 * batch + 4]
+        assert {*ones[1][batch : batch + 2], *twos[1][batch : batch + 2]} == {*expected}
+    assert (ones[2], twos[2]) == (ones[1][4:], twos[1][4:])

@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 import torch
 from folder_sets import folder_data, pixels, save, write_set
-from lightning_fabric.utilities.distributed import DistributedSamplerWrapper
 
 from imex_experiments.data import Augmentation
 from imex_experiments.data.folder.labels import IGNORED
-from imex_experiments.data.folder.split import Memory, Pictures, Reader, ViewLoader
+from imex_experiments.data.folder.split import Memory, Pictures, Reader
 from imex_experiments.errors import DataError
 
 AUGMENT = Augmentation("both", 30, 1.5, 0.3, 1.5, 0.2, 0.2, 0.3)
@@ -113,26 +112,6 @@ def test_a_survey_is_made_once_for_the_same_files(
     (root / "val/images/0.png").write_text("x")
     with pytest.raises(DataError, match="not a readable image"):
         folder_data(root)
-
-
-def test_several_devices_share_the_views_and_see_new_ones_in_each_epoch(
-    root: Path,
-) -> None:
-    """As Lightning does it: the sampler is wrapped, and the wrapper is given the epoch."""
-    loader = folder_data(root, crop=8, views=2).train_dataloader()
-    epochs = []
-    for epoch in range(2):
-        seen = []
-        for rank in range(2):
-            sampler = DistributedSamplerWrapper(
-                loader.sampler, num_replicas=2, rank=rank, seed=0
-            )
-            sampler.set_epoch(epoch)
-            mine = ViewLoader(loader.dataset, 2, sampler=sampler)
-            seen += [tuple(x.flatten().tolist()) for i, _ in mine for x in i]
-        assert len(set(seen)) == 8
-        epochs.append(set(seen))
-    assert epochs[0] != epochs[1]
 
 
 def test_a_training_that_overfits_sees_the_same_views(root: Path) -> None:

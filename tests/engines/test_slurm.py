@@ -19,7 +19,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from cluster import Slurm, missing, running
-from conftest import ROOT, Command, fork_jobs
+from conftest import ROOT, Command
 from torture import SMALL, fingerprint
 
 pytestmark = [
@@ -186,9 +186,7 @@ def test_every_fate_of_a_job_is_answered_and_resume_ends_as_if_undisturbed(
     assert [again.status(seed) for seed in (0, 2)] == finished
     assert "4 jobs" in again.out.read_text()
     (tmp_path / "whole").mkdir()
-    done = forked(
-        TRAIN, *words, cwd=tmp_path / "whole", before=fork_jobs, GATES=str(gates)
-    )
+    done = forked(TRAIN, *words, cwd=tmp_path / "whole", GATES=str(gates))
     assert done.returncode == 0, done.stderr
     (whole,) = tmp_path.glob("whole/outputs/sweeps/*")
     same, expected = (sweep / "results.csv" for sweep in (again.sweep, whole))

@@ -162,3 +162,15 @@ def test_batch_norms_are_synchronised_on_gpus_alone() -> None:
         ConfigError, match=r"trainer\.sync_batchnorm=true: GPUs have it"
     ):
         check_own_keys(cfg.trainer)
+
+
+def test_devices_that_torchrun_did_not_start_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    check_own_keys(
+        composed("trainer=ddp", "trainer.devices=2", "trainer.num_nodes=2").trainer
+    )
+    with pytest.raises(ConfigError, match=r"devices=1 .*has started 4 processes; give"):
+        check_own_keys(composed().trainer)

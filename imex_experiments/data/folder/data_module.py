@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from imex_experiments.data.epoch_sampler import overfits
+from imex_experiments.data.epoch_sampler import EpochLoader, overfits
 from imex_experiments.data.folder.augmentation import Augmentation, Transform
 from imex_experiments.data.folder.labels import IGNORED, LabelMap, class_names
 from imex_experiments.data.folder.layout import Division, find_splits
@@ -23,7 +23,6 @@ from imex_experiments.data.folder.split import (
     Pictures,
     Reader,
     Sample,
-    ViewLoader,
     Views,
     only,
 )
@@ -258,16 +257,17 @@ class FolderData(DataModule):
         transform = Transform(self.augment, self.crop, facts["mean"], facts["std"])
         seed = torch.initial_seed()
         views = Views(self.splits["train"], transform, self.views, seed)
-        odd = len(views) % self.batch_size == 1 and self.batch_size > 1
+        sampler = FixedIndices if overfits(self.trainer) else EpochIndices
+        order = sampler(len(views), seed)
+        odd = len(order) % self.batch_size == 1 and self.batch_size > 1
         if odd:
             log.warning(
                 "the last batch would hold one image; it is dropped (batch norm)"
             )
-        order = FixedIndices if overfits(self.trainer) else EpochIndices
-        return ViewLoader(
+        return EpochLoader(
             views,
             self.batch_size,
-            sampler=order(len(views), seed),
+            sampler=order,
             drop_last=odd,
             **self._options(),
         )

@@ -12,11 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate, get_worker_info
 
-from imex_experiments.data.epoch_sampler import (
-    EpochLoader,
-    EpochSampler,
-    FixedSampler,
-)
+from imex_experiments.data.epoch_sampler import EpochSampler, FixedSampler
 from imex_experiments.data.folder.augmentation import Transform, one_thread
 from imex_experiments.data.folder.labels import LabelMap
 from imex_experiments.data.folder.layout import SPLITS, Pair
@@ -157,20 +153,6 @@ class EpochIndices(EpochSampler):
 
 class FixedIndices(EpochIndices, FixedSampler):
     """The order and the views of epoch 0 in every epoch, for `trainer.overfit_batches`."""
-
-
-class ViewLoader(EpochLoader):
-    """An EpochLoader whose indices follow the epoch on several devices too.
-
-    There Lightning wraps the sampler in one of its own, and sets the epoch of that alone.
-    """
-
-    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        sampler: Any = self.sampler
-        wrapped = getattr(getattr(sampler, "dataset", None), "_sampler", None)
-        if isinstance(wrapped, EpochIndices):
-            wrapped.set_epoch(sampler.epoch)
-        return super().__iter__()
 
 
 class Batches(Dataset):

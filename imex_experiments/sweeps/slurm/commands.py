@@ -16,7 +16,7 @@ def sbatch(options: Sequence[str], script: str) -> str:
     except FileNotFoundError as error:
         raise ConfigError(
             "hydra/launcher=slurm: there is no sbatch here; give the command on a machine "
-            "of the cluster, or take hydra/launcher=ray_cpu"
+            "of the cluster, or take hydra/launcher=processes"
         ) from error
     if done.returncode:
         lines = [line.removeprefix("sbatch: ") for line in done.stderr.splitlines()]

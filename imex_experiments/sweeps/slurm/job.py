@@ -6,6 +6,7 @@ if __name__ == "__main__":
     end_at_once()  # until the imports are done, which takes seconds
 
 import logging
+import math
 import os
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from imex_experiments.errors import FULL_ERROR, Terminated, exit_code, one_line
 from imex_experiments.installed import TRAIN
 from imex_experiments.process.command import run_command
 from imex_experiments.runs.status import record_end, status_if_readable
-from imex_experiments.sweeps.jobs import run_named
+from imex_experiments.sweeps.jobs import Job, run_named
 
 log = logging.getLogger(__name__)
 
@@ -31,14 +32,15 @@ def main() -> None:
     )
     INTERRUPTS.once = True  # SLURM repeats itself when the limit has come
     try:
-        status = run_named(str(TRAIN), words, Path(folder), name)
+        score = run_named(str(TRAIN), Job(name, words, Path(folder)))
     except Terminated as signal:
         if str(signal) == "SIGUSR2":
             at_limit(name, Path(folder), int(most))
         else:
             log.warning("%s %s", name, one_line(signal))
         sys.exit(exit_code(signal))
-    sys.exit(status["exit_code"])
+    if math.isnan(score):
+        sys.exit(status_if_readable(Path(folder)).get("exit_code") or 1)
 
 
 def at_limit(name: str, folder: Path, most: int) -> None:
