@@ -32,7 +32,7 @@ setup: $(DEV) ## Make the environment in .venv, with launchers and test tools
 train: $(READY) ## Train IMEXnet on Q-tips (other runs: make train ARGS="model=resnet")
 	$(BIN)/python train.py $(ARGS)
 
-NORMAL := -m "not slow and not docs"
+NORMAL := -m "not slow and not docs and not engines"
 ROOMS := $(addprefix tests/,operators terms solvers integrators networks analysis tasks data)
 SOLVES := $(addprefix tests/operators/,test_implicit_conv.py test_boundaries.py \
 	test_stencils.py test_fused.py::test_kernels_for_cpus_agree_with_torch)
@@ -67,6 +67,10 @@ test-slow: $(DEV) ## Run the tests that train to the end
 .PHONY: test-cluster
 test-cluster: $(DEV) ## Run the jobs of a sweep on a real Ray (two minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_sweeps.py -k "ray_gives and 3"
+
+.PHONY: test-engines
+test-engines: $(DEV) ## Run sweeps on a SLURM of the tests' own (root and its packages; minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/engines
 
 .PHONY: test-faults
 test-faults: $(DEV) ## Kill, fill, fuzz and forge, and take out every guard (two hours)

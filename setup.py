@@ -1,4 +1,4 @@
-"""Put conf/ into the package; all else of the build is in pyproject.toml."""
+"""Put conf/ into the package, with Hydra's plugin beside it; all else is in pyproject.toml."""
 
 from setuptools import find_namespace_packages, setup
 

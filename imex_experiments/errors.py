@@ -218,9 +218,13 @@ def _killed(workers: Sequence[Any]) -> BaseException:
     return StorageError(f"DataLoader worker (pid {gone}) is gone{FEWER_WORKERS}")
 
 
+INTERRUPTED = (130, 143)
+"""Exit codes of a run that Ctrl-C or a signal ended."""
+
+
 def is_interrupt(error: BaseException) -> bool:
     """Return True if Ctrl-C or a signal ended the run, so that it can be resumed."""
-    return exit_code(error) in (130, 143)
+    return exit_code(error) in INTERRUPTED
 
 
 def one_line(error: BaseException) -> str:

@@ -45,6 +45,7 @@ LINES = {
     signal.SIGINT: (130, "error: interrupted by Ctrl-C\n"),
     signal.SIGTERM: (143, "error: ended by SIGTERM\n"),
     signal.SIGHUP: (143, "error: ended by SIGHUP\n"),
+    signal.SIGUSR2: (143, "error: ended by SIGUSR2\n"),
 }
 
 SLOW_TORCH = "import time\nprint('importing', flush=True)\ntime.sleep(60)\n"

@@ -35,7 +35,7 @@ TINY: dict[str, Any] = {
 
 def surroundings() -> list[object]:
     """What of this process a training could change for its caller."""
-    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
     root = logging.getLogger()
     return [
         [*map(signal.getsignal, signals)],

@@ -31,6 +31,7 @@ from torture import (
 
 from imex_experiments.callbacks import Checkpoints, FiniteCheck
 from imex_experiments.data.cifar10 import ARCHIVE
+from imex_experiments.process.interrupts import INTERRUPTS
 from imex_experiments.runs.checkpoint_io import read_checkpoint
 from imex_experiments.runs.layout import BEST, CONFIG, LAST, PREVIOUS
 
@@ -356,6 +357,20 @@ def test_second_signal_ends_at_once(tmp_path: Path) -> None:
     assert train(words, twice) == 130
     assert not list(run.rglob("*.ckpt"))
     assert train([f"resume={run}"]) == 4
+
+
+def test_second_signal_to_a_job_of_a_sweep_is_the_first_again(tmp_path: Path) -> None:
+    """SLURM signals the job and the process above it, whose end is a signal to the job."""
+
+    def twice() -> None:
+        INTERRUPTS.once = True  # as `end_with_parent` does
+        signal_at(2, signal.SIGTERM)
+        signal_at(2, signal.SIGTERM)
+
+    run = tmp_path / "run"
+    words = [*SMALL, "callbacks.checkpoints.every_steps=null", f"hydra.run.dir={run}"]
+    assert train(words, twice) == 143
+    assert (run / "checkpoints/last.ckpt").is_file()
 
 
 @pytest.mark.slow

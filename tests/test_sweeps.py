@@ -1,5 +1,6 @@
 """Sweeps as a user runs them: real jobs, a real Ray, and real ways to die."""
 
+import csv
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from itertools import pairwise
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +19,16 @@ import torch
 from conftest import ROOT, Command
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.plugins import Plugins
 from omegaconf import OmegaConf, open_dict
 
 from imex_experiments.errors import ConfigError
 from imex_experiments.networks import DynamicNet
 from imex_experiments.runs.folder import alone_in
 from imex_experiments.sweeps.jobs import run_in_child
-from imex_experiments.sweeps.plan import check_points, points_of
+from imex_experiments.sweeps.plan import check_points
+from imex_experiments.sweeps.points import points_of
+from imex_experiments.sweeps.slurm import room
 
 TRAIN = str(ROOT / "train.py")
 TUNE = str(ROOT / "scripts" / "tune.py")
@@ -85,6 +90,53 @@ def test_failing_jobs_stop_nobody_and_resume_runs_exactly_those(
     assert {status["state"] for status in second} == {"finished"}
     again = [b["seed"] for a, b in zip(first, second, strict=True) if a != b]
     assert again == bad
+
+
+PROCESSES = "hydra_plugins.imex_processes.ProcessesLauncher"
+
+
+@pytest.mark.parametrize(
+    ("error", "done", "code"),
+    [(RuntimeError("a node died"), 1, 1), (KeyboardInterrupt(), 0, 130)],
+)
+def test_a_sweep_is_reported_whatever_its_launcher_raises(
+    error: BaseException, done: int, code: int, forked: Command, tmp_path: Path
+) -> None:
+    """After `done` jobs, with one that seems to run and one that never began."""
+    sweep = tmp_path / "sweep"
+    sweep.mkdir()
+
+    def failing() -> None:
+        launcher: Any = Plugins.instance().class_name_to_class[PROCESSES]
+        launch = launcher.launch
+
+        def fail(self: Any, overrides: Any, initial_job_idx: int) -> None:
+            launch(self, overrides[:done], initial_job_idx)
+            (sweep / "1_seed=1/status.json").write_text('{"state": "running"}')
+            raise error
+
+        launcher.launch = fail
+
+    words = ["-m", "seed=0,1,2", *TINY, "hydra.sweep.dir=sweep"]
+    ended = forked(TRAIN, *words, cwd=tmp_path, before=failing)
+    assert ended.returncode == code, ended.stderr
+    rows = list(csv.DictReader((sweep / "results.csv").open()))
+    never, killed = "ended before it began", "killed, or its machine failed"
+    lost = [("interrupted", reason) for reason in (never, killed, never)]
+    expected = [("finished", "")] * done + lost[done:]
+    assert [(row["state"], row["reason"]) for row in rows] == expected
+    assert [row["seed"] for row in rows] == ["0", "1", "2"]
+    for reason in (never, killed):
+        assert reason in (sweep / "summary.md").read_text()
+        assert reason in ended.stdout
+    again = (
+        f"{3 - done} of 3 jobs have no result; run only those with: python train.py "
+    )
+    again += "sweep.resume=sweep"
+    last = {130: "error: interrupted by Ctrl-C\n"}
+    node = f"error: {again} (hydra.launcher: RuntimeError: a node died)\n"
+    assert ended.stderr == last.get(code, node)
+    assert again in ended.stdout + ended.stderr
 
 
 def test_a_job_without_its_data_is_recorded_in_its_folder(tmp_path: Path) -> None:
@@ -333,7 +385,6 @@ sys.modules["hydra_plugins"].__path__ = []
     ("words", "complaint"),
     [
         ([TRAIN, "-m", "hydra/launcher=ray_gpu"], "hydra-ray-launcher is missing: pip"),
-        ([TRAIN, "-m", "hydra/launcher=slurm"], "hydra-submitit-launcher is missing:"),
         ([TUNE, "model.h=interval(0.5,1)"], "optuna is missing: pip install -c"),
     ],
 )
@@ -346,3 +397,28 @@ def test_what_is_not_installed_is_named_with_the_install_line(
     assert done.returncode == 2, done.stderr
     assert complaint in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_slurm_is_asked_for_where_it_is(forked: Command, tmp_path: Path) -> None:
+    words = ["-m", "seed=0,1", *TINY, "hydra/launcher=slurm", "hydra.sweep.dir=."]
+    done = forked(TRAIN, *words, cwd=tmp_path, PATH="/no/where")
+    assert done.returncode == 2, done.stderr
+    assert "hydra/launcher=slurm: there is no sbatch here" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("limit", "minutes"),
+    [("infinite", inf), ("30:00", 30), ("1-12:00:00", 2160), ("2:00:30", 120.5)],
+)
+def test_time_limits_of_slurm(limit: str, minutes: float) -> None:
+    assert room._minutes(limit) == minutes
+
+
+@pytest.mark.parametrize(
+    ("gres", "number"),
+    [("(null)", 0), ("gpu:2", 2), ("gpu:a100:4(S:0-1),fpga:1,gpu:v100:2", 6)],
+)
+def test_gpus_of_slurm(gres: str, number: int) -> None:
+    assert room._gpus(gres) == number

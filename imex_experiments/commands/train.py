@@ -13,6 +13,7 @@ from imex_experiments.installed import CONF, TRAIN
 from imex_experiments.process.rank import is_first_process, started_by_lightning
 from imex_experiments.process.tied import end_with_parent
 from imex_experiments.runs.resume import resumed_arguments
+from imex_experiments.sweeps.hooks import sweep_reported
 from imex_experiments.sweeps.jobs import job
 from imex_experiments.sweeps.resume import resumed_sweep
 from imex_experiments.training.prepared import prepared
@@ -53,7 +54,8 @@ def main() -> None:
             if not is_first_process():
                 sys.argv += _of_another_process(elsewhere)
         application = hydra.main(str(CONF), "train", version_base="1.3")
-        application(job(str(TRAIN))(train))()
+        with sweep_reported():
+            application(job(str(TRAIN))(train))()
 
 
 def _of_another_process(elsewhere: str) -> list[str]:

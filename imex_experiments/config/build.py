@@ -51,14 +51,6 @@ KWARGS_READERS = {
         *("module", "process_group", "device_id"),
     ),
     "pytorch_lightning.profilers.pytorch.PyTorchProfiler": ("torch.profiler.profile",),
-    "hydra_plugins.hydra_submitit_launcher.submitit_launcher.LocalLauncher": (
-        "hydra_plugins.hydra_submitit_launcher.config.LocalQueueConf",
-        "_target_",
-    ),
-    "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher": (
-        "hydra_plugins.hydra_submitit_launcher.config.SlurmQueueConf",
-        "_target_",
-    ),
 }
 """Class with `**kwargs` -> the callable that receives them, and its parameters that the
 class passes itself. Every other class with `**kwargs` takes its named parameters alone."""

@@ -110,7 +110,7 @@ class TensorData(DataModule):
             "batch_size": self.batch_size,
             "num_workers": self.num_workers,
             "persistent_workers": self.num_workers > 0,
-            "worker_init_fn": leave_ctrl_c_to_parent,
+            "worker_init_fn": leave_signals_to_parent,
             "generator": torch.Generator().manual_seed(0),
         }
 
@@ -133,9 +133,13 @@ def _as_drawn(batch: list[Tensor]) -> list[Tensor]:
     return batch
 
 
-def leave_ctrl_c_to_parent(worker: int) -> None:
-    """Ignore Ctrl-C in a worker: a terminal sends it to all processes.
+def leave_signals_to_parent(worker: int) -> None:
+    """Ignore Ctrl-C in a worker, and the first SIGTERM: others send them to all processes.
 
-    The parent needs its workers until the run has been saved.
+    A terminal does so, and SLURM. The parent needs its workers until the run has been saved.
+    It ends one that hangs by SIGTERM, at its own end a second time.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(
+        signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    )

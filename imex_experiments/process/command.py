@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 ALLOW_MORE = "HYDRA_INSTANTIATE_ALLOWLIST_OVERRIDE"
 """The variable that takes classes off Hydra's list of dangerous ones; it is ignored."""
 
-PLUGINS = {"ray": "hydra-ray-launcher", "submitit_slurm": "hydra-submitit-launcher"}
+PLUGINS = {"ray": "hydra-ray-launcher"}
 """Launchers of other packages, and the packages to install."""
 
 REPLACED = {

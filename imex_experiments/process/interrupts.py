@@ -1,4 +1,4 @@
-"""Turn Ctrl-C, SIGTERM and SIGHUP into exceptions, at once or after a training step."""
+"""Turn Ctrl-C and signals that end a run into exceptions, at once or after a training step."""
 
 import logging
 import os
@@ -12,21 +12,26 @@ from imex_experiments.errors import Terminated, exit_code, one_line
 
 log = logging.getLogger(__name__)
 
-NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
+NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR2")
 SIGNALS = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
-"""Ctrl-C, a request to terminate, and a closed terminal; Windows has no SIGHUP."""
+"""Ctrl-C, a request to terminate, a closed terminal, and a time limit that SLURM announces.
+
+Windows has no SIGHUP and no SIGUSR2.
+"""
 
 
 class Interrupts:
     """The signal handlers of this process, of which there is one instance.
 
     After `hold`, the first signal waits for `raise_pending`, which is called when the run
-    has been saved. A second signal is raised at once. `pending` is the exception of the
-    last signal, until `raised` is entered again.
+    has been saved. A second signal is raised at once, unless `once` is true. `pending` is
+    the exception of the last signal, until `raised` is entered again.
     """
 
     def __init__(self) -> None:
         self.pending: BaseException | None = None
+        self.once = False
+        """Ignore all signals but the first."""
         self._held = False
 
     @contextmanager
@@ -74,6 +79,8 @@ class Interrupts:
             signal.signal(number, self._receive)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self.once and self.pending is not None:
+            return
         waits = self._held and self.pending is None
         self.pending = interrupt = _interrupt(number)
         if not waits:

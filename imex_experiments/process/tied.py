@@ -15,6 +15,7 @@ from hydra.core.global_hydra import GlobalHydra
 
 from imex_experiments.errors import FULL_ERROR
 from imex_experiments.process.forks import fork
+from imex_experiments.process.interrupts import INTERRUPTS
 
 PARENT_WATCHED = "IMEX_END_WITH_PARENT"
 """Environment variable that `Children` sets for `end_with_parent` in a child."""
@@ -27,10 +28,13 @@ def end_with_parent() -> None:
     """Send SIGTERM to this process when its parent ends, if `Children` started it.
 
     The parent holds the other end of stdin. The system closes it when the parent ends, even
-    if it is killed, and the child then ends in order instead of training on.
+    if it is killed, and the child then ends in order instead of training on. Where a
+    cluster signals every process of a job, the child gets the same request twice: it
+    heeds the first.
     """
     if os.environ.pop(PARENT_WATCHED, None) is None:
         return
+    INTERRUPTS.once = True
 
     def watch() -> None:
         os.read(0, 1)

@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
+from rich.console import Console
 
 from imex_experiments.errors import StorageError
 from imex_experiments.files import write_text
@@ -61,6 +62,14 @@ def write_report(
         raise StorageError(f"out={folder}: cannot be written ({error})") from error
 
 
+def report_failures(runs: pd.DataFrame, out: Path) -> None:
+    """Write and print the report of runs of which none has finished."""
+    table = failures(runs)
+    write_text(out / "results.csv", results(runs).to_csv())
+    write_text(out / "summary.md", f"# Comparison\n\n{table.markdown()}")
+    Console(markup=False, highlight=False).print(table.rich())
+
+
 def results(runs: pd.DataFrame) -> pd.DataFrame:
     """Return the columns of results.csv, which depend on no clock and no path."""
     metrics = [name for name in metric_columns(runs) if not name.endswith("seconds")]
@@ -86,8 +95,8 @@ def summary(
         "All rows are in [results.csv](results.csv).\n",
         "```bash\n" + "\n".join(commands(sources)) + "\n```\n",
     ]
-    tables = (best, differences, settings, failures)
-    parts += [table(comparison).markdown() for table in tables]
+    parts += [table(comparison).markdown() for table in (best, differences, settings)]
+    parts += [failures(comparison.runs).markdown()]
     parts += ["## Pictures\n"]
     parts += [f"![{name}]({name}.png) ([numbers]({name}.csv))\n" for name in made]
     left_out = [name for name in NEEDS if name not in made]

@@ -119,7 +119,7 @@ def _section(part: str, sweep: Sweep, folder: Path, figures: Path) -> list[str]:
     sections.append(
         f"![{sweep.title}](figures/{name}.png) ([numbers](figures/{name}.csv))\n"
     )
-    lost = failures(comparison)
+    lost = failures(comparison.runs)
     if len(lost.cells):
         reasons = map(
             "`{run}` {state}: {reason}.".format_map, lost.cells.to_dict("records")

@@ -46,7 +46,7 @@ VARYING = ("auto", "learned")
 INTEGRATOR = "model.integrator._target_"
 
 NO_REASON = {
-    "": f"died before it wrote {STATUS}",
+    "": f"not begun, or died before it wrote {STATUS}",
     "running": "still running, or killed",
 }
 """State -> reason for a run that is not finished and recorded no reason."""

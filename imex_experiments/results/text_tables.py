@@ -42,7 +42,8 @@ class TextTable:
 def print_report(comparison: Comparison) -> None:
     """Print tables of the best settings, the paired differences and the failures."""
     console = Console(markup=False, highlight=False)  # a name may hold [4,8]
-    for table in (best(comparison), differences(comparison), failures(comparison)):
+    tables = (best(comparison), differences(comparison), failures(comparison.runs))
+    for table in tables:
         if len(table.cells):
             console.print(table.rich())
 
@@ -115,9 +116,8 @@ def differences(comparison: Comparison) -> TextTable:
     return TextTable("Paired differences", note, pd.DataFrame(rows).fillna(""))
 
 
-def failures(comparison: Comparison) -> TextTable:
-    """Return the runs without a result, with the reason."""
-    runs = comparison.runs
+def failures(runs: pd.DataFrame) -> TextTable:
+    """Return the runs of a table without a result, with the reason."""
     lost = runs.loc[runs["state"] != FINISHED, ["state", "reason"]].reset_index()
     note = f"{len(lost)} of {len(runs)} jobs have no result." if len(lost) else "None."
     return TextTable("Failures", note, lost)

@@ -17,6 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from imex_experiments.errors import (
+    INTERRUPTED,
     CheckpointError,
     StorageError,
     exit_code,
@@ -141,19 +142,22 @@ def _warn_of_other_machine(before: dict[str, Any], now: dict[str, Any]) -> None:
 def record_death(folder: Path, code: int, last_words: str) -> dict[str, Any]:
     """Write status.json for a run that was killed; return its content.
 
-    `code` is the exit code of the process, or the negative number of a signal.
+    `code` is the exit code of the process, or the negative number of a signal. A run that a
+    signal ended before it could record so is interrupted, any other one failed.
     """
     reason = last_words
     if code < 0:
         name = signal.Signals(-code).name
         reason = f"killed by {name}; running out of memory is the usual cause"
         code = StorageError.exit_code
-    status = status_if_readable(folder) | {
-        "state": "failed",
-        "exit_code": code or 1,
-        "reason": reason,
-        "finished": now(),
-    }
+    state = "interrupted" if code in INTERRUPTED else "failed"
+    return record_end(folder, state, code or 1, reason)
+
+
+def record_end(folder: Path, state: str, code: int, reason: str) -> dict[str, Any]:
+    """Write the end of a run to status.json from outside of it; return the content."""
+    end = {"state": state, "exit_code": code, "reason": reason, "finished": now()}
+    status = status_if_readable(folder) | end
     write_json(folder / STATUS, status)
     return status
 

@@ -10,7 +10,8 @@ import math
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
@@ -29,7 +30,7 @@ from imex_experiments.runs.checkpoint_io import has_checkpoint
 from imex_experiments.runs.folder import alone_in
 from imex_experiments.runs.layout import CONSOLE, HISTORY, LOGS, STATUS
 from imex_experiments.runs.load import read_metrics
-from imex_experiments.runs.status import record_death, status_if_readable
+from imex_experiments.runs.status import record_death, record_end, status_if_readable
 
 log = logging.getLogger(__name__)
 
@@ -77,9 +78,8 @@ class Job:
     def present(cls) -> "Job":
         """Return the job whose configuration Hydra holds."""
         hydra = HydraConfig.get()
-        swept = hydra.job.override_dirname.replace(",", " ")
         return cls(
-            f"job {hydra.job.num} ({swept})",
+            job_name(hydra.job),
             [*config_dirs(hydra), *hydra.overrides.task],
             Path(hydra.runtime.output_dir),
         )
@@ -111,12 +111,21 @@ class Job:
         return math.nan
 
 
+def job_name(job: Any) -> str:
+    """Return the name of a job by Hydra's node `job`: its number, and what is swept."""
+    return f"job {job.num} ({job.override_dirname.replace(',', ' ')})"
+
+
 def run_job(script: str) -> float:
     """Run the present job of a sweep; return its score, NaN if it failed.
 
     A failure stops no other job; the sweep reports all of them at its end.
     """
-    job = Job.present()
+    return run_named(script, Job.present())
+
+
+def run_named(script: str, job: Job) -> float:
+    """Run a job, and log its start and its end under its name; return its score or NaN."""
     if (score := job.score_before()) is not None:
         return score
     log.info("%s starts", job.name)
@@ -179,6 +188,25 @@ def failure(error: StorageError) -> dict[str, Any]:
 def score_of(folder: Path, status: Mapping[str, Any]) -> float:
     """Return the monitored metric of a finished run; `status` is its status.json."""
     return read_metrics(folder)[status["monitor"]]
+
+
+def record_lost(folders: Iterable[Path], seconds: float = 30.0) -> None:
+    """Record jobs that ended without recording it themselves as interrupted.
+
+    Jobs that run on are waited for, for `seconds` in all, and then left as they are.
+    """
+    end = time.monotonic() + seconds
+    for folder in folders:
+        if status_if_readable(folder).get("state") in ENDED:
+            continue
+        with suppress(StorageError), alone_in(folder, max(0.0, end - time.monotonic())):
+            state = status_if_readable(folder).get("state")
+            if state not in ENDED:
+                record_end(folder, "interrupted", 143, LOST[state is not None])
+
+
+LOST = ("ended before it began", "killed, or its machine failed")
+"""Reasons of jobs that recorded no end, without and with a beginning."""
 
 
 def _last_line(console: Path) -> str:

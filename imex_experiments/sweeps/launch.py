@@ -11,6 +11,9 @@ from imex_experiments.errors import ConfigError
 from imex_experiments.files import sync_folder, write_text
 from imex_experiments.process.interrupts import INTERRUPTS
 from imex_experiments.runs.layout import SWEEP
+from imex_experiments.sweeps.slurm import room
+
+SLURM = "hydra_plugins.imex_slurm.SlurmLauncher"
 
 
 def jobs_at_once(launcher: DictConfig) -> int | None:
@@ -28,6 +31,8 @@ def jobs_at_once(launcher: DictConfig) -> int | None:
                 "number of jobs that run at a time"
             )
         return launcher.n_jobs
+    if launcher._target_ == SLURM:
+        return room.jobs_at_once(launcher)
     if kind != "RayLauncher" or launcher.ray.init.get("address"):
         return launcher.get("array_parallelism")
     here = {"num_gpus": torch.cuda.device_count(), "num_cpus": os.cpu_count()}
@@ -63,7 +68,7 @@ def start_launcher(launcher: DictConfig) -> None:
     Ray's C++ aborts on SIGTERM, so our handlers are installed after it. Ray would also kill
     the jobs of a worker that ends; they end by themselves (see `end_with_parent`).
     """
-    if not str(launcher._target_).endswith(".RayLauncher"):
+    if not _is_ray(launcher):
         return
     import ray  # an optional dependency, and slow
 
@@ -73,3 +78,15 @@ def start_launcher(launcher: DictConfig) -> None:
         init.setdefault("object_store_memory", OBJECT_STORE)  # not to join a cluster
     ray.init(**init)
     INTERRUPTS.listen()
+
+
+def end_launcher(launcher: DictConfig) -> None:
+    """End the jobs that Ray, if it is the launcher, still runs; others end theirs."""
+    if _is_ray(launcher):
+        import ray
+
+        ray.shutdown()
+
+
+def _is_ray(launcher: DictConfig) -> bool:
+    return str(launcher._target_).endswith(".RayLauncher")

@@ -1,17 +1,10 @@
 """Plan a sweep: check its points and print what they cost, before the first job starts."""
 
-import os
-import pickle
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
@@ -23,89 +16,7 @@ from imex_experiments.process.forks import apart, can_fork
 from imex_experiments.runs.status import status_if_readable
 from imex_experiments.sweeps.estimate import estimate
 from imex_experiments.sweeps.launch import jobs_at_once
-
-LONGEST_NAME = 255
-"""Bytes of a file name that every file system in use takes."""
-
-
-@dataclass(frozen=True)
-class Point:
-    """One job of a sweep: its overrides, those that are swept, and its configuration."""
-
-    words: list[str]
-    swept: list[str]
-    config: DictConfig
-
-
-def points_of(config: DictConfig) -> list[Point]:
-    """Return every point of a multirun configuration, as Hydra's basic sweeper makes them.
-
-    Hydra composes each choice of groups once. Values are then set by Hydra's own function.
-    """
-    loader: Any = GlobalHydra.instance().config_loader()
-    parser = OverridesParser.create(loader)
-    overrides = parser.parse_overrides(list(config.hydra.overrides.task))
-    swept = {o.get_key_element() for o in overrides if o.is_sweep_override()}
-    (batch,) = BasicSweeper.split_arguments(overrides, None)
-    chosen: dict[tuple[str, ...], bytes] = {}
-
-    def compose(words: Sequence[str]) -> DictConfig:
-        groups: list[Override] = []
-        values: list[Override] = []
-        for override in parser.parse_overrides(list(words)):
-            known = loader.repository.group_exists(override.key_or_group)
-            is_group = known and not isinstance(override.value(), dict)
-            (groups if is_group else values).append(override)
-        choice = tuple(override.input_line or "" for override in groups)
-        if choice not in chosen:
-            found = loader.load_sweep_config(config, list(choice))
-            chosen[choice] = pickle.dumps(found)
-        composed = pickle.loads(chosen[choice])  # a fifth of the time of a deep copy
-        loader._apply_overrides_to_config(values, composed)
-        OmegaConf.copy_cache(from_config=config, to_config=composed)
-        return composed
-
-    return [
-        Point(
-            words,
-            [word for word in words if word.partition("=")[0] in swept],
-            compose(words),
-        )
-        for words in batch
-    ]
-
-
-def name_folders_by_swept(config: DictConfig, points: Sequence[Point]) -> None:
-    """Name the folders of jobs by the overrides that are swept.
-
-    ConfigError for a name that leads out of the sweep, as a path may, and for one that is
-    too long for a file system.
-    """
-    for point in points:
-        name = ",".join(sorted(point.swept))
-        if os.path.normpath(f"0_{name}").startswith(os.pardir):
-            raise ConfigError(f"{name}: leads out of the folder of the sweep")
-    words = [word for word in points[0].words if word not in points[0].swept]
-    same = [word.partition("=")[0].lstrip("+~") for word in words]
-    with open_dict(config):
-        config.hydra.overrides.hydra.append(
-            f"hydra.job.config.override_dirname.exclude_keys=[{','.join(same)}]"
-        )
-    _check_names(config, points)
-
-
-def _check_names(config: DictConfig, points: Sequence[Point]) -> None:
-    plain: Any = OmegaConf.to_container(config.hydra.sweep, resolve=False)
-    if "override_dirname" not in plain["subdir"]:
-        return
-    for number, point in enumerate(points):
-        size = len(f"{number}_{','.join(point.swept)}".encode())
-        if size > LONGEST_NAME:
-            raise ConfigError(
-                f"hydra.sweep.subdir: job {number} would have a folder with a name of "
-                f"{size} bytes, more than {LONGEST_NAME}; give "
-                "'hydra.sweep.subdir=${hydra.job.num}'"
-            )
+from imex_experiments.sweeps.points import Point
 
 
 def check_points(points: Sequence[Point]) -> list[Point]:

@@ -44,8 +44,8 @@ LAUNCH = re.compile(
     r"|hydra\.job\.config\.override_dirname\.exclude_keys=[][\w./@,]*"
     r"|hydra\.launcher\.(n_jobs=([1-9]|[1-5]\d|6[0-4])|fork=\w+)"
     r"|hydra\.launcher\.(ray\.(init|remote)\.num_[cg]pus|partition|account|qos"
-    r"|constraint|timeout_min|nodes|tasks_per_node|cpus_per_task|gpus_per_node|gres"
-    r"|mem_gb|array_parallelism)=[\w.:+-]*"
+    r"|constraint|exclude|timeout_min|signal_delay_s|max_num_timeout|cpus_per_task"
+    r"|gpus_per_node|gres|mem_gb|array_parallelism)=[\w.:+-]*"
 )
 """Overrides of Hydra's node that are taken from a sweep's folder: numbers and places of jobs,
 at most 64 of them at a time on this machine, no commands."""

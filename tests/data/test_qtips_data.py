@@ -1,15 +1,22 @@
 """The DataModule: batches, facts of the training split, and refusals."""
 
 import logging
+import multiprocessing
+import os
+import signal
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytorch_lightning as pl
 import torch
 from safetensors.torch import load_file
+from torch.utils.data import DataLoader
 
 from imex_experiments.data import QtipsData
 from imex_experiments.data.cache import _write
+from imex_experiments.data.tensor_data import leave_signals_to_parent
 
 
 def make(cache: Path, **options: object) -> QtipsData:
@@ -25,6 +32,32 @@ def test_batches_are_raw_images_and_labels(cache: Path) -> None:
     assert images.shape == (16, 1, 64, 64)
     assert labels.shape == (16, 64, 64)
     assert images.dtype == labels.dtype == torch.uint8
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="signals of Linux")
+def test_a_worker_goes_on_after_a_signal_to_all_processes() -> None:
+    """Ctrl-C, which a terminal sends, and SIGTERM, which SLURM does; a second one ends it."""
+    numbers = torch.arange(8)
+    loader = DataLoader(numbers, num_workers=1, worker_init_fn=leave_signals_to_parent)
+    batches: Any = iter(loader)
+    assert next(batches) == 0  # the worker has begun, and is some batches ahead
+    (worker,) = batches._workers
+    for number in (signal.SIGINT, signal.SIGTERM):
+        os.kill(worker.pid, number)
+    assert torch.cat([*batches]).tolist() == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_a_worker_ends_at_a_second_sigterm() -> None:
+    ended = multiprocessing.get_context("fork").Process(target=_terminated_twice)
+    ended.start()
+    ended.join(30)
+    assert ended.exitcode == -signal.SIGTERM
+
+
+def _terminated_twice() -> None:
+    leave_signals_to_parent(0)
+    for _ in range(2):
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def test_splits_differ(cache: Path) -> None:

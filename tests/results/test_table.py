@@ -41,7 +41,7 @@ def test_jobs_are_read_in_natural_order_with_states_and_reasons(tmp_path: Path) 
     ]
     assert [reason for reason in runs["reason"] if reason] == [
         "still running, or killed",
-        "died before it wrote status.json",
+        "not begun, or died before it wrote status.json",
         "loss is nan at step 3",
     ]
 
@@ -130,7 +130,7 @@ def test_corrupt_run_is_named_and_skipped_and_the_rest_goes_on(
     assert "0_seed=0" in warning
     assert warning.isprintable()
     assert name.split("/")[0] in warning
-    (failure,) = failures(comparison).cells.to_dict("records")
+    (failure,) = failures(comparison.runs).cells.to_dict("records")
     assert (failure["run"], failure["state"]) == ("0_seed=0", "unreadable")
     assert best(comparison).cells["test/miou"].tolist() == ["0.7000"]
 

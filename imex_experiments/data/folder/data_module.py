@@ -27,7 +27,7 @@ from imex_experiments.data.folder.split import (
     only,
 )
 from imex_experiments.data.folder.survey import Survey, survey
-from imex_experiments.data.tensor_data import leave_ctrl_c_to_parent
+from imex_experiments.data.tensor_data import leave_signals_to_parent
 from imex_experiments.errors import DataError
 from imex_experiments.facts import DataModule, Facts
 
@@ -290,7 +290,7 @@ class FolderData(DataModule):
         return {
             "num_workers": self.num_workers,
             "persistent_workers": self.num_workers > 0,
-            "worker_init_fn": leave_ctrl_c_to_parent,
+            "worker_init_fn": leave_signals_to_parent,
             "generator": torch.Generator().manual_seed(0),
         }
 
