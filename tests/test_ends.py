@@ -26,6 +26,7 @@ from test_resume import signal_at
 from torture import SMALL, TRAIN, train
 
 from imex_experiments.callbacks import FiniteCheck
+from imex_experiments.commands import entry
 from imex_experiments.data.folder.published import write_image_folder
 from imex_experiments.data.qtips import QtipsRecipe, make_qtips
 
@@ -175,6 +176,19 @@ def test_training_outlives_the_reader_of_its_output(
     assert done.stderr == ""
     assert status_of(run)["state"] == "finished"
     assert "epoch 2/2" in (run / "train.log").read_text()
+
+
+def test_help_of_imex_outlives_its_reader(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """`imex --help | true`: no traceback of a broken pipe."""
+    read, write = os.pipe()
+    os.close(read)
+    monkeypatch.setattr(sys, "argv", ["imex", "--help"])
+    with open(write, "w") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        entry.main()
+    assert capfd.readouterr().err == ""
 
 
 PIPED = f"""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from imex_experiments.errors import ConfigError, nearest
 from imex_experiments.installed import TRAIN
+from imex_experiments.process.console import lenient_console
 from imex_experiments.process.interrupts import end_at_once
 from imex_experiments.process.spared import without_unused
 
@@ -30,7 +31,8 @@ def main() -> None:
     """Run `imex <command> <arguments>`."""
     name, *arguments = sys.argv[1:] or HELP
     if name in HELP:
-        print(usage())
+        with lenient_console():
+            print(usage())
         return
     if name not in summaries():
         print(
