@@ -6,7 +6,7 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import chain
 from pathlib import Path
@@ -91,14 +91,26 @@ def _kept(
 
 @contextmanager
 def _alone_at(path: Path) -> Iterator[None]:
-    """Wait until no other process makes the file, where folder and file system allow it."""
+    """Wait until no other process makes the file, where folder and file system allow it.
+
+    New folders that stay empty, because the file could not be made, are removed.
+    """
     lock = path.with_name(f".{path.name}.lock{PARTIAL}")
+    new = [folder for folder in path.parents if not folder.exists()]
     with ExitStack() as held:
+        held.callback(_remove_empty, new)
         with suppress(OSError, NotImplementedError):
             path.parent.mkdir(parents=True, exist_ok=True)
             held.enter_context(FileLock(lock))
             held.callback(lock.unlink, missing_ok=True)  # who waits finds the file made
         yield
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    """Remove folders, innermost first, until one has files or cannot be removed."""
+    with suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
 
 
 def _digest(data: bytes) -> str:
