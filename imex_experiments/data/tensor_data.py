@@ -1,7 +1,10 @@
 """Load batches from splits that fit into memory."""
 
 import logging
+import os
 import signal
+import sys
+import threading
 from typing import Any
 
 import torch
@@ -134,12 +137,19 @@ def _as_drawn(batch: list[Tensor]) -> list[Tensor]:
 
 
 def leave_signals_to_parent(worker: int) -> None:
-    """Ignore Ctrl-C in a worker, and the first SIGTERM: others send them to all processes.
+    """Ignore Ctrl-C in a worker, and a SIGTERM of any process but its parent.
 
-    A terminal does so, and SLURM. The parent needs its workers until the run has been saved.
-    It ends one that hangs by SIGTERM, at its own end a second time.
+    A terminal sends the one to all processes, SLURM the other. The parent needs its workers
+    until the run has been saved; then it ends them. No system but Linux says who sent one.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(
-        signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    )
+    if sys.platform == "linux":
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        threading.Thread(target=_end_for_parent, daemon=True).start()
+
+
+def _end_for_parent() -> None:
+    """Wait for a SIGTERM of the parent, and end this process."""
+    while signal.sigwaitinfo([signal.SIGTERM]).si_pid != os.getppid():
+        pass
+    os._exit(0)
