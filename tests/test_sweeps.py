@@ -92,7 +92,7 @@ def test_failing_jobs_stop_nobody_and_resume_runs_exactly_those(
     assert again == bad
 
 
-PROCESSES = "hydra_plugins.imex_processes.ProcessesLauncher"
+PROCESSES = "hydra_plugins.imex_launchers.ProcessesLauncher"
 
 
 @pytest.mark.parametrize(

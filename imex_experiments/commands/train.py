@@ -2,6 +2,7 @@
 
 import os
 import sys
+from contextlib import nullcontext
 from tempfile import TemporaryDirectory
 
 import hydra
@@ -46,12 +47,13 @@ def train(cfg: DictConfig) -> float:
 def main() -> None:
     """Hand sys.argv to Hydra; a resumed run or sweep gets those of its first command."""
     end_with_parent()
-    with TemporaryDirectory() as elsewhere:
+    first = is_first_process()
+    with nullcontext("") if first else TemporaryDirectory() as elsewhere:
         if not started_by_lightning(sys.argv):
             given = rewritten(resumed_sweep(resumed_arguments(sys.argv[1:])))
             sys.argv[1:] = options_first(given)
             keep_hooks(sys.argv[1:])
-            if not is_first_process():
+            if not first:
                 sys.argv += _of_another_process(elsewhere)
         application = hydra.main(str(CONF), "train", version_base="1.3")
         with sweep_reported():

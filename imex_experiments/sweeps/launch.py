@@ -13,7 +13,8 @@ from imex_experiments.process.interrupts import INTERRUPTS
 from imex_experiments.runs.layout import SWEEP
 from imex_experiments.sweeps.slurm import room
 
-SLURM = "hydra_plugins.imex_slurm.SlurmLauncher"
+SLURM = "hydra_plugins.imex_launchers.SlurmLauncher"
+"""The launcher of this package; that of submitit has the same name in another module."""
 
 
 def jobs_at_once(launcher: DictConfig) -> int | None:
@@ -34,7 +35,7 @@ def jobs_at_once(launcher: DictConfig) -> int | None:
     if launcher._target_ == SLURM:
         return room.jobs_at_once(launcher)
     if kind != "RayLauncher" or launcher.ray.init.get("address"):
-        return launcher.get("array_parallelism")
+        return None
     here = {"num_gpus": torch.cuda.device_count(), "num_cpus": os.cpu_count()}
     told = {k: n for k, n in launcher.ray.init.items() if n is not None}
     there = {key: told.get(key, number) for key, number in here.items()}
