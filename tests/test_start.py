@@ -20,7 +20,7 @@ HEAVY = {
 
 UNUSED = {
     *("scipy.signal", "scipy.stats", "scipy.sparse.linalg", "pandas", "kornia", "ray"),
-    *("submitit", "optuna", "onnx", "monai", "torchvision", "wandb", "mlflow"),
+    *("optuna", "onnx", "monai", "torchvision", "wandb", "mlflow"),
 }
 """What the main job does not need."""
 
